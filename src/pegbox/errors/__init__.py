@@ -1,0 +1,12 @@
+"""The few exception classes of Pegbox: every message says what, where, what is valid and the fix."""
+
+from pegbox.errors._errors import (
+    CapabilityError,
+    InputError,
+    PegboxError,
+    RunError,
+    UsageError,
+    nearest,
+)
+
+__all__ = ["CapabilityError", "InputError", "PegboxError", "RunError", "UsageError", "nearest"]

@@ -1,0 +1,52 @@
+import difflib
+from collections.abc import Iterable
+
+
+class PegboxError(Exception):
+    """Base of all errors that Pegbox raises on purpose.
+
+    Args:
+        what: What went wrong, as one sentence without a full stop.
+        where: File, row, column, key or tensor path.
+        expected: What would have been valid.
+        fix: What the user can do about it.
+    """
+
+    exit_code = 1
+
+    def __init__(self, what: str, *, where: str = "", expected: str = "", fix: str = "") -> None:
+        self.what, self.where, self.expected, self.fix = what, where, expected, fix
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        lines = [f"{self.what} ({self.where})" if self.where else self.what]
+        if self.expected:
+            lines.append(f"  expected: {self.expected}")
+        if self.fix:
+            lines.append(f"  fix: {self.fix}")
+        return "\n".join(lines)
+
+
+class UsageError(PegboxError):
+    """Wrong use: an unknown option, key or value. Exit code 2."""
+
+    exit_code = 2
+
+
+class InputError(UsageError):
+    """A file, row, label or model folder that cannot be used as given. Exit code 2."""
+
+
+class CapabilityError(UsageError):
+    """A method that cannot work on this model, task or platform. Exit code 2."""
+
+
+class RunError(PegboxError):
+    """A run that failed although its input was right. Exit code 1."""
+
+
+def nearest(word: str, valid: Iterable[str]) -> str:
+    """Return ``did you mean 'x'?`` for the nearest valid word, else an empty string."""
+    lowered = {item.lower(): item for item in valid}
+    match = difflib.get_close_matches(word.lower(), list(lowered), n=1, cutoff=0.6)
+    return f"did you mean '{lowered[match[0]]}'?" if match else ""
