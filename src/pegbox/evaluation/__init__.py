@@ -1,1 +1,29 @@
-"""Room."""
+"""Metrics with intervals, calibration, flips from the base, and paired tests; trains nothing."""
+
+from pegbox.evaluation._bootstrap import bootstrap
+from pegbox.evaluation._calibration import Bin, Reliability, calibration_error, reliability
+from pegbox.evaluation._estimate import Estimate, percentile_interval, wilson
+from pegbox.evaluation._flips import Distance, FlipGroup, FlippedRows, Flips, flips
+from pegbox.evaluation._paired import Paired, compare
+from pegbox.evaluation._scores import ClassScores, Scores, score
+
+__all__ = [
+    "Bin",
+    "ClassScores",
+    "Distance",
+    "Estimate",
+    "FlipGroup",
+    "FlippedRows",
+    "Flips",
+    "Paired",
+    "Reliability",
+    "Scores",
+    "bootstrap",
+    "calibration_error",
+    "compare",
+    "flips",
+    "percentile_interval",
+    "reliability",
+    "score",
+    "wilson",
+]

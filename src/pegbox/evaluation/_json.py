@@ -1,0 +1,102 @@
+import dataclasses
+import math
+from typing import TYPE_CHECKING, Any
+
+from pegbox.errors import InputError
+from pegbox.evaluation._calibration import Bin, Reliability
+from pegbox.evaluation._estimate import Estimate
+from pegbox.evaluation._flips import Distance, FlipGroup, FlippedRows, Flips
+
+if TYPE_CHECKING:
+    from pegbox.evaluation._scores import Scores
+
+FORMAT = "pegbox.scores/1"
+
+
+def encode_scores(scores: "Scores") -> dict[str, Any]:
+    """Strict JSON values of ``scores``."""
+    return {"format": FORMAT, **plain(scores)}
+
+
+def decode_scores(values: dict[str, Any]) -> dict[str, Any]:
+    """Constructor arguments of `Scores` from `encode_scores`.
+
+    Raises:
+        InputError: another format, or a part missing or of the wrong kind.
+    """
+    from pegbox.evaluation._scores import ClassScores
+
+    if not isinstance(values, dict) or values.get("format") != FORMAT:
+        raise InputError("not a file of scores", where="key 'format'", expected=f"'{FORMAT}'")
+    try:
+        return {
+            "rows": values["rows"],
+            "labels": tuple(values["labels"]),
+            "metrics": {name: _estimate(part) for name, part in values["metrics"].items()},
+            "per_class": {
+                name: ClassScores(
+                    _estimate(part["precision"]),
+                    _estimate(part["recall"]),
+                    _estimate(part["f1"]),
+                    part["support"],
+                )
+                for name, part in values["per_class"].items()
+            },
+            "confusion": tuple(tuple(line) for line in values["confusion"]),
+            "reliability": _reliability(values["reliability"]),
+            "flips": _flips(values["flips"]),
+            "seconds": values["seconds"],
+        }
+    except KeyError as error:
+        raise InputError("scores lack a part", where=f"key {error}") from error
+    except (TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"scores hold a part of the wrong kind: {error}") from error
+
+
+def plain(value: Any) -> Any:
+    """Dataclasses, tuples and NaN as dicts, lists and None."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [plain(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _estimate(values: dict[str, float | None]) -> Estimate:
+    ends = (math.nan if values[name] is None else values[name] for name in ("value", "low", "high"))
+    return Estimate(*ends)  # type: ignore[arg-type]
+
+
+def _reliability(values: dict[str, Any]) -> Reliability:
+    return Reliability(values["scheme"], tuple(Bin(**part) for part in values["bins"]))
+
+
+def _flips(values: dict[str, Any] | None) -> Flips | None:
+    if values is None:
+        return None
+    return Flips(
+        rows=values["rows"],
+        right_to_wrong=_group(values["right_to_wrong"]),
+        wrong_to_right=_group(values["wrong_to_right"]),
+        wrong_to_wrong=_group(values["wrong_to_wrong"]),
+        unchanged_distance=_distance(values["unchanged_distance"]),
+    )
+
+
+def _group(values: dict[str, Any]) -> FlipGroup:
+    inside, outside = values["inside"], values["outside"]
+    return FlipGroup(
+        _rows(values["all"]),
+        None if inside is None else _rows(inside),
+        None if outside is None else _rows(outside),
+    )
+
+
+def _rows(values: dict[str, Any]) -> FlippedRows:
+    return FlippedRows(tuple(values["rows"]), _distance(values["distance"]))
+
+
+def _distance(values: dict[str, float] | None) -> Distance | None:
+    return None if values is None else Distance(**values)
