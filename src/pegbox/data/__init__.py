@@ -1,1 +1,25 @@
-"""Room."""
+"""Files and hub data sets to rows: reading, guessing columns, the data doctor, seeded splits."""
+
+from pegbox.data._columns import Columns, find_columns
+from pegbox.data._doctor import check
+from pegbox.data._examples import Dropped, Examples, examples, from_texts
+from pegbox.data._findings import Finding, Findings
+from pegbox.data._read import read
+from pegbox.data._split import split, take
+from pegbox.data._table import Table
+
+__all__ = [
+    "Columns",
+    "Dropped",
+    "Examples",
+    "Finding",
+    "Findings",
+    "Table",
+    "check",
+    "examples",
+    "find_columns",
+    "from_texts",
+    "read",
+    "split",
+    "take",
+]

@@ -1,0 +1,129 @@
+import gzip
+import re
+import zlib
+from pathlib import Path
+
+from pegbox.data._arrow import parse_parquet, read_hub
+from pegbox.data._csv import parse_delimited
+from pegbox.data._json import parse_json, parse_jsonl
+from pegbox.data._table import Table
+from pegbox.errors import InputError, nearest
+
+FORMATS = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
+_ALIASES = {".ndjson": ".jsonl", ".tab": ".tsv", ".pq": ".parquet"}
+_HUB_ID = re.compile(r"(?P<id>\w[\w.-]*(?:/[\w.-]+)?)(?::(?P<config>[\w.-]+))?(?:\[(?P<split>[^\]]+\]?)\])?")
+_FILE_SUFFIX = re.compile(r"\.[A-Za-z]{2,7}")
+_BOMS = {
+    b"\xff\xfe\x00\x00": "utf-32",
+    b"\x00\x00\xfe\xff": "utf-32",
+    b"\xff\xfe": "utf-16",
+    b"\xfe\xff": "utf-16",
+}
+
+
+def read(source: str | Path, *, split: str | None = None, revision: str | None = None) -> Table:
+    """Read one split of one source without changing a cell.
+
+    csv and tsv cells are the strings that stand in the file; json, jsonl and parquet values keep their type.
+    Files are read with Python's own csv and json modules and pyarrow, because the csv and json builders of
+    ``datasets`` infer types ("NA" becomes missing, "007" becomes 7, date strings become timestamps) and leave
+    a copy in the user's cache. Hub ids go through ``datasets``.
+
+    Args:
+        source: A .csv, .tsv, .json, .jsonl (each also .gz) or .parquet file, or a hub id, written
+            ``owner/name``, ``owner/name:config`` or ``owner/name[split]``.
+        split: Which split of a hub data set; its train split when not given.
+        revision: Commit, tag or branch of a hub data set.
+
+    Returns:
+        The table; ``table.notes`` says what was noticed on the way.
+
+    Raises:
+        InputError: The source is missing, empty or malformed; the message says where and how to mend it.
+    """
+    path = Path(source).expanduser()
+    hub = _HUB_ID.fullmatch(str(source))
+    if hub and isinstance(source, str) and not path.exists() and not _FILE_SUFFIX.fullmatch(path.suffix):
+        return read_hub(hub["id"], hub["config"], split or hub["split"], revision)
+    if split or revision:
+        raise InputError(
+            "A split or revision was given for a file", where=str(source),
+            expected="split and revision only with a hub id such as owner/name",
+            fix="give each split as a file of its own",
+        )  # fmt: skip
+    _check_path(path, str(source))
+    return _read_file(path, str(source))
+
+
+def _kind(path: Path) -> str:
+    name = path.with_suffix("") if path.suffix.lower() == ".gz" else path
+    suffix = _ALIASES.get(name.suffix.lower(), name.suffix.lower())
+    return suffix if suffix in FORMATS else ""
+
+
+def _check_path(path: Path, source: str) -> None:
+    if path.is_dir():
+        files = sorted(item.name for item in path.iterdir() if _kind(item))
+        raise InputError(
+            "This is a folder, not a file", where=source,
+            expected=f"one file: {', '.join(FORMATS)}",
+            fix=f"name one of its files: {', '.join(files[:5])}" if files else "it holds no file of these kinds",
+        )  # fmt: skip
+    if not path.exists():
+        folder = path.parent
+        names = [item.name for item in folder.iterdir()] if folder.is_dir() else []
+        missing = "There is no such file" if folder.is_dir() else f"There is no folder {folder}"
+        raise InputError(
+            missing, where=source, expected=f"a file ({', '.join(FORMATS)}) or a hub id such as owner/name",
+            fix=nearest(path.name, names) or "check the path",
+        )  # fmt: skip
+    if not _kind(path):
+        raise InputError(
+            f"Files of kind '{path.suffix or path.name}' cannot be read", where=source,
+            expected=", ".join(FORMATS), fix="convert the file, or rename it if it is one of these",
+        )  # fmt: skip
+
+
+def _read_file(path: Path, source: str) -> Table:
+    kind = _kind(path)
+    try:
+        raw = path.read_bytes()
+        raw = gzip.decompress(raw) if path.suffix.lower() == ".gz" else raw
+    except PermissionError as error:
+        raise InputError("This file may not be read", where=source, fix="change its permissions") from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"This file cannot be read: {error}", where=source, fix="make it again") from error
+    if not raw.strip():
+        raise InputError(
+            "This file is empty", where=source, expected="a header and rows", fix="check its export"
+        )
+    if kind == ".parquet":
+        return parse_parquet(raw, source)
+    text = _decode(raw, source)
+    if kind in (".csv", ".tsv"):
+        return parse_delimited(text, source, tabs=kind == ".tsv")
+    return parse_json(text, source) if kind == ".json" else parse_jsonl(text, source)
+
+
+def _decode(raw: bytes, source: str) -> str:
+    likely = next((name for bom, name in _BOMS.items() if raw.startswith(bom)), "")
+    offset, line = 0, 1
+    if not likely:
+        try:
+            return raw.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            offset, line = error.start, raw.count(b"\n", 0, error.start) + 1
+        likely = "utf-16" if raw.count(0) > len(raw) // 5 else _single_byte(raw)
+    raise InputError(
+        "This file is not UTF-8 text", where=f"{source}, line {line}, byte {offset}",
+        expected=f"UTF-8; this looks like {likely}",
+        fix=f"convert it: iconv -f {likely} -t utf-8 {source} > utf8{Path(source).suffix}",
+    )  # fmt: skip
+
+
+def _single_byte(raw: bytes) -> str:
+    try:
+        raw.decode("cp1252")
+    except UnicodeDecodeError:
+        return "latin-1"
+    return "cp1252"
