@@ -1,0 +1,312 @@
+"""The training engine: transformers' Trainer with our batches, loss, checkpoints and silence."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from transformers import PrinterCallback, TrainingArguments
+
+from pegbox.errors import CapabilityError, RunError
+from pegbox.training import _random
+from pegbox.training._batches import Buckets, Indices, descending
+from pegbox.training._checkpoints import Checkpoint, Checkpoints
+from pegbox.training._history import Ledger
+from pegbox.training._objective import Objective
+from pegbox.training._pace import Pace
+from pegbox.training._progress import Meter
+from pegbox.training._settings import Settings
+
+# Reading a loss waits for an accelerator, so there it is done once in so many steps.
+_READ_EVERY = 16
+
+
+class Engine(transformers.Trainer):
+    """Trains an `Objective`; knows neither method nor task.
+
+    What differs from `transformers.Trainer`: length buckets; gradients of the mean loss over all answers of
+    an accumulated batch, on all processes; fused AdamW over the trained parameters only; checkpoints by
+    `Checkpoints`; a stop at the first loss that is not finite; nothing printed but by the meter.
+
+    Args:
+        objective: Model, rows and precision.
+        settings: How to train.
+        arguments: As made by `arguments`; its ``max_steps`` is set here.
+        valid: The same model with the validation rows, or None.
+        checkpoints: Where they go.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        *,
+        settings: Settings,
+        arguments: TrainingArguments,
+        valid: Objective | None,
+        checkpoints: Checkpoints,
+    ) -> None:
+        self.objective: Objective = objective
+        self.valid: Objective | None = valid
+        self.settings, self.checkpoints = settings, checkpoints
+        self.order = Buckets(
+            objective.rows.lengths,
+            settings.batch_size,
+            seed=settings.seed,
+            rank=arguments.process_index,
+            processes=arguments.world_size,
+        )
+        self.updates = math.ceil(len(self.order) / settings.accumulation)
+        self.total = arguments.max_steps = settings.total_steps(self.updates)
+        arguments.warmup_steps = math.ceil(settings.warmup * self.total)
+        super().__init__(model=objective, args=arguments, callbacks=[Pace(self)])
+        self.remove_callback(PrinterCallback)
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            raise CapabilityError(
+                "training with sharded parameters (FSDP, DeepSpeed) is not supported",
+                fix="launch plain data-parallel processes (torchrun, or accelerate with MULTI_GPU)",
+            )
+        self.ledger = Ledger()
+        self.signature: dict[str, Any] = {}
+        self.origin: Checkpoint | None = None
+        self.meter: Meter | None = None
+        self.started = time.monotonic()
+        self.aside = 0.0  # seconds spent on evaluations and checkpoints
+        self.rows_seen = 0
+        self._zero = torch.zeros((), device=arguments.device)
+        self._loss = self._answers = self._mean = self._zero
+        self._pending: list[tuple[Tensor, Tensor]] = []
+
+    # Batches
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Return the buckets as a loader; each process's sampler already deals out its own part."""
+        return DataLoader(
+            Indices(len(self.objective.rows)),
+            batch_sampler=self.order,
+            collate_fn=self._collate,
+            generator=torch.Generator(),  # or each pass would draw from the global one, which dropout uses
+        )
+
+    def _collate(self, indices: list[int]) -> dict[str, Tensor]:
+        self.rows_seen += len(indices) * self.args.world_size
+        return self.objective.rows.collate(indices)
+
+    # One step
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Tensor], *_: Any, **__: Any) -> Tensor:
+        """Add the gradient of the summed loss of ``inputs``; on the last part divide by the answers.
+
+        Returns:
+            The mean loss per answer of the whole accumulated batch on its last part, else 0: a scalar.
+        """
+        loss, answers = model(self._prepare_inputs(inputs))
+        self.accelerator.backward(loss)
+        self._loss = self._loss + loss.detach()
+        self._answers = self._answers + answers
+        if not self.accelerator.sync_gradients:
+            return self._zero
+        return self._normalise()
+
+    def _normalise(self) -> Tensor:
+        loss, answers = self._loss, self._answers
+        processes = self.args.world_size
+        if processes > 1:
+            loss, answers = self.accelerator.reduce(torch.stack([loss, answers.to(loss.dtype)]), "sum")
+        answers = answers.clamp(min=1)
+        gradients = [value.grad for value in self.objective.trained if value.grad is not None]
+        # Data-parallel processes average their gradients, so the sum is `processes` times what lies here.
+        torch._foreach_div_(gradients, answers / processes)
+        self._loss, self._answers = self._zero, self._zero
+        self._mean = loss / answers
+        return self._mean
+
+    def _clip_grad_norm(self, *_: Any) -> Tensor:
+        norm = nn.utils.clip_grad_norm_(self.objective.trained, self.args.max_grad_norm)
+        self._pending.append((self._mean, norm))
+        if norm.device.type == "cpu" or len(self._pending) >= _READ_EVERY:
+            self.settle(self.state.global_step + 1)
+        return norm
+
+    def settle(self, step: int) -> None:
+        """Read the losses and gradient norms of the steps up to ``step`` that were not read yet.
+
+        Raises:
+            RunError: One of them is not finite.
+        """
+        if not self._pending:
+            return
+        values = torch.stack([torch.stack(pair).float() for pair in self._pending]).tolist()
+        first = step - len(values) + 1
+        self._pending = []
+        for at, (loss, norm) in enumerate(values, start=first):
+            if not (math.isfinite(loss) and math.isfinite(norm)):
+                self.diverged(at, f"training loss {loss:.4g}, gradient norm {norm:.4g}")
+            self.ledger.window.append(loss)
+
+    def diverged(self, step: int, seen: str) -> None:
+        """Raise the error for a loss that is not finite."""
+        kept = self.checkpoints.newest(tell=False)
+        remedy = f"lower learning_rate (now {self.settings.learning_rate:g}) or raise warmup"
+        if self.objective.bf16:
+            remedy += ", or set precision to float32"
+        rest = f"; the last good checkpoint is {kept.path}" if kept else "; there is no checkpoint yet"
+        raise RunError(
+            f"training diverged: {seen}", where=f"step {step}", expected="finite values", fix=remedy + rest
+        )
+
+    def floating_point_ops(self, *_: Any) -> int:
+        """Return 0: operations are not counted."""
+        return 0
+
+    # Optimiser
+
+    def create_optimizer(self, *_: Any) -> torch.optim.Optimizer:
+        """Make a fused AdamW over the trained parameters; only matrices are decayed."""
+        if self.optimizer is None:
+            matrices = [value for value in self.objective.trained if value.ndim > 1]
+            vectors = [value for value in self.objective.trained if value.ndim <= 1]
+            groups = [
+                {"params": matrices, "weight_decay": self.settings.weight_decay},
+                {"params": vectors, "weight_decay": 0.0},
+            ]
+            self.optimizer = torch.optim.AdamW(
+                [group for group in groups if group["params"]],
+                lr=self.settings.learning_rate,
+                betas=(self.settings.adam_beta1, self.settings.adam_beta2),
+                eps=self.settings.adam_epsilon,
+                fused=True,
+            )
+        return self.optimizer
+
+    # Validation
+
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """Measure the validation loss; note the best, stop when patience is over."""
+        start = time.monotonic()
+        step = self.state.global_step
+        loss = self._validation_loss()
+        if not math.isfinite(loss):
+            self.diverged(step, f"validation loss {loss:.4g}")
+        improved = self.ledger.validated(step, loss)
+        metrics = {"eval_loss": loss}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        if 0 < self.settings.patience <= self.ledger.waiting and step < self.total:
+            self.ledger.stopped_early = self.control.should_training_stop = True
+        self.control.should_save |= improved or self.ledger.stopped_early
+        self.aside += time.monotonic() - start
+        return metrics
+
+    @torch.no_grad()
+    def _validation_loss(self) -> float:
+        assert self.valid is not None
+        self.valid.eval()
+        losses, answers = [self._zero], [self._zero]
+        for indices in descending(
+            self.valid.rows.lengths,
+            2 * self.settings.batch_size,  # without a backward pass twice the rows need less memory
+            rank=self.args.process_index,
+            processes=self.args.world_size,
+        ):
+            loss, count = self.valid(self._prepare_inputs(self.valid.rows.collate(indices)))
+            losses.append(loss)
+            answers.append(count)
+        self.objective.train()
+        totals = torch.stack([torch.stack(losses).sum(), torch.stack(answers).sum().to(self._zero.dtype)])
+        if self.args.world_size > 1:
+            totals = self.accelerator.reduce(totals, "sum")
+        loss_sum, answer_sum = totals.tolist()
+        return loss_sum / max(answer_sum, 1.0)
+
+    # Checkpoints
+
+    def _save_checkpoint(self, *_: Any) -> None:
+        start = time.monotonic()
+        step = self.state.global_step
+        self.settle(step)
+        generators = _random.capture()
+        if self.args.world_size > 1:
+            device = self.args.device
+            generators = {k: self.accelerator.gather(v.to(device)[None]).cpu() for k, v in generators.items()}
+        else:
+            generators = {key: value[None] for key, value in generators.items()}
+        if self.args.process_index == 0:
+            self._write(step, generators)
+        self.accelerator.wait_for_everyone()
+        self.aside += time.monotonic() - start
+
+    def _write(self, step: int, generators: dict[str, Tensor]) -> None:
+        assert self.optimizer is not None
+        assert self.lr_scheduler is not None
+        self.measure()
+        optimizer = self.optimizer.state_dict()
+        moments = {
+            f"{index}.{key}": value.detach().cpu().contiguous()
+            for index, entry in optimizer["state"].items()
+            for key, value in entry.items()
+        }
+        record = {
+            "run": self.signature,
+            "finished": step >= self.total or self.ledger.stopped_early,
+            "ledger": self.ledger.to_json(),
+            "scheduler": self.lr_scheduler.state_dict(),
+            "optimizer": optimizer["param_groups"],
+        }
+        self.checkpoints.write(
+            step,
+            {"parameters": self.objective.tensors(), "optimizer": moments, "random": generators},
+            record,
+            self.ledger.best_step,
+            also=lambda place: self.state.save_to_json(str(place / "trainer_state.json")),
+        )
+
+    def measure(self) -> None:
+        """Bring the seconds, speed and memory in the ledger up to date."""
+        before = self.origin.record["ledger"]["seconds"] if self.origin else 0.0
+        elapsed = time.monotonic() - self.started
+        self.ledger.seconds = before + elapsed
+        self.ledger.examples_per_second = self.rows_seen / max(elapsed - self.aside, 1e-9)
+        self.ledger.peak_memory_bytes = _peak_memory(self.args.device)
+
+    def restore(self, origin: Checkpoint) -> None:
+        """Set parameters, ledger and step to those of ``origin``."""
+        self.objective.load(origin.tensors("parameters"))
+        self.ledger = Ledger.from_json(origin.record["ledger"])
+        self.state.global_step = origin.step
+
+    def _load_from_checkpoint(self, *_: Any) -> None:
+        if self.origin is not None:
+            self.restore(self.origin)
+
+    def _load_optimizer_and_scheduler(self, *_: Any) -> None:
+        if self.origin is None or self.optimizer is None or self.lr_scheduler is None:
+            return
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in self.origin.tensors("optimizer").items():
+            index, key = name.split(".")
+            state.setdefault(int(index), {})[key] = value
+        self.optimizer.load_state_dict({"state": state, "param_groups": self.origin.record["optimizer"]})
+        self.lr_scheduler.load_state_dict(self.origin.record["scheduler"])
+
+    def _load_rng_state(self, *_: Any) -> None:
+        if self.origin is not None:
+            stored = self.origin.tensors("random")
+            _random.restore({key: value[self.args.process_index] for key, value in stored.items()})
+
+
+def _peak_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    import sys
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

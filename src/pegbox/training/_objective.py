@@ -1,0 +1,68 @@
+"""The loss of rows under a model, in the chosen precision."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from pegbox.training._trainable import Trainable
+
+
+def resolve_precision(precision: str, device: torch.device) -> str:
+    """Return ``bf16`` or ``float32`` for ``auto``, by what the processor multiplies natively."""
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    if device.type == "cpu":
+        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        return "bf16" if native else "float32"
+    return "float32"
+
+
+class Objective(nn.Module):
+    """A model with the rows it is trained on, as one module whose output is the loss.
+
+    Being the module that is prepared for training (wrapped in DistributedDataParallel, say), it leaves the
+    model itself unwrapped and unpatched, and lets the loss reach into the model's parts.
+
+    Args:
+        model: Any module; the parameters with ``requires_grad`` are trained.
+        rows: The rows and their loss.
+        precision: ``bf16`` or ``float32``.
+    """
+
+    def __init__(self, model: nn.Module, rows: Trainable, precision: str) -> None:
+        super().__init__()
+        self.model = model
+        self.rows = rows
+        self.bf16 = precision == "bf16"
+        self.names = [name for name, value in model.named_parameters() if value.requires_grad]
+        self.trained = [value for value in model.parameters() if value.requires_grad]
+
+    def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the summed loss and the number of answers of ``batch``, both scalars."""
+        device = next(iter(batch.values())).device.type
+        with torch.autocast(device, torch.bfloat16, enabled=self.bf16):
+            return self.rows.loss(self.model, batch)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Drop the gradients of the trained parameters: the frozen ones, far more, have none to drop."""
+        for value in self.trained:
+            if set_to_none:
+                value.grad = None
+            elif value.grad is not None:
+                value.grad.zero_()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the trained parameters by name, detached, on the CPU."""
+        return {
+            name: value.detach().cpu().contiguous()
+            for name, value in zip(self.names, self.trained, strict=True)
+        }
+
+    @torch.no_grad()
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Copy ``tensors``, by name, into the trained parameters."""
+        for name, value in zip(self.names, self.trained, strict=True):
+            value.copy_(tensors[name])

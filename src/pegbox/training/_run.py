@@ -1,0 +1,235 @@
+"""One run from its start, or from a checkpoint, to its best parameters."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from accelerate.utils.memory import should_reduce_batch_size
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from pegbox.errors import CapabilityError, InputError, RunError, UsageError
+from pegbox.training import _random
+from pegbox.training._arguments import arguments
+from pegbox.training._checkpoints import Checkpoint, Checkpoints, check_same
+from pegbox.training._engine import Engine
+from pegbox.training._history import History
+from pegbox.training._objective import Objective, resolve_precision
+from pegbox.training._progress import Meter
+from pegbox.training._settings import Settings
+from pegbox.training._trainable import Trainable
+
+
+def run(
+    model: nn.Module,
+    rows: Trainable,
+    settings: Settings,
+    folder: Path,
+    valid: Trainable | None,
+    resume: bool,
+    report_to: str | list[str],
+    say: Callable[[str], None],
+) -> History:
+    """Do what `train` promises; see there."""
+    _check(model, rows, valid)
+    if settings.device:
+        model.to(settings.device)
+    with _undisturbed(model), _recomputed(model, settings.gradient_checkpointing):
+        engine = _engine(model, rows, settings, folder, valid, report_to, say)
+        engine.origin = _origin(engine, resume)
+        if engine.origin is None or not engine.origin.record["finished"]:
+            _work(engine, say)
+        else:
+            engine.restore(engine.origin)
+        best = engine.ledger.best_step
+        if best is not None and best != engine.state.global_step:
+            engine.objective.load(engine.checkpoints.read(best).tensors("parameters"))
+        return _history(engine)
+
+
+def _check(model: nn.Module, rows: Trainable, valid: Trainable | None) -> None:
+    if not any(value.requires_grad for value in model.parameters()):
+        raise UsageError("the model has no trainable parameters", fix="attach a method before training")
+    for name, part in (("training", rows), ("validation", valid)):
+        if part is not None and len(part) == 0:
+            raise InputError(f"there are no {name} rows", expected="at least one row")
+
+
+def _engine(
+    model: nn.Module,
+    rows: Trainable,
+    settings: Settings,
+    folder: Path,
+    valid: Trainable | None,
+    report_to: str | list[str],
+    say: Callable[[str], None],
+) -> Engine:
+    place = next(value.device for value in model.parameters() if value.requires_grad)
+    alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
+    made = arguments(settings, folder, use_cpu=place.type == "cpu" and alone, report_to=report_to)
+    if alone and (place.type != made.device.type or place.index not in (None, 0)):
+        raise UsageError(
+            f"cannot train on {place}",
+            expected="the CPU or the first visible accelerator",
+            fix="choose the accelerator by the environment, for example CUDA_VISIBLE_DEVICES",
+        )
+    precision = resolve_precision(settings.precision, made.device)
+    speak = say if made.process_index == 0 else _hush
+    engine = Engine(
+        Objective(model, rows, precision),
+        settings=settings,
+        arguments=made,
+        valid=None if valid is None else Objective(model, valid, precision),
+        checkpoints=Checkpoints(folder, speak),
+    )
+    engine.signature = _signature(engine, precision)
+    return engine
+
+
+def _signature(engine: Engine, precision: str) -> dict[str, Any]:
+    """Return what must be the same for a resume to make sense, as a flat JSON object."""
+    settings = dataclasses.asdict(engine.settings) | {"precision": precision}
+    del settings["device"]
+    shapes = [
+        (name, list(value.shape), str(value.dtype))
+        for name, value in zip(engine.objective.names, engine.objective.trained, strict=True)
+    ]
+    return settings | {
+        "processes": engine.args.world_size,
+        "training rows": _rows(engine.objective.rows),
+        "validation rows": _rows(engine.valid.rows) if engine.valid else "none",
+        "trained parameters": f"{len(shapes)} tensors, names and shapes {_short(shapes)}",
+    }
+
+
+def _rows(rows: Trainable) -> str:
+    return f"{len(rows)} rows, lengths {_short([int(length) for length in rows.lengths])}"
+
+
+def _short(content: object) -> str:
+    return hashlib.sha256(repr(content).encode()).hexdigest()[:12]
+
+
+def _origin(engine: Engine, resume: bool) -> Checkpoint | None:
+    """Return the checkpoint to start from, and delete those that the run will replace."""
+    checkpoints = engine.checkpoints
+    found = checkpoints.newest(tell=resume)
+    if found and not resume and not found.record["finished"]:
+        raise UsageError(
+            f"the folder holds an unfinished run at step {found.step}",
+            where=str(checkpoints.folder),
+            fix="resume it, or remove the folder to start afresh",
+        )
+    if not resume:
+        found = None
+    elif found:
+        check_same(found.record["run"], engine.signature, found.path)
+        checkpoints.say(f"resuming from step {found.step} of {engine.total}")
+    else:
+        checkpoints.say(f"no checkpoint in {checkpoints.folder}: starting afresh")
+    engine.accelerator.wait_for_everyone()
+    if engine.args.process_index == 0:
+        checkpoints.forget(after=found.step if found else -1)
+    return found
+
+
+def _work(engine: Engine, say: Callable[[str], None]) -> None:
+    origin = engine.origin
+    if engine.args.process_index == 0:
+        engine.meter = Meter(engine.total, origin.step if origin else 0, say)
+    try:
+        engine.train(resume_from_checkpoint=str(origin.path) if origin else None)
+    except KeyboardInterrupt:
+        _interrupted(engine)
+        raise
+    except RuntimeError as problem:
+        if not should_reduce_batch_size(problem):
+            raise
+        batch, parts = engine.settings.batch_size, engine.settings.accumulation
+        raise RunError(
+            f"out of memory with {batch} rows of up to {max(engine.objective.rows.lengths)} tokens a batch",
+            where=f"step {engine.state.global_step + 1}",
+            fix=f"halve batch_size (to {max(batch // 2, 1)}) and double accumulation (to {2 * parts}), which "
+            "gives the same gradients, or set gradient_checkpointing",
+        ) from problem
+    finally:
+        if engine.meter:
+            engine.meter.close()
+    engine.measure()
+
+
+def _interrupted(engine: Engine) -> None:
+    if engine.meter:
+        engine.meter.close()
+    kept = engine.checkpoints.newest(tell=False)
+    rest = f"continue from step {kept.step} with --resume (resume=True)" if kept else "no checkpoint yet"
+    engine.checkpoints.say(
+        f"interrupted after step {engine.state.global_step} of {engine.total}: {rest}, "
+        f"checkpoints are in {engine.checkpoints.folder}"
+    )
+
+
+def _history(engine: Engine) -> History:
+    ledger, step = engine.ledger, engine.state.global_step
+    return History(
+        steps=step,
+        epochs=step / engine.updates,
+        seconds=ledger.seconds,
+        train_losses=ledger.train_losses,
+        valid_losses=ledger.valid_losses,
+        best_step=step if ledger.best_step is None else ledger.best_step,
+        best_valid_loss=None if ledger.best_step is None else ledger.best_loss,
+        stopped_early=ledger.stopped_early,
+        resumed_from=engine.origin.step if engine.origin else None,
+        peak_memory_bytes=ledger.peak_memory_bytes,
+        examples_per_second=ledger.examples_per_second,
+    )
+
+
+@contextmanager
+def _undisturbed(model: nn.Module) -> Iterator[None]:
+    """Leave random generators and the model's configuration as found, and the model in eval mode."""
+    generators = _random.capture()
+    config: Any = getattr(model, "config", None)
+    cache = getattr(config, "use_cache", None)
+    try:
+        if cache:
+            config.use_cache = False  # keys and values that a training pass would keep for nothing
+        yield
+    finally:
+        if cache:
+            config.use_cache = cache
+        model.eval()
+        _random.restore(generators)
+
+
+@contextmanager
+def _recomputed(model: nn.Module, wanted: bool) -> Iterator[None]:
+    """Recompute activations in the backward pass while the block runs, if ``wanted``."""
+    if not wanted or getattr(model, "is_activation_checkpointing", False):
+        yield
+        return
+    whole: Any = model
+    inner = whole.get_base_model() if hasattr(model, "get_base_model") else whole
+    if not getattr(inner, "supports_gradient_checkpointing", False):
+        raise CapabilityError(
+            f"{type(inner).__name__} cannot recompute its activations",
+            where="gradient_checkpointing",
+            fix="set gradient_checkpointing to false",
+        )
+    inner._set_gradient_checkpointing(True, partial(checkpoint, use_reentrant=False))
+    try:
+        yield
+    finally:
+        inner._set_gradient_checkpointing(False)
+
+
+def _hush(_: str) -> None:
+    """Say nothing: only the first process speaks."""

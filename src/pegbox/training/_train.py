@@ -1,0 +1,62 @@
+"""Train a model's trainable parameters on rows."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pegbox.training._history import History
+from pegbox.training._settings import Settings
+from pegbox.training._trainable import Trainable
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def tell(line: str) -> None:
+    """Print ``line`` to standard error at once."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def train(
+    model: nn.Module,
+    rows: Trainable,
+    *,
+    settings: Settings,
+    folder: str | Path,
+    valid: Trainable | None = None,
+    resume: bool = False,
+    report_to: str | list[str] = "none",
+    say: Callable[[str], None] = tell,
+) -> History:
+    """Train the parameters of ``model`` that require a gradient.
+
+    Afterwards the model is in eval mode and holds the parameters with the lowest validation loss (without
+    ``valid``: the last). Its ``requires_grad`` flags, its configuration and the global random generators are
+    as before. A run that was killed continues with ``resume=True`` and ends with the same bits on the same
+    machine.
+
+    Args:
+        model: Any module, a PEFT model usually.
+        rows: What to train on.
+        settings: How to train.
+        folder: Belongs to this run; holds its checkpoints and nothing else is written.
+        valid: Rows for early stopping and for the choice of the best parameters.
+        resume: Continue from the newest intact checkpoint in ``folder``; without one, start afresh.
+        report_to: Trackers, as `transformers.TrainingArguments` names them.
+        say: Receives messages and, where there is no terminal, progress lines.
+
+    Returns:
+        The course of the run.
+
+    Raises:
+        UsageError: Nothing to train or to train on; a resume with other settings or rows; ``folder`` holds
+            an unfinished run although ``resume`` is false.
+        RunError: The loss is not finite, or memory ran out; the checkpoints stay.
+        KeyboardInterrupt: Passed on after saying how to continue.
+    """
+    from pegbox.training._run import run
+
+    return run(model, rows, settings, Path(folder), valid, resume, report_to, say)

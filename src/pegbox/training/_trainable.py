@@ -1,0 +1,30 @@
+"""What the engine trains on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+class Trainable(Protocol):
+    """Encoded rows of a task together with their loss."""
+
+    @property
+    def lengths(self) -> Sequence[int]:
+        """Tokens of each row, for the length buckets: ``(rows,)``."""
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+
+    def collate(self, indices: Sequence[int]) -> dict[str, torch.Tensor]:
+        """Return the rows ``indices`` as one padded batch of CPU tensors. Must not draw random numbers."""
+
+    def loss(self, model: nn.Module, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the sum of the losses over the answers of ``batch``, and the number of answers.
+
+        Both are scalars on the device of the batch; the sum is float32 and carries the gradient.
+        """
