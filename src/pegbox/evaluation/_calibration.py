@@ -9,6 +9,7 @@ from pegbox.evaluation._estimate import CELLS, Floats, wilson
 from pegbox.evaluation._inputs import read_count, read_gold, read_probabilities
 
 Scheme = Literal["mass", "width"]
+_STEPS = 40
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,17 @@ class Bin:
 
 @dataclass(frozen=True)
 class Reliability:
-    """Accuracy against confidence, in bins of rising confidence; empty bins are left out."""
+    """Accuracy against confidence.
+
+    Args:
+        scheme: How the bins were made.
+        bins: In order of rising confidence; empty ones are left out.
+        histogram: Rows per fortieth of the confidence scale from 0 to 1, right-closed, whatever the scheme.
+    """
 
     scheme: Scheme
     bins: tuple[Bin, ...]
+    histogram: tuple[int, ...]
 
     @property
     def error(self) -> float:
@@ -79,7 +87,9 @@ def reliability(
     correct = (table.argmax(axis=1) == answers).astype(np.float64)
     places = place(confidence, read_count(bins, "bins"), scheme)
     return Reliability(
-        scheme, tuple(_bin(confidence[places == one], correct[places == one]) for one in np.unique(places))
+        scheme,
+        tuple(_bin(confidence[places == one], correct[places == one]) for one in np.unique(places)),
+        tuple(np.bincount(place(confidence, _STEPS, "width"), minlength=_STEPS).tolist()),
     )
 
 

@@ -70,7 +70,8 @@ def _estimate(values: dict[str, float | None]) -> Estimate:
 
 
 def _reliability(values: dict[str, Any]) -> Reliability:
-    return Reliability(values["scheme"], tuple(Bin(**part) for part in values["bins"]))
+    bins = tuple(Bin(**part) for part in values["bins"])
+    return Reliability(values["scheme"], bins, tuple(values["histogram"]))
 
 
 def _flips(values: dict[str, Any] | None) -> Flips | None:

@@ -1,1 +1,7 @@
-"""Room."""
+"""Tables for the terminal, Markdown and plots; computes no metric."""
+
+from pegbox.reports._diagram import reliability_diagram
+from pegbox.reports._ladder import LadderRow, ladder, ladder_markdown
+from pegbox.reports._panel import scores_panel
+
+__all__ = ["LadderRow", "ladder", "ladder_markdown", "reliability_diagram", "scores_panel"]

@@ -1,0 +1,60 @@
+import math
+
+from pegbox.evaluation import Estimate, Flips
+
+NONE = "-"
+
+
+def count(number: int | None) -> str:
+    """Whole number with thousands separators."""
+    return NONE if number is None else f"{number:,}"
+
+
+def short_count(number: int | None) -> str:
+    """At most six characters: 98,304, then 0.10M, 1.23M, 123M, 1.23B."""
+    if number is None or number < 100_000:
+        return count(number)
+    value, unit = (number / 1e6, "M") if number < 999_500_000 else (number / 1e9, "B")
+    return f"{value:.2f}{unit}" if value < 99.995 else f"{value:.0f}{unit}"
+
+
+def size(number: int | None) -> str:
+    """Bytes in the largest fitting unit: 1,234 B, 12.1 KiB, 3.0 MiB."""
+    if number is None or number < 10_000:
+        return NONE if number is None else f"{number:,} B"
+    value, units = number / 1024, ["KiB", "MiB", "GiB"]
+    while value >= 1000 and len(units) > 1:
+        value, units = value / 1024, units[1:]
+    return f"{value:.1f} {units[0]}"
+
+
+def seconds(number: float | None) -> str:
+    """Wall-clock time: 0.04, 7.2, 95, 12:05 (minutes) or 3:20:00 (hours)."""
+    if number is None:
+        return NONE
+    if number < 1:
+        return f"{number:.2f}"
+    if number < 9.95:
+        return f"{number:.1f}"
+    whole = round(number)
+    if whole < 100:
+        return str(whole)
+    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def value(estimate: Estimate | None) -> str:
+    """Point estimate alone."""
+    return NONE if estimate is None or math.isnan(estimate.value) else f"{estimate.value:.3f}"
+
+
+def interval(estimate: Estimate | None) -> str:
+    """Point estimate with its interval."""
+    return NONE if estimate is None or math.isnan(estimate.value) else str(estimate)
+
+
+def flips(changes: Flips | None) -> str:
+    """Mended and broken rows: +34 −12."""
+    if changes is None:
+        return NONE
+    return f"+{changes.wrong_to_right.count} −{changes.right_to_wrong.count}"
