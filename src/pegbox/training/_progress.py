@@ -55,17 +55,18 @@ class Meter:
         self.total, self.done, self.say, self.now = total, done, say, now
         self.console = console or Console(file=sys.stderr)
         self.start = now()
+        self.begun = done
         self.counted_from = (done, self.start)
-        self.told, self.drawn = done, self.start
+        self.told, self.drawn, self.seen = done, self.start, self.start
         self.bar: Progress | None = None
         self.task = TaskID(0)
 
     def advance(self, step: int, loss: float | None) -> None:
         """Note that ``step`` is done; ``loss`` is the last training loss known."""
         moment = self.now()
-        if self.done == self.counted_from[0] and step > self.done:
-            self.counted_from = (step, moment)
-        self.done = step
+        if self.done == self.begun + 1 == self.counted_from[0] + 1:
+            self.counted_from = (self.done, self.seen)
+        self.done, self.seen = step, moment
         if moment - self.start < _QUIET_SECONDS:
             return
         if self.console.is_terminal:
