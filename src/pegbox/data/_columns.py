@@ -107,14 +107,19 @@ def find_columns(
     )
 
 
-def _check_given(table: Table, texts: Sequence[str], label: str | None) -> None:
-    for name in (*texts, *([] if label is None else [label])):
+def require_columns(table: Table, names: Sequence[str]) -> None:
+    """Raise an InputError that suggests the nearest name when the table lacks one of these columns."""
+    for name in names:
         if name not in table.columns:
             raise InputError(
                 f"There is no column {name!r}", where=table.source,
                 expected=f"one of: {', '.join(table.names)}",
                 fix=nearest(name, table.names) or "name one of these columns",
             )  # fmt: skip
+
+
+def _check_given(table: Table, texts: Sequence[str], label: str | None) -> None:
+    require_columns(table, [*texts, *([] if label is None else [label])])
     if len(texts) > 2 or len(set(texts)) < len(texts):
         raise UsageError(
             f"Text columns cannot be {', '.join(map(repr, texts))}", where=table.source,

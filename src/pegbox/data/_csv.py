@@ -58,7 +58,7 @@ def _long_cells() -> Iterator[None]:
 
 
 def _records(text: str, separator: str, source: str) -> Records:
-    """Return (first line, cells) per record; strict, since a lenient reader swallows rows after a stray quote."""
+    """Return (first line, cells) per record; strict: a lenient reader swallows rows after a stray quote."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     records: Records = []
     line = 1

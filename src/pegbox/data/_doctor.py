@@ -3,12 +3,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 
-from pegbox.data._columns import Columns
+from pegbox.data._columns import Columns, require_columns
 from pegbox.data._examples import bad_rows, label_problem, label_text, label_warnings, text_fault
 from pegbox.data._findings import Finding, Findings, percentiles
 from pegbox.data._table import Table, counted, rows_text
 from pegbox.data._text import normalised
-from pegbox.errors import InputError, nearest
+from pegbox.errors import nearest
 
 RARE = 5
 _PLACEHOLDERS = {
@@ -61,20 +61,7 @@ def check(
     """
     others = others or {}
     rows = _rows(table, columns, "")
-    partners = {name: _rows(_same_columns(other, columns), columns, name) for name, other in others.items()}
-    everything = rows + [row for part in partners.values() for row in part]
-    exact = _exact(everything)
-    found = [
-        *_bad_cells(table, columns),
-        *_label_findings(table, columns, rows),
-        *_class_splits(rows, partners),
-        *_duplicates(exact),
-        *_conflicts(exact),
-        *_leaks([(group, group) for group in exact.values()], list(others), "exact-leak", "stand"),
-        *_near(exact, list(others)),
-        *_placeholders(table, columns),
-        *(Finding("reading", "info", note) for note in table.notes),
-    ]
+    found = _all_findings(table, columns, rows, {name: _rows(t, columns, name) for name, t in others.items()})
     order = ("error", "warning", "info")
     return Findings(
         source=table.source,
@@ -87,19 +74,26 @@ def check(
     )
 
 
-def _same_columns(table: Table, columns: Columns) -> Table:
-    for name in columns.texts:
-        if name not in table.columns:
-            raise InputError(
-                f"There is no column {name!r}", where=table.source,
-                expected=f"one of: {', '.join(table.names)}",
-                fix=nearest(name, table.names) or "give each split the same column names",
-            )  # fmt: skip
-    return table
+def _all_findings(
+    table: Table, columns: Columns, rows: list[_Row], partners: Mapping[str, list[_Row]]
+) -> Iterator[Finding]:
+    exact = _exact([*rows, *(row for part in partners.values() for row in part)])
+    yield from _bad_cells(table, columns)
+    yield from _label_findings(table, columns, rows)
+    yield from _class_splits(rows, partners)
+    yield from _duplicates(exact)
+    yield from _conflicts(exact)
+    yield from _leaks(
+        [(group, group) for group in exact.values()], list(partners), "exact-leak", "the same text"
+    )
+    yield from _near(exact, list(partners))
+    yield from _placeholders(table, columns)
+    yield from (Finding("reading", "info", note) for note in table.notes)
 
 
 def _rows(table: Table, columns: Columns, split: str) -> list[_Row]:
     """Return the rows whose texts can be used."""
+    require_columns(table, columns.texts)
     labels = table.columns.get(columns.label) if columns.label is not None else None
     cells = zip(*(table.columns[name] for name in columns.texts), strict=True)
     return [
@@ -236,7 +230,7 @@ def _near(exact: Mapping[tuple[str, ...], list[_Row]], splits: list[str]) -> Ite
             "near-duplicates", "warning", message, rows, tuple({"rows": group} for group in numbers)
         )
     sides = [(members[one], members[two]) for pair in pairs for one, two in (pair, pair[::-1])]
-    yield from _leaks(sides, splits, "near-leak", "stand nearly the same")
+    yield from _leaks(sides, splits, "near-leak", "nearly the same text")
 
 
 def _leaks(
@@ -255,8 +249,10 @@ def _leaks(
                 rows.update(ours)
                 partners.update(theirs)
         if details:
-            whose = f" of {split!r}, {rows_text(rows)}," if split else ""
-            message = f"{counted(len(rows), 'row')}{whose} {phrase} in {other!r}, {rows_text(partners)} there"
+            whose = f" of {split!r} ({rows_text(rows)})" if split else ""
+            message = (
+                f"{counted(len(rows), 'row')}{whose} with {phrase} in {other!r}, {rows_text(partners)} there"
+            )
             yield Finding(kind, "warning", message, () if split else tuple(sorted(rows)), tuple(details))
 
 
@@ -267,9 +263,7 @@ def _placeholders(table: Table, columns: Columns) -> Iterator[Finding]:
             n for n, cell in cells if isinstance(cell, str) and cell.strip().casefold() in _PLACEHOLDERS
         )
         if rows:
-            message = (
-                f"{counted(len(rows), 'cell')} of column {name!r} read like a missing value, kept as text"
-            )
+            message = f"{counted(len(rows), 'cell')} of column {name!r} like a missing value, kept as text"
             yield Finding("placeholders", "info", message, rows)
 
 

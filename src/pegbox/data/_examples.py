@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from pegbox.data._columns import Columns
+from pegbox.data._columns import Columns, require_columns
 from pegbox.data._table import Table, counted, rows_text
 from pegbox.data._text import is_number, label_order
 from pegbox.errors import InputError, UsageError
@@ -98,7 +98,7 @@ def examples(
         min_classes: How many distinct labels there must be; 1 for a file that is only evaluated on.
 
     Raises:
-        InputError: Bad rows (all of them named), no usable row, one class only, free text or scores as labels.
+        InputError: Bad rows (all of them named), no usable row, one class only, labels that are no classes.
     """
     if on_bad not in ("error", "drop"):
         raise UsageError(
@@ -107,8 +107,9 @@ def examples(
     label = columns.label if need_labels else None
     if need_labels and label is None:
         raise InputError("There is no label column", where=table.source, fix="name it with --label")
+    require_columns(table, [*columns.texts, *([label] if label is not None else [])])
     dropped = bad_rows(table, columns.texts, label)
-    if dropped and (on_bad == "error" or len({item.number for item in dropped}) == len(table)):
+    if dropped and (on_bad == "error" or len(dropped) == len(table)):
         raise _bad(table, dropped)
     out = {item.number for item in dropped}
     kept = table.select([i for i, number in enumerate(table.numbers) if number not in out])
@@ -259,7 +260,7 @@ def _by_reason(dropped: Iterable[Dropped]) -> dict[str, list[int]]:
 
 def _bad(table: Table, dropped: Sequence[Dropped]) -> InputError:
     reasons = "; ".join(f"{reason} ({rows_text(rows)})" for reason, rows in _by_reason(dropped).items())
-    if len({item.number for item in dropped}) == len(table):
+    if len(dropped) == len(table):
         return InputError(
             f"No row can be used: {reasons}", where=table.source,
             expected="text, and a label where one is needed",

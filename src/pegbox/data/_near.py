@@ -10,7 +10,6 @@ THRESHOLD = 0.8
 _BANDS, _BAND_ROWS = 24, 5
 _WINDOW = 32
 _BLOCK = 4096
-_SEED = 20_240_229
 
 Ints = np.ndarray[tuple[int, ...], np.dtype[np.uint64]]
 
@@ -53,10 +52,10 @@ def _jaccard(first: str, second: str) -> float:
 
 def _signatures(texts: Sequence[str]) -> Ints:
     """Return MinHash signatures ``(rows, bands * band rows)``."""
-    random = np.random.default_rng(_SEED)
-    scale, shift = random.integers(0, 2**64, size=(2, _BANDS * _BAND_ROWS), dtype=np.uint64)
+    width = _BANDS * _BAND_ROWS
+    scale, shift = _mixed(np.arange(1, 2 * width + 1, dtype=np.uint64)).reshape(2, width)
     scale |= np.uint64(1)
-    found = np.empty((len(texts), _BANDS * _BAND_ROWS), dtype=np.uint64)
+    found = np.empty((len(texts), width), dtype=np.uint64)
     for start in range(0, len(texts), _BLOCK):
         hashes, starts = _hashes(texts[start : start + _BLOCK])
         for column, (a, b) in enumerate(zip(scale, shift, strict=True)):
@@ -65,7 +64,7 @@ def _signatures(texts: Sequence[str]) -> Ints:
 
 
 def _hashes(texts: Sequence[str]) -> tuple[Ints, np.ndarray]:
-    """Return one hash per shingle ``(shingles,)`` of the texts in order, and where each text begins ``(rows,)``."""
+    """Return one hash per shingle ``(shingles,)`` and where each text's shingles begin ``(rows,)``."""
     padded = [text.ljust(SHINGLE) for text in texts]
     codes = np.frombuffer("".join(padded).encode("utf-32-le"), dtype=np.uint32).astype(np.uint64)
     rolling = np.zeros(len(codes) - SHINGLE + 1, dtype=np.uint64)

@@ -67,7 +67,7 @@ def _check_path(path: Path, source: str) -> None:
         raise InputError(
             "This is a folder, not a file", where=source,
             expected=f"one file: {', '.join(FORMATS)}",
-            fix=f"name one of its files: {', '.join(files[:5])}" if files else "it holds no file of these kinds",
+            fix=f"name one of its files: {', '.join(files[:5])}" if files else "it holds no such file",
         )  # fmt: skip
     if not path.exists():
         folder = path.parent

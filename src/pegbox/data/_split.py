@@ -111,7 +111,7 @@ def _groups(examples: Examples, seed: int) -> dict[str, list[list[int]]]:
     for _, group in sorted(same.items()):
         votes = Counter(labels[i] for i in group)
         found[min(votes, key=lambda label: (-votes[label], label_order(label)))].append(group)
-    return found
+    return found or {"": []}
 
 
 def _dealt(shares: Mapping[str, float], total: int) -> dict[str, int]:
