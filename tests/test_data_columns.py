@@ -128,6 +128,10 @@ def test_no_text_like_column() -> None:
     )
 
 
+def test_a_missing_header_is_asked_about() -> None:
+    fails(table(good=("bad", "fine"), **{"1": ("0", "1")}), "--label: 1; is the header line there?")
+
+
 def test_no_label_column() -> None:
     fails(table(text=LONG), "No column looks like a label", "add a column with the label of each row")
 

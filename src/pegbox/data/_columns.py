@@ -205,7 +205,7 @@ def _guess_texts(profiles: Sequence[_Profile], table: Table) -> tuple[str, ...]:
 
 
 def _no_label(table: Table, others: Sequence[str]) -> InputError:
-    named = f"name it with --label: {', '.join(others)}"
+    named = f"name it with --label: {', '.join(others)}; is the header line there?"
     return InputError(
         "No column looks like a label", where=table.source,
         expected=f"a column with a few repeated values, named for example {', '.join(LABEL_NAMES[:4])}",

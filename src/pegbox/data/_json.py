@@ -82,7 +82,8 @@ def _from_rows(rows: list[tuple[str, object]], source: str, notes: tuple[str, ..
         if not isinstance(row, dict):
             raise InputError(
                 f"A row is {_named(row)}, not an object", where=f"{source}, {where}",
-                expected='{"text": ..., "label": ...}', fix="write each row as one object",
+                expected='{"text": ..., "label": ...}',
+                fix="write each row as one object; a JSON list of objects must be named .json",
             )  # fmt: skip
         objects.append(row)
     names = list(dict.fromkeys(name for row in objects for name in row))
