@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from pegbox.errors import UsageError
-from pegbox.evaluation import calibration_error, reliability
+from pegbox.evaluation import calibration_error, reliability, score
+from pegbox.evaluation._calibration import MassError, calibrated_errors
+from pegbox.evaluation._estimate import basic_interval
 
 
 def binary(confidence: list[float]) -> np.ndarray:
@@ -93,3 +95,44 @@ def test_bad_use_is_named() -> None:
         calibration_error(binary([0.6]), [0], scheme="weight")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="bins is 0"):
         calibration_error(binary([0.6]), [0], bins=0)
+
+
+@pytest.mark.parametrize("coarse", [False, True])
+def test_weighted_rows_equal_repeated_rows(coarse: bool) -> None:
+    # 60 rows in 15 bins: every fourth row sits exactly on an edge.
+    generator = np.random.default_rng(4)
+    table = generator.dirichlet(np.ones(3), size=60)
+    if coarse:
+        table = np.round(table * 6) + 1
+        table /= table.sum(axis=1, keepdims=True)
+    gold = generator.integers(3, size=60)
+    weights = np.vstack([np.ones(60, dtype=int), generator.multinomial(60, np.full(60, 1 / 60), size=20)])
+    correct = (table.argmax(axis=1) == gold).astype(float)
+    found = MassError(table.max(axis=1), correct, 15)(weights.astype(float))
+    for error, counts in zip(found, weights, strict=True):
+        again = np.repeat(np.arange(60), counts)
+        assert error == pytest.approx(calibration_error(table[again], gold[again]), abs=1e-12)
+    metrics = score(table, gold, ["a", "b", "c"], resamples=2).metrics
+    assert metrics["ece"].value == pytest.approx(calibration_error(table, gold), abs=1e-12)
+    width = calibration_error(table, gold, scheme="width")
+    assert metrics["ece_width"].value == pytest.approx(width, abs=1e-12)
+
+
+def test_the_noise_of_a_calibrated_model_is_binomial() -> None:
+    # One bin of 400 rows claiming 0.7: |B(400, 0.7) / 400 - 0.7| has mean sqrt(2 * 0.21 / (400 pi)) = 0.01828
+    # by the normal approximation; 4,000 draws know it to 0.014 / sqrt(4000) = 0.0002, the approximation
+    # errs by less than that.
+    noise = calibrated_errors(np.full(400, 0.7), "mass", bins=15, resamples=4000, seed=0)
+    assert noise.shape == (4000,)
+    assert noise.mean() == pytest.approx(math.sqrt(2 * 0.21 / (400 * math.pi)), abs=0.001)
+
+
+def test_the_interval_of_an_error_is_reflected_cut_and_stretched() -> None:
+    # Quantiles of 0.10, 0.1001 .. 0.20 at 2.5 % and 97.5 %: 0.1025 and 0.1975.
+    samples = np.linspace(0.10, 0.20, 1001)
+    silent = np.zeros(100)
+    found = basic_interval(0.14, samples, silent)
+    assert (found.low, found.high) == pytest.approx((0.28 - 0.1975, 0.28 - 0.1025), abs=1e-12)
+    biased = basic_interval(0.09, samples, silent)
+    assert (biased.low, biased.high) == (0.0, 0.09)
+    assert basic_interval(0.14, samples, np.full(100, 0.14)).low == 0.0

@@ -108,9 +108,8 @@ def test_flips_by_direction_place_and_distance() -> None:
     assert found.wrong_to_wrong.inside.distance is None
     assert found.unchanged_distance.mean == 4.0
     assert str(found) == (
-        "5 of 6 rows: +2 (1 inside, 1 outside the training set) wrong to right, "
-        "-2 (1 inside, 1 outside the training set) right to wrong, "
-        "1 (0 inside, 1 outside the training set) wrong to wrong"
+        "5 of 6 rows: +2 (1 in training) wrong to right, -2 (1 in training) right to wrong, "
+        "1 (0 in training) wrong to wrong"
     )
 
 

@@ -141,6 +141,6 @@ def _distance(chosen: NDArray[np.bool_], far: Floats | None) -> Distance | None:
 
 def _signed(group: FlipGroup, sign: str) -> str:
     count = f"{sign if group.count else ''}{group.count}"
-    if group.inside is None or group.outside is None or not group.count:
+    if group.inside is None or not group.count:
         return count
-    return f"{count} ({group.inside.count} inside, {group.outside.count} outside the training set)"
+    return f"{count} ({group.inside.count} in training)"

@@ -8,6 +8,7 @@ from pegbox.errors import InputError, UsageError
 
 # A softmax computed in half precision misses one by up to about this much.
 SUM_TOLERANCE = 1e-3
+_ROUNDING = 1e-12
 _SHOWN = 5
 
 
@@ -34,7 +35,8 @@ def read_probabilities(values: ArrayLike, name: str = "probabilities") -> NDArra
         f"{name} do not sum to one",
         fix="pass the softmax of the label logits, not the logits themselves",
     )
-    return array / sums[:, None]
+    # Dividing exact rows again would part equal confidences by a last bit.
+    return array / np.where(np.abs(sums - 1) > _ROUNDING, sums, 1.0)[:, None]
 
 
 def read_gold(values: ArrayLike, rows: int, labels: int) -> NDArray[np.int64]:
