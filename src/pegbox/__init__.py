@@ -1,1 +1,47 @@
 """Pegbox: tune a pretrained language model with the smallest turn that does the job, and prove it."""
+
+from typing import TYPE_CHECKING
+
+from pegbox._lazy import lazy
+from pegbox._version import __version__
+
+if TYPE_CHECKING:
+    from pegbox.evaluation import Scores
+    from pegbox.methods import ClosedForm, FewShot, LoRA, ZeroShot
+    from pegbox.models import Base, FeatureCache, load
+    from pegbox.tasks import Classify
+    from pegbox.tuning import Training, Tuned, fit
+
+__all__ = [
+    "Base",
+    "Classify",
+    "ClosedForm",
+    "FeatureCache",
+    "FewShot",
+    "LoRA",
+    "Scores",
+    "Training",
+    "Tuned",
+    "ZeroShot",
+    "__version__",
+    "fit",
+    "load",
+]
+
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "Base": "pegbox.models",
+        "Classify": "pegbox.tasks",
+        "ClosedForm": "pegbox.methods",
+        "FeatureCache": "pegbox.models",
+        "FewShot": "pegbox.methods",
+        "LoRA": "pegbox.methods",
+        "Scores": "pegbox.evaluation",
+        "Training": "pegbox.tuning",
+        "Tuned": "pegbox.tuning",
+        "ZeroShot": "pegbox.methods",
+        "fit": "pegbox.tuning",
+        "load": "pegbox.models",
+    },
+)

@@ -1,1 +1,58 @@
-"""Room."""
+"""Methods: one module each, and the registry with the capability table."""
+
+from typing import TYPE_CHECKING
+
+from pegbox._lazy import lazy
+
+if TYPE_CHECKING:
+    from pegbox.methods._least_squares import Posterior
+    from pegbox.methods._method import Attached, Capability, Method, Problem, Solved, Solver
+    from pegbox.methods._peft import check_adapter, load_adapter, save_adapter
+    from pegbox.methods._registry import build, methods, register
+    from pegbox.methods.closed_form import ClosedForm
+    from pegbox.methods.few_shot import FewShot
+    from pegbox.methods.lora import LoRA
+    from pegbox.methods.zero_shot import ZeroShot
+
+__all__ = [
+    "Attached",
+    "Capability",
+    "ClosedForm",
+    "FewShot",
+    "LoRA",
+    "Method",
+    "Posterior",
+    "Problem",
+    "Solved",
+    "Solver",
+    "ZeroShot",
+    "build",
+    "check_adapter",
+    "load_adapter",
+    "methods",
+    "register",
+    "save_adapter",
+]
+
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "Posterior": "pegbox.methods._least_squares",
+        "Attached": "pegbox.methods._method",
+        "Capability": "pegbox.methods._method",
+        "Method": "pegbox.methods._method",
+        "Problem": "pegbox.methods._method",
+        "Solved": "pegbox.methods._method",
+        "Solver": "pegbox.methods._method",
+        "check_adapter": "pegbox.methods._peft",
+        "load_adapter": "pegbox.methods._peft",
+        "save_adapter": "pegbox.methods._peft",
+        "build": "pegbox.methods._registry",
+        "methods": "pegbox.methods._registry",
+        "register": "pegbox.methods._registry",
+        "ClosedForm": "pegbox.methods.closed_form",
+        "FewShot": "pegbox.methods.few_shot",
+        "LoRA": "pegbox.methods.lora",
+        "ZeroShot": "pegbox.methods.zero_shot",
+    },
+)

@@ -1,1 +1,82 @@
-"""Room."""
+"""Models: loading, the readout, the feature cache, and the embedded model etude."""
+
+from typing import TYPE_CHECKING
+
+from pegbox._lazy import lazy
+
+if TYPE_CHECKING:
+    from pegbox.models._base import Base, share
+    from pegbox.models._batches import batches, collate
+    from pegbox.models._encoder import PooledClassifier
+    from pegbox.models._features import (
+        FeatureCache,
+        Features,
+        answer_logits,
+        answer_tokens,
+        extract,
+        output_rows,
+    )
+    from pegbox.models._fingerprint import fingerprint
+    from pegbox.models._loading import check_safetensors, find_model, load, quiet_libraries
+    from pegbox.models._readout import Answers, narrowed, output_layer, output_scale, output_tail, read, rows_of
+    from pegbox.models._sequences import word_logprobs
+    from pegbox.models._similar import encode
+
+__all__ = [
+    "Answers",
+    "Base",
+    "FeatureCache",
+    "Features",
+    "PooledClassifier",
+    "answer_logits",
+    "answer_tokens",
+    "batches",
+    "check_safetensors",
+    "collate",
+    "encode",
+    "extract",
+    "find_model",
+    "fingerprint",
+    "load",
+    "narrowed",
+    "output_layer",
+    "output_scale",
+    "output_tail",
+    "quiet_libraries",
+    "read",
+    "rows_of",
+    "share",
+    "output_rows",
+    "word_logprobs",
+]
+
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "Answers": "pegbox.models._readout",
+        "Base": "pegbox.models._base",
+        "FeatureCache": "pegbox.models._features",
+        "Features": "pegbox.models._features",
+        "PooledClassifier": "pegbox.models._encoder",
+        "answer_logits": "pegbox.models._features",
+        "answer_tokens": "pegbox.models._features",
+        "batches": "pegbox.models._batches",
+        "check_safetensors": "pegbox.models._loading",
+        "collate": "pegbox.models._batches",
+        "encode": "pegbox.models._similar",
+        "extract": "pegbox.models._features",
+        "find_model": "pegbox.models._loading",
+        "fingerprint": "pegbox.models._fingerprint",
+        "load": "pegbox.models._loading",
+        "narrowed": "pegbox.models._readout",
+        "output_layer": "pegbox.models._readout",
+        "output_scale": "pegbox.models._readout",
+        "output_tail": "pegbox.models._readout",
+        "quiet_libraries": "pegbox.models._loading",
+        "read": "pegbox.models._readout",
+        "rows_of": "pegbox.models._readout",
+        "share": "pegbox.models._base",
+        "output_rows": "pegbox.models._features",
+        "word_logprobs": "pegbox.models._sequences",
+    },
+)

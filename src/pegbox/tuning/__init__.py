@@ -1,1 +1,7 @@
-"""Room."""
+"""Tuning: fit a method on rows, and the tuned model that comes out of it."""
+
+from pegbox.tuning._fit import Training, fit
+from pegbox.tuning._saving import adapter_bytes
+from pegbox.tuning._tuned import Cost, Prediction, Tuned, base_alone
+
+__all__ = ["Cost", "Prediction", "Training", "Tuned", "adapter_bytes", "base_alone", "fit"]

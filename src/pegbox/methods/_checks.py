@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from pegbox.errors import UsageError
+
+Rule = tuple[str, Any, Callable[[Any], bool], str]
+
+
+def positive_int(value: Any) -> bool:
+    """Whether a value is a whole number of at least one."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def number(value: Any) -> bool:
+    """Whether a value is an int or float."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def check_options(method: str, rules: Iterable[Rule]) -> None:
+    """Gather all wrong options of a method into one UsageError.
+
+    Args:
+        method: Name of the method.
+        rules: Option name, its value, whether it is valid, and what is.
+    """
+    wrong = [(name, value, expected) for name, value, valid, expected in rules if not valid(value)]
+    if wrong:
+        raise UsageError(
+            f"{method}: " + "; ".join(f"{name} is {value!r}" for name, value, _ in wrong),
+            expected="; ".join(f"{name}: {expected}" for name, _, expected in wrong),
+        )

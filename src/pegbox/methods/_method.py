@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from torch import Tensor, nn
+
+from pegbox.data import Examples
+from pegbox.errors import CapabilityError
+from pegbox.models import Base, FeatureCache, Features, extract
+from pegbox.tasks import Encoded, Kind, Prompt
+
+if TYPE_CHECKING:
+    from pegbox.methods._least_squares import Posterior
+
+NO_WORDS = "use closed-form or lora, which fit a head on the encoder's features"
+
+
+@dataclass(frozen=True)
+class Capability:
+    """One row of the table that says where a method works; docs, errors and tests are made from it.
+
+    Args:
+        summary: What is turned, in a few words.
+        kinds: Kinds of models it works on.
+        refusals: For each other kind, why not and what to use.
+        trains: Whether the training engine runs it (else it is solved without gradients).
+        mergeable: Whether its result can be folded into the base's weights.
+        quantised: Whether the base may be quantised.
+        inference: What it adds to the cost of a prediction.
+        parameters: Formula of the number of tuned parameters (d width, K labels, r rank).
+        learning_rate: Default peak learning rate of a trained method.
+        output_only: Whether it changes nothing before the output layer, so that cached features serve it.
+        source: Paper.
+    """
+
+    summary: str
+    kinds: tuple[Kind, ...]
+    trains: bool
+    mergeable: bool
+    quantised: bool
+    inference: str
+    parameters: str
+    source: str
+    refusals: Mapping[Kind, str] = field(default_factory=dict)
+    learning_rate: float | None = None
+    output_only: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """All that a method may look at.
+
+    Args:
+        base: The base.
+        prompt: The task, made ready for the base.
+        rows: Labelled training rows.
+        gold: Label indices (rows,).
+        encoded: The rows as token ids.
+        seed: Seed of all randomness.
+        cache: Feature cache.
+        say: Receives lines for the user.
+    """
+
+    base: Base
+    prompt: Prompt
+    rows: Examples
+    gold: Tensor
+    encoded: Encoded
+    seed: int
+    cache: FeatureCache | None
+    say: Callable[[str], None]
+
+    @cached_property
+    def features(self) -> Features:
+        """Hidden states and base logits of the training rows."""
+        return extract(self.base, self.prompt, self.encoded, cache=self.cache, say=self.say)
+
+
+@dataclass(frozen=True, eq=False)
+class Solved:
+    """What a method without gradients found.
+
+    Args:
+        prompt: The prompt to use, perhaps with demonstrations.
+        module: The base with an adapter on it; ``None`` when the base itself answers.
+        posterior: Posterior of the solution, where there is one.
+        parameters: How many numbers were set.
+        details: What was chosen and measured, JSON-able.
+    """
+
+    prompt: Prompt
+    module: nn.Module | None = None
+    posterior: Posterior | None = None
+    parameters: int = 0
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Method:
+    """What is turned: a frozen dataclass of hyperparameters with a name and a capability row."""
+
+    name: ClassVar[str]
+    capability: ClassVar[Capability]
+
+    def options(self) -> dict[str, Any]:
+        """The hyperparameters as a JSON-able mapping."""
+        return {item.name: getattr(self, item.name) for item in fields(self)}
+
+    def check(self, base: Base) -> None:
+        """Raise CapabilityError when this method cannot work on this base."""
+        if base.kind not in self.capability.kinds:
+            raise CapabilityError(
+                f"{self.name} cannot work on {base.name}, "
+                + {"encoder": "an encoder without an output layer"}.get(base.kind, f"a {base.kind} model"),
+                where=f"method {self.name}",
+                expected=f"a {' or '.join(self.capability.kinds)} model",
+                fix=self.capability.refusals.get(base.kind, "see pegbox methods"),
+            )
+
+    def load_posterior(self, folder: Path) -> Posterior | None:  # noqa: ARG002
+        """Read the posterior that lies in a saved folder, for methods that write one."""
+        return None
+
+
+@dataclass(frozen=True)
+class Solver(Method):
+    """A method that needs no gradients."""
+
+    def solve(self, problem: Problem) -> Solved:
+        """Find the answer for the problem's rows."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Attached(Method):
+    """A method that attaches parameters, which the training engine then trains."""
+
+    def attach(self, base: Base, prompt: Prompt, *, seed: int) -> nn.Module:
+        """Return the base's module with new trainable parameters; its answers still equal the base's."""
+        raise NotImplementedError

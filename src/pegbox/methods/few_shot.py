@@ -1,0 +1,75 @@
+"""Few-shot: solved rows stand before the question, nothing is turned."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from pegbox.errors import CapabilityError
+from pegbox.methods._checks import check_options, positive_int
+from pegbox.methods._method import NO_WORDS, Capability, Problem, Solved, Solver
+from pegbox.methods._registry import register
+from pegbox.tasks import Prompt, demonstration, random_per_class
+
+
+@register
+@dataclass(frozen=True)
+class FewShot(Solver):
+    """Zero-shot after demonstrations: random ones, the same for all rows, or each row's most similar.
+
+    Args:
+        per_class: Demonstrations of each label.
+        selection: ``random`` (one shared key-value cache serves all rows) or ``similar`` (cosine of features).
+    """
+
+    per_class: int = 4
+    selection: Literal["random", "similar"] = "random"
+
+    name: ClassVar[str] = "few-shot"
+    capability: ClassVar[Capability] = Capability(
+        summary="nothing; solved rows stand before the question",
+        kinds=("causal", "masked"),
+        refusals={"encoder": NO_WORDS},
+        trains=False,
+        mergeable=False,
+        quantised=True,
+        inference="the demonstrations' tokens (shared cache for random ones on causal models)",
+        parameters="0",
+        source="Brown et al. 2020; Liu et al. 2022 (similar)",
+    )
+
+    def __post_init__(self) -> None:
+        check_options(
+            self.name,
+            [
+                ("per_class", self.per_class, positive_int, "a whole number of at least 1"),
+                ("selection", self.selection, ("random", "similar").__contains__, "random or similar"),
+            ],
+        )
+
+    def solve(self, problem: Problem) -> Solved:
+        """Choose the demonstrations; fewer per class when the context does not hold them."""
+        if self.selection == "similar":
+            pool = [demonstration(problem.rows, index) for index in range(len(problem.rows))]
+            prompt = problem.prompt.with_pool(pool, self.per_class)
+            return Solved(prompt, details={"pool": len(problem.rows), "per_class": self.per_class})
+        for count in range(self.per_class, 0, -1):
+            shown = random_per_class(problem.rows, problem.prompt.task.labels, count, seed=problem.seed)
+            prompt = problem.prompt.with_demonstrations(shown)
+            if _fits(prompt, problem.encoded.lengths):
+                if count < self.per_class:
+                    problem.say(
+                        f"{count} instead of {self.per_class} demonstrations per class: "
+                        f"the context holds {prompt.context} tokens"
+                    )
+                return Solved(prompt, details={"demonstrations": len(shown), "per_class": count})
+        raise CapabilityError(
+            "one demonstration per class does not fit into the context",
+            where=f"{problem.base.name}, context {problem.base.context} tokens",
+            expected="room for the demonstrations and half a context for the question",
+            fix="use zero-shot, or a model with a longer context",
+        )
+
+
+def _fits(prompt: Prompt, lengths: list[int]) -> bool:
+    """Whether the demonstrations leave room for the longest question, or for half a context."""
+    room = prompt.context - len(prompt.demonstration_ids())
+    return room >= min(max(lengths, default=0), prompt.context // 2)

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from pegbox.models._encoder import PooledClassifier, Pooling
+from pegbox.tasks import Classify, Kind, Prompt, prepare
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, eq=False)
+class Base:
+    """A loaded pretrained model that nothing ever changes.
+
+    Args:
+        name: The name it was loaded by.
+        kind: ``causal``, ``masked`` or ``encoder`` (no output layer).
+        model: The model in eval mode with frozen parameters.
+        tokenizer: Its tokenizer.
+        fingerprint: See :func:`pegbox.models.fingerprint`.
+        context: Longest sequence in tokens.
+        revision: Pinned revision of a hub model.
+        pooling: For encoders, how hidden states become one vector.
+    """
+
+    name: str
+    kind: Kind
+    model: nn.Module
+    tokenizer: PreTrainedTokenizerBase
+    fingerprint: str
+    context: int
+    revision: str | None = None
+    pooling: Pooling = "mean"
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters live."""
+        return next(self.model.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Number format of the parameters."""
+        return next(self.model.parameters()).dtype
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameters."""
+        return sum(tensor.numel() for tensor in self.model.parameters())
+
+    @property
+    def pad(self) -> int:
+        """A token id for padding; which one does not matter, since lengths say what is real."""
+        pad = self.tokenizer.pad_token_id
+        return pad if pad is not None else 0
+
+    def prepare(self, task: Classify) -> Prompt:
+        """The task made ready for this model."""
+        return prepare(task, self.tokenizer, self.kind, self.context)
+
+    def module(self, labels: int) -> nn.Module:
+        """A module of its own that shares all weights with the base; an encoder gets a zero score layer."""
+        shared = share(self.model)
+        return PooledClassifier(shared, self.pooling, labels) if self.kind == "encoder" else shared
+
+
+def share(model: nn.Module) -> nn.Module:
+    """Copy the structure of a model but not its tensors, so that adapters on the copy leave it untouched."""
+    memo: dict[int, Tensor] = {id(p): p for p in model.parameters()}
+    memo |= {id(buffer): buffer for buffer in model.buffers()}
+    return copy.deepcopy(model, memo)

@@ -1,0 +1,217 @@
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from pegbox.data import Examples, split
+from pegbox.errors import InputError, UsageError, nearest
+from pegbox.methods import Attached, Method, Problem, Solved, Solver, build
+from pegbox.models import Base, FeatureCache, load
+from pegbox.tasks import Classify, Encoded, Prompt, TooLong
+from pegbox.training import Settings, tell, train
+from pegbox.tuning._label_rows import LabelRows
+from pegbox.tuning._tuned import Cost, Tuned, row_digests
+
+VALID_SHARE = 0.15
+MIN_VALID_ROWS = 40
+
+
+@dataclass(frozen=True)
+class Training:
+    """How gradient methods are trained; what is ``None`` is the method's default.
+
+    Args:
+        learning_rate: Peak learning rate.
+        epochs: Most passes over the rows.
+        batch_size: Rows per step.
+        accumulation: Batches per optimiser step.
+        precision: ``auto``, ``bf16`` or ``float32``.
+        patience: Evaluations without improvement before stopping.
+        max_steps: Upper limit on optimiser steps.
+        checkpoint_every: Steps between checkpoints, or ``epoch``.
+    """
+
+    learning_rate: float | None = None
+    epochs: float = 8
+    batch_size: int = 16
+    accumulation: int = 1
+    precision: Literal["auto", "bf16", "float32"] = "auto"
+    patience: int = 4
+    max_steps: int | None = None
+    checkpoint_every: int | Literal["epoch"] = "epoch"
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> Training:
+        """Make it from a mapping.
+
+        Raises:
+            UsageError: For an unknown key, naming the nearest.
+        """
+        valid = [item.name for item in fields(cls)]
+        for key in options:
+            if key not in valid:
+                raise UsageError(
+                    f"training has no option '{key}'", expected=", ".join(valid), fix=nearest(key, valid)
+                )
+        return cls(**options)
+
+    def settings(self, method: Method, seed: int) -> Settings:
+        """The engine's settings for a method."""
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        rate = self.learning_rate if self.learning_rate is not None else method.capability.learning_rate
+        return Settings(**{**values, "learning_rate": rate, "seed": seed})
+
+
+def fit(
+    base: Base | str | Path,
+    task: Classify,
+    method: Method | str = "closed-form",
+    *,
+    rows: Examples | None = None,
+    valid: Examples | None = None,
+    training: Training | None = None,
+    folder: str | Path | None = None,
+    resume: bool = False,
+    seed: int = 0,
+    too_long: TooLong = "shorten",
+    cache: FeatureCache | None = None,
+    say: Callable[[str], None] = tell,
+) -> Tuned:
+    """Tune a base on labelled rows.
+
+    Args:
+        base: A loaded base, or a name for :func:`pegbox.load`.
+        task: The task.
+        method: A method, or the name of one with its defaults.
+        rows: Labelled rows; by default those that the task was read from.
+        valid: Rows for early stopping of gradient methods; by default a seeded share of the training rows.
+        training: How gradient methods are trained.
+        folder: Where gradient methods keep their checkpoints; needed to resume, else a temporary folder.
+        resume: Continue from the newest checkpoint in ``folder``.
+        seed: Seed of splits, demonstrations, initial values and batches.
+        too_long: What to do with texts that do not fit.
+        cache: Feature cache; none when ``None``.
+        say: Receives lines for the user.
+
+    Raises:
+        InputError: For rows that cannot be learnt from.
+        CapabilityError: For a method that cannot work on this base.
+    """
+    base = base if isinstance(base, Base) else load(base)
+    method = build(method) if isinstance(method, str) else method
+    rows = rows if rows is not None else task.rows
+    if rows is None or not len(rows):
+        raise InputError("there are no rows to tune on", expected="labelled rows", fix="pass rows=")
+    method.check(base)
+    task.check_all_present(rows)
+    prompt = base.prepare(task.with_rows(None))
+    for note in prompt.notes:
+        say(note)
+    run = _Run(base, prompt, seed, too_long, cache, say)
+    if isinstance(method, Solver):
+        return run.solve(method, rows)
+    if not isinstance(method, Attached):
+        raise UsageError(f"{method.name} is neither solved nor attached", expected="a Solver or Attached method")
+    used, valid = _validation(rows, valid, seed, say)
+    return run.train(method, used, valid, training or Training(), folder, resume)
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """One fit: what both roads, solving and training, have in common."""
+
+    base: Base
+    prompt: Prompt
+    seed: int
+    too_long: TooLong
+    cache: FeatureCache | None
+    say: Callable[[str], None]
+
+    def solve(self, method: Solver, rows: Examples) -> Tuned:
+        encoded, gold = self._encode(rows), torch.tensor(self.prompt.task.gold(rows))
+        started = time.perf_counter()
+        problem = Problem(self.base, self.prompt, rows, gold, encoded, self.seed, self.cache, self.say)
+        solved = method.solve(problem)
+        cost = Cost(time.perf_counter() - started, solved.parameters, len(rows))
+        features = problem.features.hidden if solved.module is not None else None
+        return self._tuned(method, rows, cost, solved, features)
+
+    def train(
+        self,
+        method: Attached,
+        rows: Examples,
+        valid: Examples | None,
+        training: Training,
+        folder: str | Path | None,
+        resume: bool,
+    ) -> Tuned:
+        train_rows = self._label_rows(rows)
+        valid_rows = self._label_rows(valid) if valid is not None else None
+        started = time.perf_counter()
+        module = method.attach(self.base, self.prompt, seed=self.seed)
+        parameters = sum(p.numel() for p in module.parameters() if p.requires_grad)
+        with tempfile.TemporaryDirectory(prefix="pegbox-") as temporary:
+            history = train(
+                module,
+                train_rows,
+                settings=training.settings(method, self.seed),
+                folder=Path(folder) if folder else Path(temporary) / "run",
+                valid=valid_rows,
+                resume=resume,
+                say=self.say,
+            )
+        module.requires_grad_(False).eval()
+        cost = Cost(time.perf_counter() - started, parameters, len(rows))
+        return self._tuned(method, rows, cost, Solved(self.prompt, module, details={"history": history.to_json()}))
+
+    def _tuned(
+        self, method: Method, rows: Examples, cost: Cost, solved: Solved, features: Tensor | None = None
+    ) -> Tuned:
+        return Tuned(
+            base=self.base,
+            prompt=solved.prompt,
+            method=method,
+            module=solved.module,
+            posterior=solved.posterior,
+            details=solved.details,
+            cost=cost,
+            training_rows=frozenset(row_digests(rows)),
+            features=features,
+            cache=self.cache,
+            too_long=self.too_long,
+            say=self.say,
+        )
+
+    def _label_rows(self, rows: Examples) -> LabelRows:
+        return LabelRows(self.base, self.prompt, self._encode(rows), self.prompt.task.gold(rows))
+
+    def _encode(self, rows: Examples) -> Encoded:
+        encoded = self.prompt.encode(rows, too_long=self.too_long)
+        for note in encoded.notes():
+            self.say(note)
+        return encoded
+
+
+def _validation(
+    rows: Examples, valid: Examples | None, seed: int, say: Callable[[str], None]
+) -> tuple[Examples, Examples | None]:
+    """Rows to train on and rows to stop by; the latter are cut off the former when none are given."""
+    if valid is not None:
+        return rows, valid
+    if len(rows) < MIN_VALID_ROWS:
+        say(f"{len(rows)} rows are too few to hold some out for early stopping: all epochs are run")
+        return rows, None
+    try:
+        parts = split(rows, fractions={"train": 1 - VALID_SHARE, "valid": VALID_SHARE}, seed=seed)
+    except InputError as error:
+        say(f"no rows held out for early stopping, all epochs are run: {error.what}")
+        return rows, None
+    say(f"{len(parts['valid'])} of {len(rows)} training rows held out for early stopping (seed {seed})")
+    return parts["train"], parts["valid"]

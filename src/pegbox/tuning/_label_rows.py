@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pegbox.models import Base, answer_tokens, collate, read
+from pegbox.tasks import Encoded, Prompt
+
+GOLD = "gold"
+
+
+class LabelRows:
+    """Rows with one label each, trained by cross-entropy over the K label logits of the readout.
+
+    Args:
+        base: The base.
+        prompt: The task.
+        encoded: The rows as token ids.
+        gold: Label indices, one per row.
+    """
+
+    def __init__(self, base: Base, prompt: Prompt, encoded: Encoded, gold: Sequence[int]) -> None:
+        self._base = base
+        self._encoded = encoded
+        self._gold = torch.tensor(list(gold))
+        self._tokens = torch.tensor(answer_tokens(prompt), device=base.device)
+        self.lengths = [length + len(encoded.prefix) for length in encoded.lengths]
+
+    def __len__(self) -> int:
+        return len(self._encoded)
+
+    def collate(self, indices: Sequence[int]) -> dict[str, Tensor]:
+        """One padded batch with its label indices."""
+        batch = collate(self._encoded, indices, kind=self._base.kind, pad=self._base.pad)
+        return {**batch, GOLD: self._gold[list(indices)]}
+
+    def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Summed cross-entropy and the number of rows."""
+        gold = batch[GOLD]
+        inputs = {key: value for key, value in batch.items() if key != GOLD}
+        options = {"use_cache": False} if self._base.kind == "causal" else {}
+        logits = read(model, inputs, self._tokens, **options).logits.float()
+        return functional.cross_entropy(logits, gold, reduction="sum"), gold.new_tensor(len(gold))

@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pegbox._atomic import folder as atomic_folder
+from pegbox._version import __version__
+from pegbox.errors import InputError
+from pegbox.evaluation import Scores
+from pegbox.methods import Method, build, check_adapter, load_adapter, save_adapter
+from pegbox.models import Base, FeatureCache
+from pegbox.models import load as load_base
+from pegbox.tasks import Classify, TooLong
+from pegbox.training import tell
+from pegbox.tuning._card import card
+from pegbox.tuning._tuned import Cost, Tuned
+
+FORMAT = 1
+META, TASK, SCORES, POSTERIOR = "pegbox.json", "task.json", "scores.json", "posterior.safetensors"
+
+
+def save(tuned: Tuned, folder: Path, *, scores: Scores | None, overwrite: bool) -> Path:
+    """Write a tuned model; see :meth:`Tuned.save`."""
+    from safetensors.torch import save_file
+
+    with atomic_folder(folder, overwrite=overwrite) as target:
+        if tuned.module is not None:
+            save_adapter(tuned.module, target)
+        if tuned.posterior is not None:
+            save_file({k: v.contiguous() for k, v in tuned.posterior.tensors().items()}, target / POSTERIOR)
+        _write_json(target / TASK, tuned.prompt.task.to_json())
+        if scores is not None:
+            _write_json(target / SCORES, scores.to_json())
+        _write_json(target / META, _meta(tuned))
+        (target / "README.md").write_text(card(tuned, scores), "utf-8")
+    return folder
+
+
+def load(
+    folder: Path,
+    *,
+    model: str | Path | Base | None = None,
+    cache: FeatureCache | None = None,
+    too_long: TooLong = "shorten",
+    say: Callable[[str], None] = tell,
+    **options: Any,
+) -> Tuned:
+    """Read a tuned model; see :meth:`Tuned.load`.
+
+    Raises:
+        InputError: When a file is missing or damaged, or the base is not the one it was tuned on.
+    """
+    meta = _read_json(folder, META)
+    if meta.get("format") != FORMAT:
+        raise InputError(
+            f"this folder has the format {meta.get('format')}",
+            where=str(folder / META),
+            expected=f"format {FORMAT}",
+            fix="load it with the version of pegbox that wrote it",
+        )
+    task = Classify.from_json(_read_json(folder, TASK), where=str(folder / TASK))
+    method = build(meta["method"]["name"], meta["method"]["options"])
+    has_adapter = meta["adapter"]
+    if has_adapter:
+        check_adapter(folder)
+    base = _base(meta["base"], model, options)
+    if base.fingerprint != meta["base"]["fingerprint"]:
+        raise InputError(
+            f"this adapter was made for another base than {base.name}",
+            where=str(folder),
+            expected=f"{meta['base']['name']} (fingerprint {meta['base']['fingerprint'][:12]}, "
+            f"given {base.fingerprint[:12]})",
+            fix="name the base it was tuned on with --model",
+        )
+    return Tuned(
+        base=base,
+        prompt=base.prepare(task),
+        method=method,
+        module=load_adapter(base, len(task.labels), folder) if has_adapter else None,
+        posterior=method.load_posterior(folder),
+        details=meta["details"],
+        cost=Cost(**meta["cost"]),
+        training_rows=frozenset(meta["training_rows"]),
+        cache=cache,
+        too_long=too_long,
+        say=say,
+    )
+
+
+def adapter_bytes(folder: Path) -> int:
+    """Size of a saved folder's adapter weights; 0 where nothing was tuned."""
+    path = folder / "adapter_model.safetensors"
+    return path.stat().st_size if path.is_file() else 0
+
+
+def _base(saved: dict[str, Any], model: str | Path | Base | None, options: dict[str, Any]) -> Base:
+    if isinstance(model, Base):
+        return model
+    options.setdefault("max_length", saved["max_length"])
+    if model is None:
+        options.setdefault("revision", saved["revision"])
+    return load_base(model if model is not None else saved["name"], **options)
+
+
+def _meta(tuned: Tuned) -> dict[str, Any]:
+    base, method, cost = tuned.base, tuned.method, tuned.cost
+    return {
+        "format": FORMAT,
+        "pegbox": __version__,
+        "base": {
+            "name": base.name,
+            "revision": base.revision,
+            "fingerprint": base.fingerprint,
+            "kind": base.kind,
+            "pooling": base.pooling if base.kind == "encoder" else None,
+            "max_length": base.context,
+        },
+        "method": _method(method),
+        "adapter": tuned.module is not None,
+        "details": dict(tuned.details),
+        "cost": {"seconds": cost.seconds, "parameters": cost.parameters, "rows": cost.rows},
+        "training_rows": sorted(tuned.training_rows),
+    }
+
+
+def _method(method: Method) -> dict[str, Any]:
+    return {"name": method.name, "options": method.options()}
+
+
+def _write_json(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
+
+
+def _read_json(folder: Path, name: str) -> dict[str, Any]:
+    path = folder / name
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise InputError(
+            "this folder holds no tuned model" if folder.is_dir() else "there is no such folder",
+            where=str(path),
+            expected=f"{META} and {TASK}, as pegbox fit writes them",
+            fix="name the folder given to --out",
+        ) from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"the file cannot be read: {error}", where=str(path), fix="copy it again") from None
+    if not isinstance(content, dict):
+        raise InputError("the file holds no JSON object", where=str(path), fix="copy it again")
+    return content

@@ -1,0 +1,97 @@
+"""Tiny random models of real architectures, each with a tokenizer, as folders on disk."""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    PreTrainedTokenizerFast,
+)
+
+VOCABULARY = 512
+TEXT = [
+    "The kettle was great and the tea was hot.",
+    "It was terrible, the screen broke after a day and nobody answered.",
+    "A good hotel with a bad breakfast, but the staff said yes to everything, maybe no.",
+    "Question: is the answer positive or negative? Label: okay. Answer: yes. Option: A",
+] * 8
+SMALL = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+    "max_position_embeddings": 256,
+    "vocab_size": VOCABULARY,
+}
+CAUSAL: dict[str, dict[str, Any]] = {
+    "llama": {"num_key_value_heads": 2},
+    "qwen3": {"num_key_value_heads": 2, "head_dim": 16},
+    "gemma3_text": {"num_key_value_heads": 2, "head_dim": 16, "final_logit_softcapping": 4.0, "sliding_window": 16},
+    "gemma2": {"num_key_value_heads": 2, "head_dim": 16, "final_logit_softcapping": 4.0, "sliding_window": 16},
+    "mistral": {"num_key_value_heads": 2, "head_dim": 8},
+    "gpt2": {"n_inner": 48},
+    "cohere": {"num_key_value_heads": 2, "logit_scale": 0.25},
+}
+MASKED: dict[str, dict[str, Any]] = {"bert": {}, "roberta": {"type_vocab_size": 1, "pad_token_id": 1}}
+ENCODERS: dict[str, dict[str, Any]] = {"bert": {}}
+
+
+@cache
+def trained_bpe() -> str:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=["<s>", "<pad>", "</s>", "<mask>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(TEXT, trainer)
+    return tokenizer.to_str()
+
+
+def tokenizer_for(kind: str) -> PreTrainedTokenizerFast:
+    tokenizer = Tokenizer.from_str(trained_bpe())
+    if kind == "causal":
+        single, special = "<s> $A", [("<s>", 0)]
+        tokenizer.post_processor = processors.TemplateProcessing(single=single, special_tokens=special)
+        return PreTrainedTokenizerFast(
+            tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="</s>"
+        )
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", pair="<s> $A </s> $B:1 </s>:1", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        cls_token="<s>",
+        sep_token="</s>",
+        pad_token="<pad>",
+        mask_token=AddedToken("<mask>", lstrip=True),
+        model_input_names=["input_ids", "attention_mask"],
+    )
+
+
+def save_tiny(folder: Path, architecture: str, kind: str, *, seed: int = 0, dtype: torch.dtype = torch.float32) -> Path:
+    """Write a random model of an architecture and its tokenizer to ``folder``."""
+    extra = {"causal": CAUSAL, "masked": MASKED, "encoder": ENCODERS}[kind][architecture]
+    config = AutoConfig.for_model(architecture, **{**SMALL, **extra})
+    auto: Any = {"causal": AutoModelForCausalLM, "masked": AutoModelForMaskedLM, "encoder": AutoModel}[kind]
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = auto.from_config(config)
+        for name, tensor in model.named_parameters():
+            # Random biases and norms, so that a forgotten one shows; larger weights make logits differ.
+            if tensor.dim() == 1:
+                torch.nn.init.normal_(tensor, 1.0 if "norm" in name.lower() else 0.0, 0.3)
+            else:
+                torch.nn.init.normal_(tensor, 0.0, 0.15)
+    model.to(dtype).save_pretrained(folder)
+    tokenizer_for(kind).save_pretrained(folder)
+    return folder
