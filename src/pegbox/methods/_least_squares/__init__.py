@@ -1,0 +1,30 @@
+"""Closed-form fits of a linear correction to the label logits of a frozen base."""
+
+from pegbox.methods._least_squares._choose import Choice, choose
+from pegbox.methods._least_squares._gram import Gram
+from pegbox.methods._least_squares._newton import newton
+from pegbox.methods._least_squares._newton_choice import choose_newton
+from pegbox.methods._least_squares._posterior import Posterior
+from pegbox.methods._least_squares._solution import Solution
+from pegbox.methods._least_squares._solve import solve
+from pegbox.methods._least_squares._spectrum import Spectrum
+from pegbox.methods._least_squares._targets import residual, smoothed_log_targets
+from pegbox.methods._least_squares._update import Updatable
+from pegbox.methods._least_squares._vocabulary import VocabularySolution, whole_vocabulary
+
+__all__ = [
+    "Choice",
+    "Gram",
+    "Posterior",
+    "Solution",
+    "Spectrum",
+    "Updatable",
+    "VocabularySolution",
+    "choose",
+    "choose_newton",
+    "newton",
+    "residual",
+    "smoothed_log_targets",
+    "solve",
+    "whole_vocabulary",
+]
