@@ -9,6 +9,9 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
+# Threads cost such small products more than they save, by far on a busy machine.
+torch.set_num_threads(1)
+
 
 def tiny_model(dropout: float = 0.1, seed: int = 0) -> PeftModel:
     torch.manual_seed(seed)

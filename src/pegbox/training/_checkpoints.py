@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,6 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from pegbox import _atomic
 from pegbox.errors import RunError, UsageError
 
 _NAME = re.compile(r"checkpoint-(\d+)")
@@ -74,7 +74,7 @@ class Checkpoints:
             best_step: Whose checkpoint must be kept for this one to be usable.
             also: Writes further files into the folder it is given.
         """
-        with _atomic.folder(self.folder / f"checkpoint-{step}", overwrite=True) as place:
+        with self._renamed(step) as place:
             for name, content in tensors.items():
                 save_file(content, place / f"{name}.safetensors")
             also(place)
@@ -82,6 +82,22 @@ class Checkpoints:
             manifest = {"format": 1, "step": step, "best_step": best_step, "record": record, "files": files}
             (place / _MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
         self._rotate()
+
+    @contextmanager
+    def _renamed(self, step: int) -> Iterator[Path]:
+        # Not synced to the disk, which would stall training: a killed process loses nothing that was written,
+        # and after a power cut the digests show which checkpoint is whole.
+        place = self.folder / f".checkpoint-{step}.partial"
+        target = self.folder / f"checkpoint-{step}"
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir(parents=True)
+        try:
+            yield place
+            shutil.rmtree(target, ignore_errors=True)
+            place.rename(target)
+        except BaseException:
+            shutil.rmtree(place, ignore_errors=True)
+            raise
 
     def newest(self, tell: bool = True) -> Checkpoint | None:
         """Return the newest intact checkpoint whose best one is intact too; damaged ones are told."""
