@@ -2,11 +2,14 @@
 
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
+
+_PATHS: dict[Any, Any] = {Path: str, Path | None: str | None}
 
 
 def add_function(parser: "ArgumentParser", function: Callable[..., Any]) -> None:
@@ -17,16 +20,33 @@ def add_function(parser: "ArgumentParser", function: Callable[..., Any]) -> None
         function: Its typed function, documented with an ``Args:`` section.
     """
     helps = documented(function)
-    hints = get_type_hints(function)
     for name, parameter in inspect.signature(function).parameters.items():
-        kind, default, text = hints[name], parameter.default, helps[name]
-        if default is inspect.Parameter.empty or parameter.kind is parameter.POSITIONAL_ONLY:
-            optional = {} if default is inspect.Parameter.empty else {"nargs": "?", "default": default}
+        kind, default, text = _kind(function, name), parameter.default, helps[name]
+        required = default is inspect.Parameter.empty
+        if parameter.kind is not parameter.KEYWORD_ONLY:
+            optional = {} if required else {"nargs": "?", "default": default}
             parser.add_argument(name, type=kind, help=text, **optional)
         elif kind is bool:
             parser.add_argument(flag(name), action="store_true", help=text)
+        elif required:
+            parser.add_argument(flag(name), type=kind, required=True, help=text)
         else:
+            default = str(default) if isinstance(default, Path) else default
             parser.add_argument(flag(name), type=kind, default=default, help=text)
+
+
+def typed(function: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Parsed options as the function wants them: paths become paths."""
+    hints = get_type_hints(function)
+    return {
+        name: Path(value) if value is not None and any(hints[name] == path for path in _PATHS) else value
+        for name, value in options.items()
+    }
+
+
+def _kind(function: Callable[..., Any], name: str) -> Any:
+    hint = get_type_hints(function)[name]
+    return next((shown for path, shown in _PATHS.items() if hint == path), hint)
 
 
 def flag(name: str) -> str:
@@ -36,7 +56,7 @@ def flag(name: str) -> str:
 
 def documented(function: Callable[..., Any]) -> dict[str, str]:
     """The help text of each parameter, from the ``Args:`` section of the docstring."""
-    section = inspect.getdoc(function).split("Args:\n", 1)[1].split("\n\n", 1)[0]  # type: ignore[union-attr]
+    section = (inspect.getdoc(function) or "").partition("Args:\n")[2].split("\n\n", 1)[0]
     entries = re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", section, flags=re.MULTILINE)
     return {name: re.sub(r"\s+", " ", text).replace("%", "%%") for name, text in entries}
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
         output_rows,
     )
     from pegbox.models._fingerprint import fingerprint
-    from pegbox.models._loading import check_safetensors, find_model, load, quiet_libraries
+    from pegbox.models._loading import check_safetensors, find_model, load, quiet_libraries, tokenizer
     from pegbox.models._readout import Answers, narrowed, output_layer, output_scale, output_tail, read, rows_of
     from pegbox.models._sequences import word_logprobs
     from pegbox.models._similar import encode
@@ -47,6 +47,7 @@ __all__ = [
     "rows_of",
     "share",
     "output_rows",
+    "tokenizer",
     "word_logprobs",
 ]
 
@@ -77,6 +78,7 @@ __getattr__, __dir__ = lazy(
         "rows_of": "pegbox.models._readout",
         "share": "pegbox.models._base",
         "output_rows": "pegbox.models._features",
+        "tokenizer": "pegbox.models._loading",
         "word_logprobs": "pegbox.models._sequences",
     },
 )

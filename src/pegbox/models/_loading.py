@@ -208,6 +208,11 @@ def _weights(
     return model
 
 
+def tokenizer(name: str | Path, *, revision: str | None = None) -> PreTrainedTokenizerBase:
+    """Load only the tokenizer of a model, to count tokens without its weights."""
+    return _tokenizer(find_model(name), revision, trust=False)
+
+
 def _tokenizer(where: str, revision: str | None, trust: bool) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 

@@ -1,0 +1,5 @@
+"""``python -m pegbox``."""
+
+from pegbox.cli import main
+
+raise SystemExit(main())

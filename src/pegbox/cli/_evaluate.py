@@ -1,0 +1,60 @@
+from pathlib import Path
+from typing import Literal
+
+from pegbox.cli._options import feature_cache, say
+
+
+def evaluate(
+    tuned: Path,
+    data: str,
+    *,
+    model: str | None = None,
+    format: Literal["text", "json"] = "text",
+    out: Path | None = None,
+    reliability: Path | None = None,
+    on_bad_rows: Literal["error", "drop"] = "error",
+    too_long: Literal["shorten", "error"] = "shorten",
+    resamples: int = 1000,
+    seed: int = 0,
+    device: str = "auto",
+    no_cache: bool = False,
+) -> None:
+    """Score a tuned model on labelled rows: metrics with intervals, calibration, flips against the base.
+
+    Args:
+        tuned: Folder that pegbox fit wrote.
+        data: csv, tsv, json, jsonl, parquet file or hub id with labelled rows.
+        model: Where the base lies now, when its name no longer leads there.
+        format: Print text or JSON.
+        out: Write the JSON form to this file too.
+        reliability: Write a reliability diagram to this .png or .svg file.
+        on_bad_rows: What to do with rows without text or label.
+        too_long: What to do with texts that do not fit into the context.
+        resamples: Bootstrap resamples of the intervals.
+        seed: Their seed.
+        device: auto, cpu, cuda or mps.
+        no_cache: Neither read nor write the feature cache.
+    """
+    import json
+
+    from rich.console import Console
+
+    from pegbox._atomic import write_text
+    from pegbox.models import quiet_libraries
+    from pegbox.reports import reliability_diagram, scores_panel
+    from pegbox.tuning import Tuned
+
+    quiet_libraries()
+    loaded = Tuned.load(
+        tuned, model=model, device=device, too_long=too_long, cache=feature_cache(not no_cache), say=say
+    )
+    scores = loaded.evaluate(data, resamples=resamples, seed=seed, on_bad=on_bad_rows)
+    content = json.dumps(scores.to_json(), indent=1, ensure_ascii=False, allow_nan=False)
+    if out:
+        write_text(out, content + "\n")
+    if reliability:
+        reliability_diagram(scores, reliability, title=str(tuned))
+    if format == "json":
+        print(content)
+    else:
+        Console().print(scores_panel(scores, title=f"{tuned} on {data}"))

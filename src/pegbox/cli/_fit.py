@@ -1,0 +1,152 @@
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pegbox.cli._options import check_free, feature_cache, names, say, tell_all, words
+
+if TYPE_CHECKING:
+    from pegbox.data import Examples
+    from pegbox.tasks import Classify
+
+
+def fit(
+    data: str,
+    *,
+    out: Path,
+    model: str = "etude",
+    method: str = "closed-form",
+    options: dict[str, Any] | None = None,
+    training: dict[str, Any] | None = None,
+    text: str | None = None,
+    label: str | None = None,
+    template: str | None = None,
+    label_words: str | None = None,
+    valid: str | None = None,
+    test: str | None = None,
+    holdout: float = 0.2,
+    split: str | None = None,
+    on_bad_rows: Literal["error", "drop"] = "error",
+    too_long: Literal["shorten", "error"] = "shorten",
+    max_length: int | None = None,
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
+    device: str = "auto",
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    seed: int = 0,
+    no_cache: bool = False,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> None:
+    """Tune a model on a file of labelled rows, evaluate it and save it.
+
+    Args:
+        data: csv, tsv, json, jsonl, parquet file or hub id with the training rows.
+        out: Folder for the tuned model.
+        model: Hub id, folder, etude or etude-masked.
+        method: One of the names that pegbox methods lists.
+        options: Options of the method, for example --options.rank 4.
+        training: How gradient methods train, for example --training.epochs 3.
+        text: Text column, or two with a comma for pairs; guessed when not given.
+        label: Label column; guessed when not given.
+        template: Template such as '{text} It was {answer}.'; derived when not given.
+        label_words: Words such as positive=great,negative=terrible; derived when not given.
+        valid: File for early stopping; else a share of the training rows.
+        test: File to evaluate on; else a share of the rows is held out.
+        holdout: Share of the rows held out for evaluation when there is no test file; 0 for none.
+        split: Split of a hub data set.
+        on_bad_rows: What to do with rows without text or label.
+        too_long: What to do with texts that do not fit into the context.
+        max_length: Upper limit on the context in tokens.
+        dtype: Number format of the base.
+        device: auto, cpu, cuda or mps.
+        revision: Revision of a hub model.
+        trust_remote_code: Let code that comes with a hub model run.
+        seed: Seed of everything random.
+        no_cache: Neither read nor write the feature cache.
+        resume: Continue an interrupted run of the same command.
+        overwrite: Replace the output folder.
+    """
+    import shutil
+
+    from rich.console import Console
+
+    from pegbox.methods import build
+    from pegbox.models import load, quiet_libraries
+    from pegbox.reports import scores_panel
+    from pegbox.tasks import Classify
+    from pegbox.tuning import Training
+    from pegbox.tuning import fit as tune
+
+    check_free(out, overwrite)
+    quiet_libraries()
+    built, settings = build(method, options), Training.of(training or {})
+    task = Classify.from_file(
+        data,
+        texts=names(text),
+        label=label,
+        template=template,
+        label_words=words(label_words),
+        split=split,
+        on_bad=on_bad_rows,
+    )
+    tell_all(task.notes)
+    rows, held = _hold_out(task, test, holdout, seed, on_bad_rows)
+    base = load(
+        model,
+        dtype=dtype,
+        device=device,
+        revision=revision,
+        trust_remote_code=trust_remote_code,
+        max_length=max_length,
+    )
+    run = out.parent / f"{out.name}-run"
+    tuned = tune(
+        base,
+        task,
+        built,
+        rows=rows,
+        valid=_labelled(task, valid, on_bad_rows) if valid else None,
+        training=settings,
+        folder=run,
+        resume=resume,
+        seed=seed,
+        too_long=too_long,
+        cache=feature_cache(not no_cache),
+        say=say,
+    )
+    scores = tuned.evaluate(held) if held is not None else None
+    tuned.save(out, scores=scores, overwrite=overwrite)
+    shutil.rmtree(run, ignore_errors=True)
+    if scores is not None:
+        Console().print(scores_panel(scores, title=f"{built.name} on {model}"))
+    say(f"{tuned.cost.parameters:,} tuned parameters in {tuned.cost.seconds:.1f} s, saved in {out}")
+
+
+def _hold_out(
+    task: "Classify", test: str | None, share: float, seed: int, on_bad: str
+) -> tuple["Examples", "Examples | None"]:
+    """Rows to tune on, and rows to evaluate on that no choice ever sees."""
+    from pegbox.data import split
+    from pegbox.errors import UsageError
+
+    rows = task.rows
+    assert rows is not None
+    if test:
+        return rows, _labelled(task, test, on_bad)
+    if not 0 <= share < 1:
+        raise UsageError("the share to hold out is no share", where=f"--holdout {share}", expected="0 to below 1")
+    if share == 0:
+        return rows, None
+    parts = split(rows, fractions={"train": 1 - share, "test": share}, seed=seed)
+    say(f"{len(parts['test'])} of {len(rows)} rows held out for evaluation (seed {seed}; --test FILE overrides)")
+    return parts["train"], parts["test"]
+
+
+def _labelled(task: "Classify", source: str, on_bad: str) -> "Examples":
+    from pegbox.data import examples, find_columns, read
+
+    table = read(source)
+    columns = find_columns(table, texts=task.fields, label=task.label_column)
+    rows = examples(table, columns, on_bad=on_bad, min_classes=1)  # type: ignore[arg-type]
+    tell_all([*table.notes, *rows.notes()])
+    task.gold(rows)
+    return rows

@@ -1,0 +1,99 @@
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pegbox.cli._options import feature_cache, say
+
+if TYPE_CHECKING:
+    from pegbox.data import Examples, Table
+    from pegbox.tuning import Tuned
+
+
+def predict(
+    tuned: Path,
+    data: str = "-",
+    *,
+    out: Path | None = None,
+    model: str | None = None,
+    device: str = "auto",
+    too_long: Literal["shorten", "error"] = "shorten",
+    no_cache: bool = False,
+) -> None:
+    """Label texts with a tuned model: lines of standard input or a file in, csv with probabilities out.
+
+    Args:
+        tuned: Folder that pegbox fit wrote.
+        data: csv, tsv, json, jsonl or parquet file, or - for one text per line of standard input.
+        out: Csv file to write; standard output when not given.
+        model: Where the base lies now, when its name no longer leads there.
+        device: auto, cpu, cuda or mps.
+        too_long: What to do with texts that do not fit into the context.
+        no_cache: Neither read nor write the feature cache.
+    """
+    from pegbox._atomic import write_text
+    from pegbox.models import quiet_libraries
+    from pegbox.tuning import Tuned
+
+    quiet_libraries()
+    loaded = Tuned.load(
+        tuned, model=model, device=device, too_long=too_long, cache=feature_cache(not no_cache), say=say
+    )
+    table = _lines(loaded) if data == "-" else None
+    if table is None:
+        from pegbox.data import read
+
+        table = read(data)
+    content = _csv(loaded, table)
+    if out:
+        write_text(out, content)
+        say(f"{len(table)} rows written to {out}")
+    else:
+        sys.stdout.write(content)
+
+
+def _lines(tuned: "Tuned") -> "Table":
+    from pegbox.data import Table
+    from pegbox.errors import InputError
+
+    fields = tuned.prompt.task.fields
+    if len(fields) != 1:
+        raise InputError(
+            "standard input holds one text per line, and this task needs two",
+            expected=f"a file with the columns {' and '.join(fields)}",
+            fix="write the pairs into a csv file",
+        )
+    texts = tuple(line.rstrip("\r\n") for line in sys.stdin)
+    return Table("standard input", {fields[0]: texts}, tuple(range(1, len(texts) + 1)))
+
+
+def _csv(tuned: "Tuned", table: "Table") -> str:
+    """The table's own columns, then label, probability, deviation where known, and all probabilities."""
+    import csv
+    import io
+
+    rows = _texts(tuned, table)
+    answers = dict(zip(rows.numbers, tuned.predict(rows), strict=True))
+    extra = ["predicted", "probability", "deviation", *(f"p({label})" for label in tuned.labels)]
+    stream = io.StringIO(newline="")
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow([*table.columns, *extra])
+    for number, values in zip(table.numbers, zip(*table.columns.values(), strict=True), strict=True):
+        answer = answers.get(number)
+        cells = [""] * len(extra)
+        if answer is not None:
+            deviation = "" if answer.deviation is None else f"{answer.deviation:.4f}"
+            cells = [answer.label, f"{answer.probability:.6f}", deviation]
+            cells += [f"{value:.6f}" for value in answer.probabilities.values()]
+        writer.writerow([*("" if value is None else value for value in values), *cells])
+    return stream.getvalue()
+
+
+def _texts(tuned: "Tuned", table: "Table") -> "Examples":
+    """The rows with a text; those without are told and get empty cells."""
+    from pegbox.data import examples, find_columns
+
+    columns = find_columns(table, texts=tuned.prompt.task.fields, need_label=False)
+    rows = examples(table, columns, need_labels=False, on_bad="drop")
+    for note in (*table.notes, *rows.notes()):
+        say(note)
+    return rows
