@@ -44,4 +44,5 @@ __getattr__, __dir__ = lazy(
         "fit": "pegbox.tuning",
         "load": "pegbox.models",
     },
+    ("data", "errors", "evaluation", "methods", "models", "reports", "tasks", "training", "tuning"),
 )
