@@ -1,0 +1,325 @@
+"""The command line as a user meets it: right calls, wrong calls, interrupted calls."""
+
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tiny import save_tiny
+
+from pegbox.cli import main
+from pegbox.errors import PegboxError
+
+WORDS = {"positive": ("great", "good", "hot"), "negative": ("terrible", "bad", "broke")}
+FIT = ["--options.penalty", "1.0", "--holdout", "0", "--no-cache"]
+
+
+def write_rows(path: Path, rows: int = 40, columns: tuple[str, str] = ("text", "label")) -> Path:
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(columns)
+        for index in range(rows):
+            label = ("positive", "negative")[index % 2]
+            word = WORDS[label][index // 2 % 3]
+            writer.writerow([f"The kettle number {index} was {word} and the tea was {word}.", label])
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny(tmp_path_factory.mktemp("llama"), "llama", "causal")
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny(tmp_path_factory.mktemp("llama"), "llama", "causal", seed=1)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_rows(tmp_path_factory.mktemp("data") / "reviews.csv")
+
+
+@pytest.fixture(scope="module")
+def tuned(model: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("tuned") / "out"
+    assert main(["fit", str(data), "--model", str(model), "--out", str(out), *FIT]) == 0
+    return out
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    capsys.readouterr()
+    code = main([str(argument) for argument in arguments])
+    streams = capsys.readouterr()
+    return code, streams.out, " ".join(streams.err.split())
+
+
+def test_fit_writes_a_folder_that_explains_itself(tuned: Path) -> None:
+    files = {path.name for path in tuned.iterdir()}
+    assert files == {
+        "README.md",
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "pegbox.json",
+        "posterior.safetensors",
+        "task.json",
+    }
+    assert json.loads((tuned / "task.json").read_text())["labels"] == ["negative", "positive"]
+    assert not (tuned.parent / "out-run").exists()
+
+
+def test_fit_holds_rows_out_and_reports(
+    model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, told = run(capsys, "fit", data, "--model", model, "--out", tmp_path / "o", "--no-cache")
+    assert code == 0
+    assert "8 of 40 rows held out for evaluation" in told
+    assert "text column 'text', label column 'label'" in told
+    assert "accuracy" in out
+    assert "[" in out
+    assert json.loads((tmp_path / "o" / "scores.json").read_text())["rows"] == 8
+
+
+def test_predict_reads_csv_and_keeps_its_columns(
+    tuned: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, _ = run(capsys, "predict", tuned, data, "--no-cache")
+    assert code == 0
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert len(rows) == 40
+    assert rows[0]["label"] == "positive"
+    assert abs(float(rows[0]["p(positive)"]) + float(rows[0]["p(negative)"]) - 1) < 1e-5
+    assert float(rows[0]["deviation"]) > 0
+    code, out, _ = run(capsys, "predict", tuned, data, "--out", tmp_path / "p.csv", "--no-cache")
+    assert (code, out) == (0, "")
+    assert list(csv.DictReader(io.StringIO((tmp_path / "p.csv").read_text()))) == rows
+
+
+def test_predict_reads_lines_of_standard_input(
+    tuned: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("The tea was great.\n\nIt broke\n"))
+    code, out, told = run(capsys, "predict", tuned, "--no-cache")
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert code == 0
+    assert [row["predicted"] == "" for row in rows] == [False, True, False]
+    assert "1 row" in told
+    assert "2" in told
+
+
+def test_evaluate_prints_text_or_json_and_draws(
+    tuned: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = tmp_path / "r.svg"
+    code, out, _ = run(capsys, "evaluate", tuned, data, "--format", "json", "--reliability", picture)
+    assert code == 0
+    scores = json.loads(out)
+    assert scores["rows"] == 40
+    assert picture.read_text().startswith("<?xml")
+    code, out, _ = run(capsys, "evaluate", tuned, data)
+    assert code == 0
+    assert "accuracy" in out
+
+
+def test_check_tells_duplicates_with_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str], model: Path) -> None:
+    path = tmp_path / "d.csv"
+    path.write_text("text,label\nfine tea,a\nbad tea,b\nfine  TEA,b\n")
+    code, out, _ = run(capsys, "check", path, "--format", "json", "--model", model)
+    assert code == 0
+    found = {finding["kind"] for finding in json.loads(out)["findings"]}
+    assert "conflicting-labels" in found
+
+
+def test_configuration_file_and_flags(
+    model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "run.yaml"
+    config.write_text(
+        f"data: {data}\nmodel: {model}\nout: {tmp_path / 'a'}\noptions: {{penalty: 2.0}}\nholdout: 0\nno_cache: true\n"
+    )
+    code, _, told = run(capsys, "fit", "--config", config, "--out", tmp_path / "b")
+    assert code == 0, told
+    assert not (tmp_path / "a").exists()
+    assert json.loads((tmp_path / "b" / "pegbox.json").read_text())["method"]["options"]["penalty"] == 2.0
+
+
+def test_methods_lists_the_registry(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "methods")
+    assert code == 0
+    assert all(name in out for name in ("zero-shot", "few-shot", "closed-form", "lora"))
+
+
+WRONG_CALLS = {
+    "verb": (["fti"], "no verb 'fti'", "did you mean 'fit'?"),
+    "option": (["fit", "d.csv", "--out", "o", "--mdel", "x"], "unknown option --mdel", "'--model'"),
+    "missing option": (["fit", "d.csv"], "required: out", "--help"),
+    "value": (["fit", "d.csv", "--out", "o", "--dtype", "flot32"], "wrong value for --dtype", "float32"),
+    "method": (["fit", "d.csv", "--out", "o", "--method", "lorra"], "no method 'lorra'", "'lora'"),
+    "method option": (
+        ["fit", "d.csv", "--out", "o", "--method", "lora", "--options.rnk", "4"],
+        "no option 'rnk'",
+        "'rank'",
+    ),
+    "training option": (["fit", "d.csv", "--out", "o", "--training.epoch", "4"], "no option 'epoch'", "'epochs'"),
+    "rank 0": (
+        ["fit", "d.csv", "--out", "o", "--method", "lora", "--options.rank", "0"],
+        "rank is 0",
+        "at least 1",
+    ),
+    "no file": (["fit", "nothing.csv", "--out", "o"], "no such file", "nothing.csv"),
+    "no model": (["fit", "DATA", "--out", "o", "--model", "./nowhere"], "no such model folder", "./nowhere"),
+    "no tuned folder": (["predict", "nowhere", "DATA"], "no such folder", "nowhere"),
+    "label words": (["fit", "DATA", "--out", "o", "--label-words", "great"], "no label word", "label=word"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_CALLS)
+def test_wrong_calls_give_one_clear_error(
+    name: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments, what, help_text = WRONG_CALLS[name]
+    code, out, told = run(capsys, *[data if part == "DATA" else part for part in arguments])
+    assert code == 2
+    assert out == ""
+    assert "error: " in told
+    assert what.lower() in told.lower()
+    assert help_text in told
+    assert "Traceback" not in told
+    assert list(tmp_path.iterdir()) == []
+
+
+WRONG_FILES = {
+    "empty": ("", "empty"),
+    "header only": ("text,label\n", "no"),
+    "one class": ("text,label\na b,x\nc d,x\n", "class"),
+    "unlabelled": ("text,label\na b,x\nc d,\ne f,y\n", "label"),
+    "misspelt column": ("text,lable\na b,x\nc d,y\n", "label"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_FILES)
+def test_wrong_files_give_one_clear_error(
+    name: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content, expected = WRONG_FILES[name]
+    path = tmp_path / "d.csv"
+    path.write_text(content)
+    code, _, told = run(
+        capsys, "fit", path, "--text", "text", "--label", "label", "--model", model, "--out", tmp_path / "o"
+    )
+    assert code == 2
+    assert expected in told
+    assert "d.csv" in told
+    assert {item.name for item in tmp_path.iterdir()} == {"d.csv"}
+
+
+def test_wrong_encoding_is_named(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "d.csv"
+    path.write_bytes("text,label\ncaf\xe9 bon,a\nth\xe9 froid,b\n".encode("cp1252"))
+    code, _, told = run(capsys, "fit", path, "--model", model, "--out", tmp_path / "o")
+    assert code == 2
+    assert "UTF-8" in told
+
+
+def test_wrong_prompts(model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    call = ["fit", data, "--model", model, "--out", tmp_path / "o", "--no-cache"]
+    faults = {
+        ("--template", "{text} is good"): "no {answer} slot",
+        ("--template", "{txt} is {answer}"): "unknown slot {txt}",
+        ("--label-words", "positive=great,negative=great"): "stands for two labels",
+        ("--label-words", "positive=great"): "no label word is given for 'negative'",
+        ("--too-long", "error", "--max-length", "8"): "longer than the context",
+    }
+    for options, expected in faults.items():
+        code, _, told = run(capsys, *call, *options)
+        assert code == 2, told
+        assert expected in told
+
+
+def test_a_class_absent_from_the_training_rows(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], data: Path
+) -> None:
+    test = tmp_path / "t.csv"
+    test.write_text("text,label\na b,positive\nc d,neutral\n")
+    code, _, told = run(capsys, "fit", data, "--test", test, "--model", model, "--out", tmp_path / "o")
+    assert code == 2
+    assert "'neutral'" in told
+    assert "row 2" in told
+
+
+def test_adapter_of_another_base(
+    tuned: Path, other: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, told = run(capsys, "predict", tuned, data, "--model", other)
+    assert code == 2
+    assert "made for another base" in told
+
+
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "posterior.safetensors"])
+def test_truncated_files(
+    name: str, tuned: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for path in tuned.iterdir():
+        content = path.read_bytes()
+        (copy / path.name).write_bytes(content[: len(content) // 2] if path.name == name else content)
+    code, _, told = run(capsys, "predict", copy, data)
+    assert code == 2
+    assert "truncated" in told
+    assert name in told
+
+
+def test_an_existing_folder_is_not_touched(
+    tuned: Path, model: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path.name: path.read_bytes() for path in tuned.iterdir()}
+    code, _, told = run(capsys, "fit", data, "--model", model, "--out", tuned)
+    assert code == 2
+    assert "--overwrite" in told
+    assert before == {path.name: path.read_bytes() for path in tuned.iterdir()}
+
+
+def lora_command(model: Path, data: Path, out: Path) -> list[str]:
+    options = ["--method", "lora", "--training.epochs", "20", "--training.checkpoint_every", "1"]
+    return [
+        *(sys.executable, "-m", "pegbox", "fit", str(data), "--model", str(model), "--out", str(out)),
+        *("--holdout", "0", "--no-cache", *options, "--training.patience", "0"),
+    ]
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
+def test_an_interrupted_fit_leaves_no_output_and_resumes(
+    sent: signal.Signals, model: Path, data: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    command = lora_command(model, data, out)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "out-run").glob("checkpoint-*")):
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(sent)
+    told = process.communicate()[1]
+    assert process.returncode in (130, -signal.SIGKILL)
+    assert "Traceback" not in told
+    assert not out.exists()
+    done = subprocess.run([*command, "--resume"], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert "resum" in done.stderr.lower()
+    assert (out / "adapter_model.safetensors").is_file()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+
+
+def test_every_error_class_has_an_exit_code_that_scripts_can_trust() -> None:
+    codes = {error.__name__: error.exit_code for error in PegboxError.__subclasses__()}
+    assert codes == {"UsageError": 2, "RunError": 1}
