@@ -49,14 +49,22 @@ def test_order_depends_on_seed_and_epoch_only() -> None:
     assert {frozenset(batch) for batch in order(0, 1)} != {frozenset(batch) for batch in order(0, 2)}
 
 
-@pytest.mark.parametrize("count", [1003, 64, 33])
+@pytest.mark.parametrize("count", [1003, 64, 66, 65, 33, 2])
 def test_processes_share_the_rows(count: int) -> None:
-    single = list(Buckets(LENGTHS[:count], 32, seed=0))
-    parts = [list(Buckets(LENGTHS[:count], 16, seed=0, rank=rank, processes=2)) for rank in (0, 1)]
-    assert len(parts[0]) == len(parts[1]) == len(single)
-    for whole, first, second in zip(single, *parts, strict=True):
-        assert set(first) | set(second) == set(whole)
-        assert len(whole) == 1 or len(first) + len(second) == len(whole)
+    samplers = [Buckets(LENGTHS[:count], 16, seed=0, rank=rank, processes=2) for rank in (0, 1)]
+    first, second = (list(sampler) for sampler in samplers)
+    assert len(first) == len(second) == len(samplers[0])
+    assert sorted(row for batch in first + second for row in batch) == list(range(count))
+    assert all(len(left) - len(right) in (0, 1) for left, right in zip(first, second, strict=True))
+    if count % 32 != 1:  # a single row left over makes one batch larger
+        single = list(Buckets(LENGTHS[:count], 32, seed=0))
+        assert [sorted(pair[0] + pair[1]) for pair in zip(first, second, strict=True)] == [
+            sorted(batch) for batch in single
+        ]
+
+
+def test_one_row_for_two_processes_is_repeated() -> None:
+    assert [list(Buckets([7], 16, seed=0, rank=rank, processes=2)) for rank in (0, 1)] == [[[0]], [[0]]]
 
 
 def test_validation_batches_cover_all_rows_longest_first() -> None:

@@ -4,6 +4,7 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,11 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
-from training_toy import Rows, same_bits, tiny_model, trained
 
 from pegbox.errors import CapabilityError, InputError, RunError, UsageError
 from pegbox.training import History, Settings, train
 from pegbox.training._batches import Buckets
+from training_toy import Rows, same_bits, tiny_model, trained
 
 PLAIN = Settings(learning_rate=5e-3, epochs=2, batch_size=8, precision="float32")
 
@@ -80,7 +81,7 @@ def test_a_short_last_accumulation_counts_its_own_answers(tmp_path: Path) -> Non
         train(tiny_model(dropout=0), rows, settings=settings, folder=tmp_path, say=quiet)
     assert len(seen) == 2
     model = tiny_model(dropout=0)
-    total, count = rows.loss(model, rows.collate(range(10)))
+    total, _ = rows.loss(model, rows.collate(range(10)))
     total.backward()
     for first, second, value in zip(*seen, trained_gradients(model), strict=True):
         # The weighted means add up to the sum over all ten rows; the learning rate is next to nothing.
@@ -93,7 +94,9 @@ def trained_gradients(model: nn.Module) -> list[Tensor]:
 
 
 def test_clipping_bounds_the_gradient_of_the_mean(tmp_path: Path) -> None:
-    settings = Settings(learning_rate=1e-3, batch_size=8, gradient_clip=0.01, max_steps=3, precision="float32")
+    settings = Settings(
+        learning_rate=1e-3, batch_size=8, gradient_clip=0.01, max_steps=3, precision="float32"
+    )
     with gradients() as seen:
         train(tiny_model(), Rows(24), settings=settings, folder=tmp_path, say=quiet)
     for step in seen:
@@ -225,18 +228,19 @@ def test_an_infinite_validation_loss_stops_too(tmp_path: Path) -> None:
         train(tiny_model(), Rows(32), settings=PLAIN, folder=tmp_path, valid=Poisoned(8, at=1), say=quiet)
 
 
-class OutOfMemory(Rows):
-    def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
-
-
 class Broken(Rows):
-    def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        raise RuntimeError("shapes do not match")
+    """Fails with a message of PyTorch's."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(32)
+        self.message = message
+
+    def loss(self, *_: Any) -> tuple[Tensor, Tensor]:
+        raise RuntimeError(self.message)
 
 
 def test_out_of_memory_says_what_to_lower(tmp_path: Path) -> None:
-    rows = OutOfMemory(32)
+    rows = Broken("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
     with pytest.raises(RunError) as caught:
         train(tiny_model(), rows, settings=PLAIN, folder=tmp_path, say=quiet)
     assert f"out of memory with 8 rows of up to {max(rows.lengths)} tokens a batch" in str(caught.value)
@@ -246,7 +250,7 @@ def test_out_of_memory_says_what_to_lower(tmp_path: Path) -> None:
 def test_other_errors_pass_unchanged(tmp_path: Path) -> None:
     model = tiny_model()
     with pytest.raises(RuntimeError, match="shapes do not match"):
-        train(model, Broken(32), settings=PLAIN, folder=tmp_path, say=quiet)
+        train(model, Broken("shapes do not match"), settings=PLAIN, folder=tmp_path, say=quiet)
     assert not model.training
     assert model.config.use_cache is True
 
@@ -336,7 +340,12 @@ class Regression:
 def test_trains_any_module(tmp_path: Path) -> None:
     model = nn.Linear(5, 1)
     settings = Settings(
-        learning_rate=0.05, epochs=60, batch_size=16, precision="float32", schedule="cosine", weight_decay=1e-4
+        learning_rate=0.05,
+        epochs=60,
+        batch_size=16,
+        precision="float32",
+        schedule="cosine",
+        weight_decay=1e-4,
     )
     history = train(model, Regression(), settings=settings, folder=tmp_path, say=quiet)
     # The map exists (all weights 1/5), so the squared error goes to zero.
@@ -347,7 +356,9 @@ def test_trains_any_module(tmp_path: Path) -> None:
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "constant"])
 def test_warm_up_and_schedule(tmp_path: Path, schedule: Any) -> None:
     rates: list[float] = []
-    handle = register_optimizer_step_pre_hook(lambda optimizer, *_: rates.append(optimizer.param_groups[0]["lr"]))
+    handle = register_optimizer_step_pre_hook(
+        lambda optimizer, *_: rates.append(optimizer.param_groups[0]["lr"])
+    )
     settings = Settings(
         learning_rate=1.0, epochs=5, batch_size=16, warmup=0.2, schedule=schedule, precision="float32"
     )
@@ -358,7 +369,7 @@ def test_warm_up_and_schedule(tmp_path: Path, schedule: Any) -> None:
     if schedule == "constant":
         assert set(rates[4:]) == {1.0}
     else:
-        assert all(later < earlier for earlier, later in zip(rates[4:], rates[5:], strict=False))
+        assert all(later < earlier for earlier, later in pairwise(rates[4:]))
         assert rates[-1] < 0.07
 
 

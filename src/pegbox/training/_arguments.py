@@ -33,6 +33,7 @@ def arguments(
         disable_tqdm=True,
         remove_unused_columns=False,
         dataloader_pin_memory=False,
+        ddp_find_unused_parameters=False,  # or DistributedDataParallel walks the whole graph at every step
     )
     made._n_gpu = min(made.n_gpu, 1)  # several GPUs in one process would mean nn.DataParallel
     return made

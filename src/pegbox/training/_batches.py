@@ -50,11 +50,12 @@ class Buckets(Sampler[list[int]]):
         self.epoch = 0
 
     def __len__(self) -> int:
-        return -(-len(self.lengths) // self.size)
+        whole, rest = divmod(len(self.lengths), self.size)
+        return max(1, whole + (rest >= self.processes))
 
     def __iter__(self) -> Iterator[list[int]]:
         for batch in self._order():
-            # A last batch with fewer rows than processes: the others repeat a row, or they would hang.
+            # With fewer rows than processes the others repeat one, or they would wait for ever.
             yield (batch[self.rank :: self.processes] if self.rank < len(batch) else batch[:1]).tolist()
 
     def _order(self) -> list[np.ndarray]:
@@ -66,6 +67,8 @@ class Buckets(Sampler[list[int]]):
             rows = shuffled[start : start + block]
             rows = rows[np.argsort(-self.lengths[rows], kind="stable")]
             batches += [rows[at : at + self.size] for at in range(0, len(rows), self.size)]
+        if len(batches) > len(self):  # a rest too small to give each process a row joins the batch before
+            batches[-2:] = [np.concatenate(batches[-2:])]
         order = generator.permutation(len(batches)).tolist()
         largest = max(order, key=lambda at: len(batches[at]) * int(self.lengths[batches[at]].max()))
         order.remove(largest)

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate.utils.memory import should_reduce_batch_size
 from torch import nn
 from torch.utils.checkpoint import checkpoint
@@ -73,7 +74,11 @@ def _engine(
 ) -> Engine:
     place = next(value.device for value in model.parameters() if value.requires_grad)
     alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
-    made = arguments(settings, folder, use_cpu=place.type == "cpu" and alone, report_to=report_to)
+    # Each of several processes moves the model from the CPU to an accelerator of its own, if there are any.
+    use_cpu = place.type == "cpu" and (
+        alone or settings.device == "cpu" or not torch.accelerator.is_available()
+    )
+    made = arguments(settings, folder, use_cpu=use_cpu, report_to=report_to)
     if alone and (place.type != made.device.type or place.index not in (None, 0)):
         raise UsageError(
             f"cannot train on {place}",
