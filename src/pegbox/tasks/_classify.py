@@ -53,6 +53,9 @@ class Classify:
     notes: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
     def __post_init__(self) -> None:
+        for name in ("labels", "fields", "label_words", "demonstrations"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, None if value is None else tuple(value))
         if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
             raise InputError(
                 "a classification task needs at least two different labels",
@@ -60,10 +63,18 @@ class Classify:
                 expected="two or more distinct names",
                 fix="check the label column",
             )
+        if len(self.fields) not in (1, 2) or len(set(self.fields)) != len(self.fields):
+            raise InputError(
+                "a classification task reads one or two text columns",
+                where=f"fields {list(self.fields)}",
+                expected="one name, or two different ones for pairs",
+                fix="name them with --text",
+            )
         if self.template is not None:
             Template(self.template, self.fields)
         if self.label_words is not None:
             self._check_words(self.label_words)
+        self._check_demonstrations()
 
     @classmethod
     def from_file(
@@ -144,7 +155,7 @@ class Classify:
         """
         try:
             if saved["task"] != "classify" or saved["format"] != FORMAT:
-                raise KeyError(f"format {saved['format']} of task {saved['task']}")
+                raise TypeError(f"it is a '{saved['task']}' task of format {saved['format']}")
             return cls(
                 labels=tuple(saved["labels"]),
                 fields=tuple(saved["fields"]),
@@ -156,9 +167,10 @@ class Classify:
                 ),
                 similar=saved["similar"],
             )
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
+            fault = f"the key {error} is missing" if isinstance(error, KeyError) else str(error)
             raise InputError(
-                f"this is no task that this version can read: {error}",
+                f"this is no task that this version can read: {fault}",
                 where=where,
                 expected=f"a classify task of format {FORMAT}",
                 fix="save the model again with this version",
@@ -171,7 +183,9 @@ class Classify:
             InputError: When a row has no label or one that the task does not know.
         """
         if rows.labels is None:
-            raise InputError("these rows have no labels", where=rows.source, fix="name the column with --label")
+            raise InputError(
+                "these rows have no labels", where=rows.source, fix="name the column with --label"
+            )
         index = {label: position for position, label in enumerate(self.labels)}
         for label, number in zip(rows.labels, rows.numbers, strict=True):
             if label not in index:
@@ -195,10 +209,28 @@ class Classify:
                 fix="add rows of that label, or take it out of the other files",
             )
 
-    def _check_words(self, words: Sequence[str]) -> None:
-        if len(words) != len(self.labels) or any(not word.strip() for word in words):
+    def _check_demonstrations(self) -> None:
+        for number, shown in enumerate(self.demonstrations, 1):
+            if shown.label not in self.labels or not set(self.fields) <= set(shown.fields):
+                raise InputError(
+                    "a demonstration does not fit the task",
+                    where=f"demonstration {number}, label '{shown.label}', texts {', '.join(shown.fields)}",
+                    expected=f"a label of {', '.join(self.labels)} and the texts {', '.join(self.fields)}",
+                    fix="take it out, or make it from rows of this task",
+                )
+        if self.similar is not None and (type(self.similar) is not int or self.similar < 1):
             raise InputError(
-                f"{len(words)} label words for {len(self.labels)} labels",
+                "similar must be a number of demonstrations per label",
+                where=f"similar {self.similar!r}",
+                expected="a whole number of at least 1, or nothing",
+            )
+
+    def _check_words(self, words: Sequence[str]) -> None:
+        empty = any(not word.strip() for word in words)
+        if len(words) != len(self.labels) or empty:
+            fault = "a label word is empty" if empty else f"{len(words)} label words"
+            raise InputError(
+                f"{fault} for {len(self.labels)} labels",
                 where=f"label words {list(words)}",
                 expected=f"one word for each of {', '.join(self.labels)}",
                 fix="write --label-words label=word,label=word",

@@ -8,8 +8,14 @@ from pegbox.data import Examples
 from pegbox.errors import InputError
 from pegbox.tasks._classify import Demonstration
 
+BLOCK = 1024
 
-def random_per_class(rows: Examples, labels: Sequence[str], per_class: int, *, seed: int) -> list[Demonstration]:
+Matrix = npt.NDArray[np.floating]
+
+
+def random_per_class(
+    rows: Examples, labels: Sequence[str], per_class: int, *, seed: int
+) -> list[Demonstration]:
     """Draw rows of each label without replacement, in seeded order.
 
     Args:
@@ -32,8 +38,8 @@ def random_per_class(rows: Examples, labels: Sequence[str], per_class: int, *, s
 
 def most_similar(
     rows: Examples,
-    features: npt.NDArray[np.floating],
-    queries: npt.NDArray[np.floating],
+    features: Matrix,
+    queries: Matrix,
     labels: Sequence[str],
     per_class: int,
     *,
@@ -47,24 +53,53 @@ def most_similar(
         queries: Features of the queries, (queries, width).
         labels: All labels.
         per_class: Rows of each label.
-        same: For each query the index of the row that it is itself, which is never shown.
+        same: For each query the index of a row with its own texts: neither that row nor its duplicates
+            (letter case and spacing aside) are shown.
     """
-    cosine = _unit(queries) @ _unit(features).T
-    for query, index in enumerate(same or ()):
-        if index is not None:
-            cosine[query, index] = -np.inf
-    members = {label: np.array(_members(rows, label)) for label in labels}
-    answers = []
-    for scores in cosine:
-        picked = [
-            index
-            for group in members.values()
-            for index in group[np.argsort(-scores[group], kind="stable")[:per_class]]
-            if np.isfinite(scores[index])
-        ]
-        picked.sort(key=lambda index: float(scores[index]))
-        answers.append([demonstration(rows, int(index)) for index in picked])
+    chosen = nearest_rows(rows, features, queries, labels, per_class, same=same)
+    return [[demonstration(rows, index) for index in picked] for picked in chosen]
+
+
+def nearest_rows(
+    rows: Examples,
+    features: Matrix,
+    queries: Matrix,
+    labels: Sequence[str],
+    per_class: int,
+    *,
+    same: Sequence[int | None] | None = None,
+) -> list[list[int]]:
+    """Row indices of :func:`most_similar`."""
+    members = [np.array(_members(rows, label)) for label in labels]
+    keys = text_keys(rows)
+    twins: dict[str, list[int]] = {}
+    for index, key in enumerate(keys):
+        twins.setdefault(key, []).append(index)
+    known, asked = _unit(features), _unit(queries)
+    answers: list[list[int]] = []
+    for start in range(0, len(asked), BLOCK):
+        cosine = asked[start : start + BLOCK] @ known.T
+        for query, scores in enumerate(cosine, start):
+            own = same[query] if same is not None else None
+            if own is not None:
+                scores[twins[keys[own]]] = -np.inf
+            answers.append(_pick(scores, members, per_class))
     return answers
+
+
+def _pick(scores: Matrix, members: Sequence[npt.NDArray[np.int64]], per_class: int) -> list[int]:
+    picked = [
+        int(index)
+        for group in members
+        for index in group[np.argsort(-scores[group], kind="stable")[:per_class]]
+        if np.isfinite(scores[index])
+    ]
+    return sorted(picked, key=lambda index: float(scores[index]))
+
+
+def text_keys(rows: Examples) -> list[str]:
+    """A string per row that duplicates share, letter case and spacing aside."""
+    return ["\x1f".join(" ".join(text.casefold().split()) for text in texts) for texts in rows.texts]
 
 
 def demonstration(rows: Examples, index: int) -> Demonstration:
@@ -86,6 +121,6 @@ def _members(rows: Examples, label: str) -> list[int]:
     return members
 
 
-def _unit(matrix: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+def _unit(matrix: Matrix) -> Matrix:
     norms = np.linalg.norm(matrix, axis=1, keepdims=True)
     return matrix / np.maximum(norms, np.finfo(matrix.dtype).tiny)

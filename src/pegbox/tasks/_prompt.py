@@ -2,15 +2,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from hashlib import sha256
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 from pegbox.data import Examples
 from pegbox.errors import CapabilityError, InputError
 from pegbox.tasks._classify import Classify, Demonstration
-from pegbox.tasks._defaults import derive_wording
+from pegbox.tasks._encoded import Encoded
 from pegbox.tasks._template import Template
-from pegbox.tasks._tokens import check_sayable, continuation, edges, plain_ids, shorten
+from pegbox.tasks._tokens import cut_longest, edges, plain_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -18,49 +18,6 @@ if TYPE_CHECKING:
 Kind = Literal["causal", "masked", "encoder"]
 TooLong = Literal["shorten", "error"]
 SEPARATOR = "\n\n"
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """Rows as token ids, not padded.
-
-    Args:
-        ids: Token ids of each row, special tokens included.
-        positions: Index in ``ids`` (plus the prefix) whose output holds the answer; 0 for encoders.
-        types: Token type ids, where the tokenizer makes them.
-        prefix: Token ids that stand before every row and are the same for all (shared demonstrations).
-        shortened: Row numbers whose text was cut to fit the context.
-        source: Where the rows come from.
-    """
-
-    ids: tuple[tuple[int, ...], ...]
-    positions: tuple[int, ...]
-    types: tuple[tuple[int, ...], ...] | None = None
-    prefix: tuple[int, ...] = ()
-    shortened: tuple[int, ...] = ()
-    source: str = ""
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    @property
-    def lengths(self) -> list[int]:
-        """Tokens of each row without the prefix."""
-        return [len(row) for row in self.ids]
-
-    def digest(self) -> str:
-        """SHA-256 over all that a model sees."""
-        content = sha256()
-        for part in (self.prefix, *self.ids, self.positions, *(self.types or ())):
-            content.update(repr(tuple(part)).encode())
-        return content.hexdigest()
-
-    def notes(self) -> list[str]:
-        """A line on shortened rows, if any."""
-        if not self.shortened:
-            return []
-        listed = ", ".join(map(str, self.shortened[:8])) + (", ..." if len(self.shortened) > 8 else "")
-        return [f"{len(self.shortened)} of {len(self)} texts shortened to fit the context (rows {listed})"]
 
 
 @dataclass(frozen=True)
@@ -104,7 +61,7 @@ class Prompt:
             )
         return tuple(tokens[0] for tokens in self.answers)
 
-    @property
+    @cached_property
     def template(self) -> Template:
         """The parsed template."""
         return Template(self.task.template or "", self.task.fields)
@@ -127,50 +84,70 @@ class Prompt:
         Raises:
             InputError: When the template alone does not fit, or a text is too long and must not be cut.
         """
-        if tuple(rows.fields) != self.task.fields:
-            raise InputError(
-                f"the rows have the text columns {', '.join(rows.fields)}",
-                where=rows.source,
-                expected=", ".join(self.task.fields),
-                fix="name them with --text",
-            )
-        return self._encode_plain(rows, too_long) if self.kind == "encoder" else self._encode(rows, too_long)
-
-    def demonstration_ids(self) -> list[int]:
-        """Token ids of all demonstrations, each with its answer and a separator."""
-        texts = [] if self.task.similar else [self._solved(shown) for shown in self.task.demonstrations]
-        return [token for row in plain_ids(self.tokenizer, texts) for token in row]
-
-    def _solved(self, shown: Demonstration) -> str:
-        word = dict(zip(self.task.labels, self.task.label_words or (), strict=True))[shown.label]
-        template = self.template
-        before, after = template.before(shown.fields), template.after(shown.fields)
-        return before + template.gap() + word + after + SEPARATOR
-
-    def _encode(self, rows: Examples, too_long: TooLong) -> Encoded:
-        start, end = edges(self.tokenizer)
-        end = end if self.kind == "masked" else []
+        if self.kind == "encoder":
+            self._check_columns(rows)
+            return self._encode_plain(rows, too_long)
         shown = self.demonstration_ids()
-        shared = self.kind == "causal" and bool(shown)
+        encoded = self.encode_after(rows, [shown] * len(rows), too_long=too_long)
+        if self.kind != "causal" or not shown:
+            return encoded
+        prefix = (*self._edges[0], *shown)
+        return replace(encoded, ids=tuple(row[len(prefix) :] for row in encoded.ids), prefix=prefix)
+
+    def encode_after(
+        self, rows: Examples, shown: Sequence[Sequence[int]], *, too_long: TooLong = "shorten"
+    ) -> Encoded:
+        """As :meth:`encode`, each row after demonstrations of its own.
+
+        Args:
+            rows: The rows.
+            shown: Tokens of each row's demonstrations, see :meth:`solved_ids`.
+            too_long: See :meth:`encode`.
+        """
+        self._check_columns(rows)
+        start, end = self._edges
         rest = max(map(len, self.answers)) - 1 if self.kind == "causal" else 0
-        room = self.context - len(start) - len(shown) - len(end) - rest
-        texts = [dict(zip(rows.fields, values, strict=True)) for values in zip(*rows.fields.values(), strict=True)]
+        rooms = [self.context - len(start) - len(ids) - len(end) - rest for ids in shown]
+        texts = [dict(zip(rows.fields, values, strict=True)) for values in rows.texts]
         pieces = self._pieces(texts)
-        long = [index for index, (before, after) in enumerate(pieces) if len(before) + len(after) > room]
+        sizes = [len(before) + len(after) for before, after in pieces]
+        long = [index for index, size in enumerate(sizes) if size > rooms[index]]
         if long and too_long == "error":
             raise _too_long(rows, long, self.context)
         for index in long:
-            pieces[index] = self._fit(texts[index], room, f"{rows.source}, row {rows.numbers[index]}")
-        head = [] if shared else start + shown
+            pieces[index] = self._fit(texts[index], rooms[index], f"{rows.source}, row {rows.numbers[index]}")
+        self._check_readable(rows, pieces)
         return Encoded(
-            ids=tuple((*head, *before, *after, *end) for before, after in pieces),
-            positions=tuple(
-                len(start) + len(shown) + len(before) - (self.kind == "causal") for before, _ in pieces
+            ids=tuple(
+                (*start, *ids, *before, *after, *end)
+                for ids, (before, after) in zip(shown, pieces, strict=True)
             ),
-            prefix=tuple(start + shown) if shared else (),
+            positions=tuple(
+                len(start) + len(ids) + len(before) - (self.kind == "causal")
+                for ids, (before, _) in zip(shown, pieces, strict=True)
+            ),
             shortened=tuple(rows.numbers[index] for index in long),
             source=rows.source,
         )
+
+    def demonstration_ids(self) -> list[int]:
+        """Token ids of all demonstrations, each with its answer and a separator."""
+        shown = () if self.task.similar else self.task.demonstrations
+        return [token for row in self.solved_ids(shown) for token in row]
+
+    def solved_ids(self, shown: Sequence[Demonstration]) -> list[list[int]]:
+        """Token ids of each of some demonstrations, with its answer and a separator."""
+        return plain_ids(self.tokenizer, [self._solved(row) for row in shown])
+
+    def _solved(self, shown: Demonstration) -> str:
+        word = dict(zip(self.task.labels, self.task.label_words or (), strict=True))[shown.label]
+        before, after = self.template.before(shown.fields), self.template.after(shown.fields)
+        return before + self.template.gap() + word + after + SEPARATOR
+
+    @cached_property
+    def _edges(self) -> tuple[list[int], list[int]]:
+        start, end = edges(self.tokenizer)
+        return start, end if self.kind == "masked" else []
 
     def _pieces(self, texts: Sequence[Mapping[str, str]]) -> list[tuple[list[int], list[int]]]:
         """Tokens before the answer's output position and after it."""
@@ -183,24 +160,45 @@ class Prompt:
         return [(head, [mask, *tail]) for head, tail in zip(before, after, strict=True)]
 
     def _fit(self, row: Mapping[str, str], room: int, where: str) -> tuple[list[int], list[int]]:
-        row = dict(row)
+        row, used = dict(row), self.template.used()
         while True:
             before, after = self._pieces([row])[0]
             excess = len(before) + len(after) - room
             if excess <= 0:
                 return before, after
-            longest = max(self.template.used(), key=lambda name: len(row[name]))
-            if not row[longest]:
+            if not any(row[name] for name in used):
                 raise InputError(
                     "the template alone is longer than the context",
                     where=where,
                     expected=f"at most {self.context} tokens for demonstrations, template and answer",
                     fix="shorten the template, show fewer demonstrations, or raise --max-length",
                 )
-            row[longest] = shorten(self.tokenizer, row[longest], excess)
+            cut_longest(self.tokenizer, row, used, excess)
+
+    def _check_columns(self, rows: Examples) -> None:
+        if tuple(rows.fields) != self.task.fields:
+            raise InputError(
+                f"the rows have the text columns {', '.join(rows.fields)}",
+                where=rows.source,
+                expected=", ".join(self.task.fields),
+                fix="name them with --text",
+            )
+
+    def _check_readable(self, rows: Examples, pieces: Sequence[tuple[list[int], list[int]]]) -> None:
+        """A causal model answers at the last token before the answer, so there must be one."""
+        for number, (before, _) in zip(rows.numbers, pieces, strict=True):
+            if self.kind == "causal" and not before:
+                raise InputError(
+                    "nothing is left of the text and the template to read an answer after",
+                    where=f"{rows.source}, row {number}",
+                    expected=f"at least one token within the context of {self.context}",
+                    fix="raise --max-length, or show fewer demonstrations",
+                )
 
     def _encode_plain(self, rows: Examples, too_long: TooLong) -> Encoded:
         columns = [list(column) for column in rows.fields.values()]
+        if not len(rows):
+            return Encoded(ids=(), positions=(), source=rows.source)
         coded = self.tokenizer(*columns, split_special_tokens=True, verbose=False)
         long = [index for index, ids in enumerate(coded["input_ids"]) if len(ids) > self.context]
         if long:
@@ -219,81 +217,12 @@ class Prompt:
         )
 
     def _collision(self) -> str:
-        words, seen = self.task.label_words or (), {}  # type: ignore[var-annotated]
-        for word, tokens in zip(words, self.answers, strict=True):
+        seen: dict[int, str] = {}
+        for word, tokens in zip(self.task.label_words or (), self.answers, strict=True):
             if tokens[0] in seen:
                 return f"'{seen[tokens[0]]}' and '{word}'"
             seen[tokens[0]] = word
         return ""
-
-
-def prepare(task: Classify, tokenizer: PreTrainedTokenizerBase, kind: Kind, context: int) -> Prompt:
-    """Fill in template and label words and find the tokens of the answers.
-
-    Args:
-        task: The task.
-        tokenizer: The model's tokenizer.
-        kind: ``causal``, ``masked`` or ``encoder`` (no output layer: plain texts, no words).
-        context: Longest sequence in tokens.
-
-    Raises:
-        InputError: For a label word that the tokenizer cannot say, or two that it says alike.
-        CapabilityError: For a causal model whose template goes on after the answer.
-    """
-    if kind == "encoder":
-        return Prompt(task, tokenizer, kind, context)
-    notes: list[str] = []
-    template, words = task.template, task.label_words
-    if template is None or words is None:
-        derived = derive_wording(
-            task.fields, task.labels, lambda word: _first(tokenizer, word, single=kind == "masked")
-        )
-        if template is None:
-            template = derived.template if words is None else _named(task)
-            notes.append(f"template {template!r} (derived; override with --template)")
-        if words is None:
-            words = derived.label_words
-            pairs = ", ".join(f"{label}={word}" for label, word in zip(task.labels, words, strict=True))
-            notes.append(f"label words {pairs} (derived; override with --label-words)")
-    task = replace(task, template=template, label_words=words)
-    parsed = Template(template, task.fields)
-    if kind == "causal" and not parsed.answer_last:
-        raise CapabilityError(
-            "the template goes on after the answer, which a causal model reads from left to right",
-            where=repr(template),
-            expected="{answer} after all text slots",
-            fix="move {answer} to the end, or use a masked model",
-        )
-    answers = _answers(parsed, tokenizer, words, single=kind == "masked")
-    return Prompt(task, tokenizer, kind, context, answers, tuple(notes))
-
-
-def _named(task: Classify) -> str:
-    aliases = ("text",) if len(task.fields) == 1 else ("text_a", "text_b")
-    return "\n".join(f"{{{alias}}}" for alias in aliases) + "\nLabel: {answer}"
-
-
-def _first(tokenizer: PreTrainedTokenizerBase, word: str, *, single: bool) -> int | None:
-    tokens = continuation(tokenizer, "x", " " + word)
-    return None if tokens is None or (single and len(tokens) != 1) else tokens[0]
-
-
-def _answers(
-    template: Template, tokenizer: PreTrainedTokenizerBase, words: Sequence[str], *, single: bool
-) -> tuple[tuple[int, ...], ...]:
-    before = template.before(dict.fromkeys(template.fields, "x"))
-    found = [continuation(tokenizer, before, template.gap() + word) for word in words]
-    checked = check_sayable(tokenizer, words, found, single=single)
-    for index, tokens in enumerate(checked):
-        if tokens in checked[:index]:
-            twin = words[checked.index(tokens)]
-            raise InputError(
-                f"the tokenizer says the label words '{twin}' and '{words[index]}' alike",
-                where=f"label words {list(words)}",
-                expected="words that differ in their tokens",
-                fix="choose other words with --label-words",
-            )
-    return tuple(map(tuple, checked))
 
 
 def _too_long(rows: Examples, long: Sequence[int], context: int) -> InputError:

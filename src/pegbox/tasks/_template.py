@@ -1,11 +1,14 @@
 import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from pegbox.errors import InputError, nearest
 
 ANSWER = "answer"
 HELP = "a template is text with slots, such as '{text} It was {answer}.'"
+
+Part = tuple[str, str | None]
 
 
 @dataclass(frozen=True)
@@ -14,7 +17,7 @@ class Template:
 
     Args:
         text: The template, for example ``{text} It was {answer}.``.
-        fields: Names of the text columns that slots may name.
+        fields: Names of the text columns that slots may name, or ``text``; ``text_a`` and ``text_b`` for two.
 
     Raises:
         InputError: Without an answer slot or a text slot, with two answer slots, or with an unknown slot.
@@ -24,7 +27,7 @@ class Template:
     fields: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        slots = [name for _, name in self._parts() if name is not None]
+        slots = _slots(self._parts)
         answers = slots.count(ANSWER)
         if answers != 1:
             fault = "has no {answer} slot" if answers == 0 else f"has {answers} {{answer}} slots"
@@ -34,46 +37,47 @@ class Template:
                 expected=f"exactly one; {HELP}",
                 fix="write {answer} where the label word belongs",
             )
+        valid = (*aliases(self.fields), ANSWER)
         for name in slots:
-            if name != ANSWER and name not in self._aliases():
+            if name not in valid:
                 raise InputError(
                     f"the template names the unknown slot {{{name}}}",
                     where=repr(self.text),
-                    expected=f"one of {', '.join('{' + slot + '}' for slot in (*self._aliases(), ANSWER))}",
-                    fix=nearest(name, (*self._aliases(), ANSWER)) or "name a text column of the data",
+                    expected=f"one of {', '.join('{' + slot + '}' for slot in valid)}",
+                    fix=nearest(name, valid) or "name a text column of the data",
                 )
         if slots == [ANSWER]:
             raise InputError(
                 "the template holds no text of the row",
                 where=repr(self.text),
                 expected=HELP,
-                fix=f"add {{{self.fields[0]}}}",
+                fix=f"add {slot_names(self.fields)[0]}",
             )
 
     @property
     def answer_last(self) -> bool:
         """Whether no text slot follows the answer, as a causal model needs."""
-        return self._slots(self._parts()[self._answer_index() + 1 :]) == []
+        return _slots(self._parts[self._answer_index + 1 :]) == []
 
     def before(self, row: Mapping[str, str]) -> str:
         """Render what stands before the answer, up to the space that belongs to the answer."""
-        return self._render(self._parts()[: self._answer_index() + 1], row).rstrip(" ")
+        return self._render(self._parts[: self._answer_index + 1], row).rstrip(" ")
 
     def gap(self) -> str:
         """The space between what stands before and the answer: one space or nothing."""
-        literal = self._parts()[self._answer_index()][0]
-        return " " if literal.endswith(" ") else ""
+        return " " if self._parts[self._answer_index][0].endswith(" ") else ""
 
     def after(self, row: Mapping[str, str]) -> str:
         """Render what stands after the answer."""
-        return self._render(self._parts()[self._answer_index() + 1 :], row)
+        return self._render(self._parts[self._answer_index + 1 :], row)
 
     def used(self) -> tuple[str, ...]:
         """Names of the text columns that the template shows."""
-        aliases = self._aliases()
-        return tuple(dict.fromkeys(aliases[name] for name in self._slots(self._parts()) if name != ANSWER))
+        known = aliases(self.fields)
+        return tuple(dict.fromkeys(known[name] for name in _slots(self._parts) if name != ANSWER))
 
-    def _parts(self) -> list[tuple[str, str | None]]:
+    @cached_property
+    def _parts(self) -> tuple[Part, ...]:
         try:
             parsed = list(string.Formatter().parse(self.text))
         except ValueError as error:
@@ -83,25 +87,57 @@ class Template:
                 expected=HELP,
                 fix="write a literal brace as {{ or }}",
             ) from None
-        return [(literal, name) for literal, name, _, _ in parsed]
+        for _, name, layout, conversion in parsed:
+            if layout or conversion:
+                raise InputError(
+                    f"the slot {{{name}}} asks for a format or conversion",
+                    where=repr(self.text),
+                    expected=HELP,
+                    fix=f"write {{{name}}}, and a literal brace as {{{{ or }}}}",
+                )
+        return tuple((literal, name) for literal, name, _, _ in parsed)
 
+    @cached_property
     def _answer_index(self) -> int:
-        return [name for _, name in self._parts()].index(ANSWER)
+        return [name for _, name in self._parts].index(ANSWER)
 
-    def _aliases(self) -> dict[str, str]:
-        aliases = {name: name for name in self.fields}
-        short: Sequence[str] = ("text",) if len(self.fields) == 1 else ("text_a", "text_b")
-        return {**dict(zip(short, self.fields, strict=False)), **aliases}
-
-    @staticmethod
-    def _slots(parts: Sequence[tuple[str, str | None]]) -> list[str]:
-        return [name for _, name in parts if name is not None]
-
-    def _render(self, parts: Sequence[tuple[str, str | None]], row: Mapping[str, str]) -> str:
-        aliases = self._aliases()
+    def _render(self, parts: Sequence[Part], row: Mapping[str, str]) -> str:
+        known = aliases(self.fields)
         pieces: list[str] = []
         for literal, name in parts:
             pieces.append(literal)
             if name is not None and name != ANSWER:
-                pieces.append(row[aliases[name]])
+                pieces.append(row[known[name]])
         return "".join(pieces)
+
+
+def aliases(fields: Sequence[str]) -> dict[str, str]:
+    """Slot name to column: each column's own name, and ``text``, or ``text_a`` and ``text_b``.
+
+    A column called ``answer`` has only its short name; a short name that is another column's own
+    gets a ``_``.
+    """
+    known: dict[str, str] = {}
+    for short, field in zip(_short(fields), fields, strict=True):
+        known[short] = field
+    return {**known, **{field: field for field in fields if field != ANSWER}}
+
+
+def slot_names(fields: Sequence[str]) -> list[str]:
+    """One slot per column, with its braces: its own name where a template can say it, else the short name."""
+    return [
+        f"{{{short if field == ANSWER or set(field) & set('{}!:[]') else field}}}"
+        for short, field in zip(_short(fields), fields, strict=True)
+    ]
+
+
+def _short(fields: Sequence[str]) -> list[str]:
+    names = ["text"] if len(fields) == 1 else ["text_a", "text_b"]
+    for index, field in enumerate(fields):
+        while names[index] in fields and names[index] != field:
+            names[index] += "_"
+    return names
+
+
+def _slots(parts: Sequence[Part]) -> list[str]:
+    return [name for _, name in parts if name is not None]

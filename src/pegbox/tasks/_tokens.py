@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from pegbox.errors import InputError
@@ -15,7 +15,15 @@ def plain_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[
     """Token ids of texts without special tokens; a special token spelt out by a user stays plain text."""
     if not texts:
         return []
-    return tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    coded = tokenizer(
+        list(texts),
+        add_special_tokens=False,
+        split_special_tokens=True,
+        return_attention_mask=False,
+        return_token_type_ids=False,
+        verbose=False,
+    )
+    return coded["input_ids"]
 
 
 def edges(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
@@ -29,26 +37,90 @@ def edges(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
 
 
 def continuation(tokenizer: PreTrainedTokenizerBase, before: str, text: str) -> list[int] | None:
-    """Tokens that ``text`` adds after ``before``, or ``None`` when the two cannot be told apart or said."""
-    head, whole = plain_ids(tokenizer, [before, before + text])
-    if whole[: len(head)] != head or len(whole) == len(head):
-        return None
-    added = whole[len(head) :]
+    """Tokens that ``text`` adds after ``before``, or ``None`` when the tokenizer cannot say it.
+
+    Where the two would merge into one token (a template without a space before the answer), the prompt still
+    ends where it ends, and ``text`` is said on its own.
+    """
+    head, whole, alone = plain_ids(tokenizer, [before, before + text, text])
+    merges = whole[: len(head)] != head
+    added = alone if merges else whole[len(head) :]
     unknown = tokenizer.unk_token_id
-    return None if unknown is not None and unknown in added else added
+    return None if not added or (unknown is not None and unknown in added) else added
+
+
+def first_token(tokenizer: PreTrainedTokenizerBase, *, single: bool) -> Callable[[str], int | None]:
+    """Tell the first token of a word in the middle of a text; ``None`` where it cannot be said.
+
+    Args:
+        tokenizer: The tokenizer.
+        single: Whether the word must be one token, as one mask holds.
+    """
+
+    def first(word: str) -> int | None:
+        tokens = continuation(tokenizer, "x", " " + word)
+        return None if tokens is None or (single and len(tokens) != 1) else tokens[0]
+
+    return first
+
+
+def vocabulary_words(tokenizer: PreTrainedTokenizerBase) -> Iterator[str]:
+    """Words of the vocabulary made of letters alone, the shortest ids (the commonest words) first."""
+    for token, _ in sorted(tokenizer.get_vocab().items(), key=lambda item: item[1]):
+        word = tokenizer.convert_tokens_to_string([token]).strip()
+        if word.isalpha():
+            yield word
+
+
+def cut_longest(
+    tokenizer: PreTrainedTokenizerBase, texts: dict[str, str], names: Sequence[str], excess: int
+) -> None:
+    """Cut at least ``excess`` tokens (never more than all) off the ends of texts, from the longest first.
+
+    Each text keeps at most as many tokens as the others must keep too, so that a short one stays whole beside
+    a long one.
+    """
+    lengths = dict(zip(names, map(len, plain_ids(tokenizer, [texts[name] for name in names])), strict=True))
+    for name in sorted(names, key=lambda name: lengths[name]):
+        others = sum(lengths[other] for other in names if lengths[other] >= lengths[name])
+        count = sum(lengths[other] >= lengths[name] for other in names)
+        cap = (others - excess) // count
+        if cap < lengths[name]:
+            for long in [other for other in names if lengths[other] >= lengths[name]]:
+                texts[long] = shorten(tokenizer, texts[long], max(1, lengths[long] - max(cap, 0)))
+            return
 
 
 def shorten(tokenizer: PreTrainedTokenizerBase, text: str, drop: int) -> str:
-    """Cut at least ``drop`` tokens (never more than all) off the end of a text, at a token boundary."""
+    """Cut at least ``drop`` tokens (never more than all) off the end of a text.
+
+    The cut lies before the first dropped token, so that a character of several tokens goes as a whole; spaces
+    before it go too, since they would be a token of their own.
+    """
+    if drop < 1 or not text:
+        return text
+    if not tokenizer.is_fast:
+        return _shorten_slowly(tokenizer, text, drop)
     coded = tokenizer(
-        text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=tokenizer.is_fast
+        text,
+        add_special_tokens=False,
+        split_special_tokens=True,
+        return_offsets_mapping=True,
+        verbose=False,
     )
     keep = len(coded["input_ids"]) - drop
-    if keep <= 0:
-        return ""
-    if tokenizer.is_fast:
-        return text[: coded["offset_mapping"][keep - 1][1]]
-    return tokenizer.decode(coded["input_ids"][:keep])
+    end = coded["offset_mapping"][keep][0] if keep > 0 else 0
+    return text[: min(end, len(text) - 1)].rstrip()
+
+
+def _shorten_slowly(tokenizer: PreTrainedTokenizerBase, text: str, drop: int) -> str:
+    keep = len(plain_ids(tokenizer, [text])[0]) - drop
+    low, high = 0, len(text) - 1
+    while low < high:
+        middle = (low + high + 1) // 2
+        fits = len(plain_ids(tokenizer, [text[:middle]])[0]) <= keep
+        low, high = (middle, high) if fits else (low, middle - 1)
+    return text[:low].rstrip()
 
 
 def check_sayable(
@@ -73,11 +145,8 @@ def check_sayable(
     for word, tokens in zip(words, ids, strict=True):
         if tokens is None or (single and len(tokens) != 1):
             fault = "cannot say" if tokens is None else f"needs {len(tokens)} tokens for"
-            short = [
-                other
-                for other in COMMON_WORDS
-                if len(plain_ids(tokenizer, [" " + other])[0]) == 1 and other not in words
-            ]
+            first = first_token(tokenizer, single=True)
+            short = [other for other in COMMON_WORDS if other not in words and first(other) is not None]
             raise InputError(
                 f"the tokenizer {fault} the label word '{word}'",
                 where=f"label words {list(words)}",

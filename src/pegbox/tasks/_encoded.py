@@ -1,0 +1,45 @@
+from dataclasses import dataclass
+from hashlib import sha256
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Rows as token ids, not padded.
+
+    Args:
+        ids: Token ids of each row, special tokens included.
+        positions: Index in ``ids`` (plus the prefix) whose output holds the answer; 0 for encoders.
+        types: Token type ids, where the tokenizer makes them.
+        prefix: Token ids that stand before every row and are the same for all (shared demonstrations).
+        shortened: Row numbers whose text was cut to fit the context.
+        source: Where the rows come from.
+    """
+
+    ids: tuple[tuple[int, ...], ...]
+    positions: tuple[int, ...]
+    types: tuple[tuple[int, ...], ...] | None = None
+    prefix: tuple[int, ...] = ()
+    shortened: tuple[int, ...] = ()
+    source: str = ""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each row without the prefix."""
+        return [len(row) for row in self.ids]
+
+    def digest(self) -> str:
+        """SHA-256 over all that a model sees."""
+        content = sha256()
+        for part in (self.prefix, self.positions, *self.ids, *(self.types or ())):
+            content.update(repr(tuple(part)).encode())
+        return content.hexdigest()
+
+    def notes(self) -> list[str]:
+        """A line on shortened rows, if any."""
+        if not self.shortened:
+            return []
+        listed = ", ".join(map(str, self.shortened[:8])) + (", ..." if len(self.shortened) > 8 else "")
+        return [f"{len(self.shortened)} of {len(self)} texts shortened to fit the context (rows {listed})"]

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from pegbox.errors import CapabilityError, InputError
+from pegbox.tasks._classify import Classify
+from pegbox.tasks._defaults import derive_wording, plain_template
+from pegbox.tasks._prompt import Kind, Prompt
+from pegbox.tasks._template import Template
+from pegbox.tasks._tokens import check_sayable, continuation, first_token, vocabulary_words
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def prepare(task: Classify, tokenizer: PreTrainedTokenizerBase, kind: Kind, context: int) -> Prompt:
+    """Fill in template and label words and find the tokens of the answers.
+
+    Args:
+        task: The task.
+        tokenizer: The model's tokenizer.
+        kind: ``causal``, ``masked`` or ``encoder`` (no output layer: plain texts, no words).
+        context: Longest sequence in tokens.
+
+    Raises:
+        InputError: For a label word that the tokenizer cannot say, or two that it says alike.
+        CapabilityError: For a causal model whose template goes on after the answer, and for a masked model
+            whose tokenizer has no mask.
+    """
+    if kind == "encoder":
+        return Prompt(task, tokenizer, kind, context, notes=_unused(task))
+    if kind == "masked" and tokenizer.mask_token_id is None:
+        raise CapabilityError(
+            "the tokenizer has no mask token to stand for the answer",
+            where=type(tokenizer).__name__,
+            expected="a tokenizer with a mask token, as masked language models have",
+            fix="save the model's own tokenizer beside it",
+        )
+    template, words, notes = _wording(task, tokenizer, single=kind == "masked")
+    parsed = Template(template, task.fields)
+    if kind == "causal" and not parsed.answer_last:
+        raise CapabilityError(
+            "the template goes on after the answer, which a causal model reads from left to right",
+            where=repr(template),
+            expected="{answer} after all text slots",
+            fix="move {answer} to the end, or use a masked model",
+        )
+    hidden = [name for name in task.fields if name not in parsed.used()]
+    notes += [f"the template does not show the column '{name}'" for name in hidden]
+    answers = _answers(parsed, tokenizer, words, single=kind == "masked")
+    task = replace(task, template=template, label_words=words)
+    return Prompt(task, tokenizer, kind, context, answers, tuple(notes))
+
+
+def _wording(
+    task: Classify, tokenizer: PreTrainedTokenizerBase, *, single: bool
+) -> tuple[str, tuple[str, ...], list[str]]:
+    """Template and label words, derived where the task has none, and lines that say what was derived."""
+    template, words = task.template, task.label_words
+    notes: list[str] = []
+    if words is None:
+        derived = derive_wording(
+            task.fields,
+            task.labels,
+            first_token(tokenizer, single=single),
+            options=template is None,
+            spare=vocabulary_words(tokenizer),
+        )
+        words, suggested = derived.label_words, derived.template
+        pairs = ", ".join(f"{label}={word}" for label, word in zip(task.labels, words, strict=True))
+        notes.append(f"label words {pairs} (derived; override with --label-words)")
+    else:
+        suggested = plain_template(task.fields)
+    if template is None:
+        template = suggested
+        notes.insert(0, f"template {template!r} (derived; override with --template)")
+    return template, words, notes
+
+
+def _unused(task: Classify) -> tuple[str, ...]:
+    given = [name for name in ("template", "label_words", "demonstrations") if getattr(task, name)]
+    if not given:
+        return ()
+    names = " and ".join(name.replace("_", " ") for name in given)
+    return (f"{names} not used: an encoder without an output layer reads the plain texts",)
+
+
+def _answers(
+    template: Template, tokenizer: PreTrainedTokenizerBase, words: Sequence[str], *, single: bool
+) -> tuple[tuple[int, ...], ...]:
+    before = template.before(dict.fromkeys(template.fields, "x"))
+    found = [continuation(tokenizer, before, template.gap() + word) for word in words]
+    checked = check_sayable(tokenizer, words, found, single=single)
+    for index, tokens in enumerate(checked):
+        if tokens in checked[:index]:
+            twin = words[checked.index(tokens)]
+            raise InputError(
+                f"the tokenizer says the label words '{twin}' and '{words[index]}' alike",
+                where=f"label words {list(words)}",
+                expected="words that differ in their tokens",
+                fix="choose other words with --label-words",
+            )
+    return tuple(map(tuple, checked))
