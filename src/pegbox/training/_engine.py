@@ -215,9 +215,9 @@ class Engine(transformers.Trainer):
         ):
             loss, count = self.valid(self._prepare_inputs(self.valid.rows.collate(indices)))
             losses.append(loss)
-            answers.append(count)
+            answers.append(count.to(self._zero))
         self.objective.train()
-        totals = torch.stack([torch.stack(losses).sum(), torch.stack(answers).sum().to(self._zero.dtype)])
+        totals = torch.stack([torch.stack(losses).sum(), torch.stack(answers).sum()])
         if self.args.world_size > 1:
             totals = self.accelerator.reduce(totals, "sum")
         loss_sum, answer_sum = totals.tolist()
