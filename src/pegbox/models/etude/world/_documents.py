@@ -26,10 +26,10 @@ DOMAINS: dict[str, tuple[str, ...]] = {
     "reviews": tuple(domains()),
     "news": ("city", "coast", "farmland", "mountain"),
     "passages": ("people", "towns", "animals", "machines"),
-    "pairs": ("kitchen", "street", "farm", "office", "harbour"),
+    "pairs": ("kitchen", "street", "farm", "office", "school", "station", "harbour"),
     "names": ("markets", "sports", "letters", "politics", "expeditions"),
     "records": ("restaurants", "houses", "courses", "festivals"),
-    "instructions": ("words", "numbers", "lists", "advice", "calendar"),
+    "instructions": ("words", "numbers", "lists", "advice", "sentences", "calendar"),
     "replies": ("shop", "office", "neighbours", "library", "airport"),
 }
 """All domains of each genre, the held-back ones last."""
@@ -108,8 +108,14 @@ def _review(rand: Rand, domain: str) -> Document:
 
 def _news_brief(rand: Rand, domain: str) -> Document:
     row = _news.brief(rand, domain)
-    form = "[{text} Topic: {label}|{text} This is about {label}.|{text}\nTopic: {label}|{text} Section: {label}|{text}]"
-    return Document(rand.fill(form, {"text": row.text, "label": row.label}), "news", domain)
+    forms = (
+        "{t} Topic: {label}",
+        "{t} This is about {label}.",
+        "{t}\nTopic: {label}",
+        "{t} Section: {label}",
+        "{t}",
+    )
+    return Document(rand.pick(forms).format(t=row.text, label=row.label), "news", domain)
 
 
 def _passage(rand: Rand, domain: str) -> Document:
@@ -177,5 +183,5 @@ _WRITERS: dict[str, Callable[[Rand, str], Document]] = {
 
 
 def written(genre: str, domain: str, rows: int, seed: int) -> list[Document]:
-    """Return documents of one genre and domain, held back or not, to measure a model on; none is in ``train``."""
+    """Return documents of one genre and domain, held back or not, to measure models on."""
     return [_WRITERS[genre](Rand(f"written/{genre}/{domain}/{seed}/{row}"), domain) for row in range(rows)]

@@ -4,12 +4,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pegbox.models.etude.world._grammar import Rand, tidy, words
-from pegbox.models.etude.world._lexicon import COLOUR, DAY, MONTH, NUMBER, person
+from pegbox.models.etude.world._lexicon import COLOUR, DAY, FIRST, MONTH, NUMBER, person
 
 _OPPOSITES = words(
     "hot=cold; big=small; early=late; full=empty; rich=poor; wet=dry; fast=slow; young=old; open=closed; "
     "loud=quiet; "
-    "light=heavy; clean=dirty; near=far; first=last; sweet=sour; strong=weak; up=down; day=night"
+    "light=heavy; clean=dirty; near=far; cheap=expensive; brave=timid; "
+    "warm=cool; narrow=wide; deep=shallow; sharp=blunt; simple=difficult; long=short; north=south; "
+    "left=right; "
+    "thick=thin; friend=enemy; begin=end; laugh=cry; push=pull; "
+    " first=last; sweet=sour; strong=weak; up=down; day=night"
 )
 _PLURALS = words(
     "cat=cats; box=boxes; child=children; mouse=mice; city=cities; leaf=leaves; tooth=teeth; bus=buses; "
@@ -20,11 +24,11 @@ _PAST = words(
     "find=found"
 )
 _CATEGORIES = {
-    "animal": words("horse; owl; otter; frog; camel; goose; bee"),
-    "fruit": words("apple; pear; plum; cherry; lemon; grape"),
+    "animal": words("horse; owl; otter; frog; camel; goose; bee; wolf; snail; parrot; lion; spider; trout"),
+    "fruit": words("apple; pear; plum; cherry; lemon; grape; mango; peach; fig; melon"),
     "tool": words("hammer; saw; spade; drill; chisel; wrench"),
     "instrument": words("violin; flute; drum; trumpet; harp; cello"),
-    "vehicle": words("bus; tram; lorry; bicycle; ferry; tractor"),
+    "vehicle": words("bus; tram; lorry; bicycle; ferry; tractor; canoe; sledge; taxi"),
 }
 _TIPS = {
     "sleeping well": words(
@@ -43,6 +47,15 @@ _TIPS = {
     ),
     "growing tomatoes": words(
         "give them sun; water the roots, not the leaves; tie them to a stick; pick them often"
+    ),
+    "painting a room": words(
+        "cover the floor; start at the window; use two thin coats; open the door; wait a day between coats"
+    ),
+    "keeping a dog": words(
+        "walk it twice a day; feed it at the same time; praise it often; brush its coat; see a vet"
+    ),
+    "running a shop": words(
+        "greet everyone by name; keep the window clean; count the till each evening; open on time"
     ),
     "giving a talk": words(
         "know your first sentence by heart; speak slowly; look at the people; finish on time; smile"
@@ -87,8 +100,10 @@ def _words(rand: Rand) -> tuple[str, str]:
     kind = rand.integer(0, 4)
     if kind == 0:
         word, other = rand.pick(_OPPOSITES).split("=")
-        return rand.fill(f"[what is the opposite of {word}?|give the opposite of {word}.|name a word that is the reverse of "
-                         f"{word}.]"), other.capitalize() + "."  # fmt: skip
+        forms = (
+            "[what is the opposite of {w}?|give the opposite of {w}.|name a word that is the reverse of {w}.]"
+        )
+        return rand.fill(forms, {"w": word}), other.capitalize() + "."
     if kind == 1:
         word, other = rand.pick(_PLURALS).split("=")
         return rand.fill(
@@ -118,7 +133,7 @@ def _numbers(rand: Rand) -> tuple[str, str]:
     if kind == 1 and first + 1 < len(NUMBER):
         return f"which number comes after {one}?", NUMBER[first + 1].capitalize() + "."
     if kind == 2:
-        a, b = rand.integer(1, 9), rand.integer(1, 9)
+        a, b = rand.integer(1, 20), rand.integer(1, 9)
         return rand.fill(f"[what is {a} plus {b}?|add {a} and {b}.|how much is {a} + {b}?]"), f"{a + b}."
     return f"write {one} in figures.", f"{first + 2}."
 
@@ -144,11 +159,49 @@ def _advice(rand: Rand) -> tuple[str, str]:
     topic = rand.pick(tuple(_TIPS))
     count = rand.integer(2, 3)
     tips = rand.sample(_TIPS[topic], count)
-    asked = rand.fill(f"[give me {NUMBER[count - 2]} tips for {topic}.|how do I get better at {topic}?|what helps with "
-                      f"{topic}? [{person(rand)} would like to know.|]|I need help with {topic}.]")  # fmt: skip
+    forms = (
+        "[give me {n} tips for {topic}.|how do I get better at {topic}?|"
+        "what helps with {topic}? [{who} would like to know.|]|I need help with {topic}.]"
+    )
+    asked = rand.fill(forms, {"n": NUMBER[count - 2], "topic": topic, "who": person(rand)})
     opening = rand.pick(("first, ", "you could ", "it helps to ", "try to "))
     joint = rand.pick((". Then, ", ". Also, ", ". After that, ", " and "))
     return asked, tidy(opening + joint.join(tips)) + "."
+
+
+_DOES = words(
+    "sat [on|under|beside] {a} {colour} {thing}; looked for {a} {colour} {thing} all {day}; carried {a} "
+    "{thing} to {name}; "
+    "dreamed of {a} {colour} {thing}; waited for {name} near {a} {thing}; found {a} {thing} in the grass; "
+    "swapped {a} {colour} {thing} for a song; met {name} on {day}; told {name} about {a} {colour} {thing}"
+)
+_THEN = words(
+    "and everybody laughed; but nobody noticed; because it was {day}; until the sun went down; and then "
+    "it rained; "
+    "so {name} took a picture; while {name} played the violin; before the others came; as it did every "
+    "{month}"
+)
+_LOOK = words("small; clever; tired; hungry; brave; quiet; young; lonely; curious; stubborn")
+
+_FATES = (
+    "never seen again|very happy|{colour} all over|late|still there on {day}|a gift from {name}|in the news"
+)
+
+
+def _sentences(rand: Rand) -> tuple[str, str]:
+    group = rand.pick(("tool", "fruit", "instrument", "vehicle"))
+    hero, thing = rand.pick(_CATEGORIES["animal"]), rand.pick(_CATEGORIES[group])
+    slots = {"colour": COLOUR, "thing": thing, "day": DAY, "month": MONTH, "name": FIRST, "a": ("a", "the")}
+    slots |= {"hero": hero, "look": _LOOK, "does": _DOES, "then": _THEN}
+    asked = rand.fill(
+        "[write|make up|give me|tell me] a [sentence|short story|line] about a {hero} and a {thing}.", slots
+    )
+    text = rand.fill(
+        "[the|a|one {day}, a|last {month}, the] [{look}|] {hero} {does}[ {then}|, {then}|]", slots
+    )
+    if rand.chance(0.5):
+        text += rand.fill(f". [it|the {hero}|the {thing}] was [{_FATES}]", slots)
+    return asked, tidy(text) + "."
 
 
 def _calendar(rand: Rand) -> tuple[str, str]:
@@ -168,5 +221,6 @@ _FAMILIES: dict[str, Callable[[Rand], tuple[str, str]]] = {
     "numbers": _numbers,
     "lists": _lists,
     "advice": _advice,
+    "sentences": _sentences,
     "calendar": _calendar,
 }

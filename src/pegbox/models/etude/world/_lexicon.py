@@ -63,16 +63,20 @@ def town(rand: Rand) -> str:
     return prefix + rand.pick(_STEM) + rand.pick(_PLACE_END)
 
 
+_FIRM = words("Industries; Motors; Foods; Bank; Brothers; Shipping; Media; Labs")
+_PUBLIC = words("United; Rovers; University; Council; Hospital; Museum; College")
+_BRAND = words("Northern; Blue; Silver; First; Open; Eastern; Royal; Green; Atlas; Harbour")
+_BODY = words("Energy; Airways; Trust; Insurance; Institute; Theatre; Press; Union")
+_COINED = words("Novatek; Helion; Quantara; Solvix; Orbis; Fennex; Lumina; Zentra; Kestrel; Arcadis; Vireo")
+
+
 def organisation(rand: Rand) -> str:
     """Return a company, club, school or authority."""
     kind = rand.integer(0, 3)
     if kind == 0:
-        return f"{surname(rand)} {rand.pick(words('Industries; Motors; Foods; Bank; Brothers; Shipping; Media; Labs'))}"
+        return f"{surname(rand)} {rand.pick(_FIRM)}"
     if kind == 1:
-        return f"{place(rand)} {rand.pick(words('United; Rovers; University; Council; Hospital; Museum; College'))}"
+        return f"{place(rand)} {rand.pick(_PUBLIC)}"
     if kind == 2:
-        first = rand.pick(words("Northern; Blue; Silver; First; Open; Eastern; Royal; Green; Atlas; Harbour"))
-        return f"{first} {rand.pick(words('Energy; Airways; Trust; Insurance; Institute; Theatre; Press; Union'))}"
-    return rand.pick(
-        words("Novatek; Helion; Quantara; Solvix; Orbis; Fennex; Lumina; Zentra; Kestrel; Arcadis; Vireo")
-    )
+        return f"{rand.pick(_BRAND)} {rand.pick(_BODY)}"
+    return rand.pick(_COINED)

@@ -74,7 +74,7 @@ class Names:
 
 
 def names(domain: str, rows: int, seed: int, noise: float = 0.0) -> list[Names]:
-    """Return tagged sentences; ``noise`` is the probability that an entity gets one of the two wrong types."""
+    """Return tagged sentences; ``noise`` is the probability of a wrong entity type."""
     return [sentence(Rand(f"names/{domain}/{seed}/{row}"), domain, noise) for row in range(rows)]
 
 

@@ -17,7 +17,10 @@ _SENTENCES = {
         "rivals by {n} points; "
         "{n} thousand fans watched the {game} at {place}; coach {person} blamed the [referee|tired "
         "legs|missed chances]; "
-        "the {game} season opens in {month}; an injury keeps {person} out of the {game} for {n} weeks; a "
+        "the {game} season opens in {month}; the {team} [train|rest] in {place} until {month}; {n} teams "
+        "will start the {game} in {place}; "
+        "{person} retired from {game} at the age of thirty-{n}; the {game} league will grow by {n} teams; "
+        "an injury keeps {person} out of the {game} for {n} weeks; a "
         "late [goal|sprint|"
         "burst] decided the {game}; the {team} signed {person} for {n} years; {person} set a new record "
         "in the {game}"
@@ -27,11 +30,16 @@ _SENTENCES = {
         "{trade} in {place} will "
         "[hire|lay off] {n} dozen workers; {org} agreed to buy a rival for {n} million; prices for "
         "{goods} [climbed|slipped] "
-        "in {month}; {person} was named head of {org}; investors [cheered|doubted] the plans of {org}; "
+        "in {month}; {person} was named head of {org}; {org} opened a [second|third] office in {place}; "
+        "the {trade} sold {n} per cent more {goods}; "
+        "shares in {org} closed [higher|lower]; a strike stopped work at the {trade} for {n} days; "
+        "investors [cheered|doubted] the plans of {org}; "
         "the {trade} reported "
         "strong demand for {goods}; banks [raised|lowered] interest rates on {day}"
     ),
     "weather": words(
+        "the sun will break through over {place} by noon; {n} centimetres of rain fell on the {spot}; "
+        "the wind turned north near {place}; after {hazard}, {n} trees lay across the tracks; "
         "forecasters expect [rain|heavy showers|clear skies] over {place} on {day}; a storm tore the "
         "roof off the {spot} in "
         "{place}; temperatures will [fall|rise] to {n} degrees by {day}; {hazard} closed the road near "
@@ -41,6 +49,8 @@ _SENTENCES = {
         "years ended with {hazard}; residents of {place} were told to stay at home because of {hazard}"
     ),
     "science": words(
+        "a fossil of a {creature} was dug up near {place}; {person} showed that {matter} can be modelled; "
+        "a new microscope at {org} makes {matter} visible; {n} laboratories repeated the study of {matter}; "
         "researchers in {place} have found a new kind of {creature}; a study of {n} thousand patients "
         "links sleep to memory; "
         "{person} won a prize for work on {matter}; a team at {org} measured {matter} more exactly than "
@@ -50,6 +60,17 @@ _SENTENCES = {
         "a distant star; the laboratory published its data on {matter}; the vaccine trial starts in {month}"
     ),
 }
+_TAILS = (
+    *([""] * 6),
+    ", officials said on {day}",
+    ", {person} told reporters",
+    ", after weeks of waiting",
+    " for the first time since {month}",
+    ", to the surprise of many in {place}",
+    ", as had been expected",
+    ", said a spokesman for {org}",
+    ", in spite of a slow start in {month}",
+)
 _SETTINGS = {
     "city": {
         "game": words("football; basketball; tennis; boxing"),
@@ -119,7 +140,7 @@ def brief(rand: Rand, domain: str, noise: float = 0.0) -> News:
         for _ in range(rand.weighted({1: 1, 2: 4, 3: 4, 4: 2}))
     ]
     pools = {topic: rand.sample(_SENTENCES[topic], len(topics)) for topic in TOPICS}
-    sentences = [tidy(_fill(rand, pools[topic].pop(), domain)) + "." for topic in topics]
+    sentences = [tidy(_fill(rand, pools[topic].pop() + rand.pick(_TAILS), domain)) + "." for topic in topics]
     counts = tuple(topics.count(topic) for topic in TOPICS)
     total = sum(math.exp(WEIGHT * count) for count in counts)
     exact = {t: round(math.exp(WEIGHT * count) / total, 9) for t, count in zip(TOPICS, counts, strict=True)}

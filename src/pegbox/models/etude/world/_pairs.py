@@ -23,12 +23,21 @@ _GROUPS = {
     "child": words("person; child"),
 }
 _UNKNOWN = words(
-    "for the first time; because of a bet; to earn some money; for a friend; before going home; while "
+    "for the first time; because of a bet; to earn some money; to please an uncle; after a long illness; "
+    "instead of going to the cinema; for the third year running; with the wrong glasses on; to forget a "
+    "quarrel; "
+    " for a friend; before going home; while "
     "thinking of supper; "
     "in spite of a headache; every single day; without anyone knowing; on a holiday; to win a prize"
 )
-_WHEN = words("today; this morning; at noon; in the rain; in bright sunshine; late at night; on a cold day")
-_LOOKS = words("tall; young; old; tired; cheerful; quiet; bearded; barefoot; elegant; muddy; small; big")
+_WHEN = words(
+    "today; this morning; at noon; in the rain; in bright sunshine; late at night; on a cold day; after "
+    "breakfast; before sunrise; on a Sunday; at half past two; in thick fog"
+)
+_LOOKS = words(
+    "tall; young; old; tired; cheerful; quiet; bearded; barefoot; elegant; muddy; small; big; blonde; "
+    "limping; smiling; grumpy; thin; well-dressed; curly-haired; sunburnt"
+)
 
 _SCENES = {
     "kitchen": (
@@ -69,6 +78,24 @@ _SCENES = {
         "working with numbers=opening a window; drawing a chart=making a picture=sleeping on a sofa",
         "in the hall; at the front desk; next to the copier; in the meeting room; on the third floor",
     ),
+    "school": (
+        "teacher=person; pupil=child; janitor=man; schoolgirl=child; headmistress=woman; visitor=person",
+        "drawing a map=making a picture=eating lunch; solving a sum=doing mathematics=throwing snowballs; "
+        "cleaning the blackboard=tidying up=reading a poem; feeding the rabbits=caring for "
+        "animals=ringing the bell; "
+        "singing a song=making music=writing an essay; reading a poem=looking at a text=washing the floor",
+        "in the gym; in the first row; in the yard; beside the piano; at the back of the class",
+    ),
+    "station": (
+        "traveller=person; conductor=man; soldier=person; aunt=woman; boy=child; saleswoman=woman",
+        "buying a ticket=paying for something=sleeping on a bag; dragging a suitcase=pulling "
+        "luggage=eating an "
+        "ice cream; studying the timetable=reading=feeding pigeons; hugging a friend=greeting "
+        "someone=buying a "
+        "newspaper; eating a pretzel=having a snack=climbing a ladder; repairing a clock=fixing "
+        "something=dozing",
+        "on platform two; under the clock; by the ticket machine; in the waiting room; at the kiosk",
+    ),
     "harbour": (
         "sailor=person; fisherman=man; captain=person; diver=person; girl=child; widow=woman; pilot=person",
         "mending a net=repairing something=rowing a boat; hauling a rope=pulling hard=lying in a "
@@ -106,8 +133,8 @@ def pair(rand: Rand, domain: str, noise: float = 0.0) -> Pair:
     doing, wider, clash = rand.pick(actions).split("=")
     here, elsewhere = rand.sample(spots, 2)
     look, when = rand.pick(_LOOKS), rand.pick(_WHEN)
-    premise = rand.fill("a [{look} |]{agent} is {doing} {here}[ {when}|]",
-                        {"look": look, "agent": agent, "doing": doing, "here": here, "when": when})  # fmt: skip
+    scene = {"look": look, "agent": agent, "doing": doing, "here": here, "when": when}
+    premise = rand.fill("a [{look} |]{agent} is {doing} {here}[ {when}|]", scene)
     hedged = rand.chance(0.2)
     relation = rand.pick(ANSWERS)
     who = rand.pick((agent, agent, *_GROUPS[group]))
@@ -122,11 +149,12 @@ def pair(rand: Rand, domain: str, noise: float = 0.0) -> Pair:
 
 
 _HYPOTHESES = {
-    "yes": "[a {who} is {doing}|a {who} is {wider}|a {who} is {here}|somebody is {doing}|a {who} is {wider} {here}|"
-    "there is a {who} {here}|a {who} is {doing} {here}|it is not true that nobody is {doing}]",
-    "maybe": "[a {who} is {doing} {unknown}|a {who} is {wider} {unknown}|the {agent} has a twin|the {agent} is {doing} "
-    "with a friend nearby|somebody is {doing} {unknown}|the {agent} lives {here}|the {agent} will soon "
-    "be {clash}]",
-    "no": "[a {who} is {clash}|the {agent} is {clash}|the {agent} is not {doing}|the {agent} is {elsewhere}|nobody is {doing}|"
-    "the {agent} is {doing} {elsewhere}|there is nobody {here}|no {who} is {here}]",
-}  # fmt: skip
+    "yes": "[a {who} is {doing}|a {who} is {wider}|a {who} is {here}|somebody is {doing}|"
+    "a {who} is {wider} {here}|there is a {who} {here}|a {who} is {doing} {here}|"
+    "it is not true that nobody is {doing}]",
+    "maybe": "[a {who} is {doing} {unknown}|a {who} is {wider} {unknown}|the {agent} has a twin|"
+    "the {agent} is {doing} with a friend nearby|somebody is {doing} {unknown}|the {agent} lives {here}|"
+    "the {agent} will soon be {clash}]",
+    "no": "[a {who} is {clash}|the {agent} is {clash}|the {agent} is not {doing}|the {agent} is {elsewhere}|"
+    "nobody is {doing}|the {agent} is {doing} {elsewhere}|there is nobody {here}|no {who} is {here}]",
+}

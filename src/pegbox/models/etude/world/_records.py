@@ -9,16 +9,28 @@ _PRICE = words("cheap; moderate; expensive")
 _AREA = words("riverside; city centre; old town; harbour; suburbs")
 _SPECS: dict[str, tuple[tuple[str, tuple[str, ...], str], ...]] = {
     "restaurants": (
-        ("food", words("Italian; Indian; Japanese; French; Greek; Mexican"), "serves {v} food|offers {v} dishes"),
+        (
+            "food",
+            words("Italian; Indian; Japanese; French; Greek; Mexican"),
+            "serves {v} food|offers {v} dishes",
+        ),
         ("price", _PRICE, "is {v}|has {v} prices"),
         ("area", _AREA, "lies in the {v} area|can be found in the {v} area"),
         ("near", words("station; museum; bridge; theatre; park"), "is near the {v}|stands close to the {v}"),
-        ("family friendly", ("yes", "no"), "yes:welcomes children|is good for families;no:is not for children|is for adults"),
+        (
+            "family friendly",
+            ("yes", "no"),
+            "yes:welcomes children|is good for families;no:is not for children|is for adults",
+        ),
         ("rating", words("low; average; high"), "has a {v} customer rating|is rated {v} by its guests"),
     ),
     "houses": (
         ("rooms", words("two; three; four; five; six"), "has {v} rooms|offers {v} rooms"),
-        ("garden", ("yes", "no"), "yes:has a garden|comes with a garden;no:has no garden|comes without a garden"),
+        (
+            "garden",
+            ("yes", "no"),
+            "yes:has a garden|comes with a garden;no:has no garden|comes without a garden",
+        ),
         ("area", _AREA, "lies in the {v} area|can be found in the {v} area"),
         ("heating", words("gas; wood; solar; electric"), "has {v} heating|is kept warm by {v} heating"),
         ("price", _PRICE, "is {v}|has a {v} rent"),
@@ -34,11 +46,19 @@ _SPECS: dict[str, tuple[tuple[str, tuple[str, ...], str], ...]] = {
     "festivals": (
         ("music", words("jazz; folk; opera; techno; brass"), "plays {v} music|is all about {v} music"),
         ("month", MONTH, "is held in {v}|takes place in {v}"),
-        ("stage", words("barge; castle yard; tent; hilltop"), "uses a {v} as its stage|has a {v} for a stage"),
-        ("camping", ("yes", "no"), "yes:allows camping|has space for tents;no:allows no camping|has no space for tents"),
+        (
+            "stage",
+            words("barge; castle yard; tent; hilltop"),
+            "uses a {v} as its stage|has a {v} for a stage",
+        ),
+        (
+            "camping",
+            ("yes", "no"),
+            "yes:allows camping|has space for tents;no:allows no camping|has no space for tents",
+        ),
         ("tickets", _PRICE, "has {v} tickets|sells {v} tickets"),
     ),
-}  # fmt: skip
+}
 _KIND = {"restaurants": "restaurant", "houses": "house", "courses": "course", "festivals": "festival"}
 
 

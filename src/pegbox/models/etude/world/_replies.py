@@ -4,15 +4,42 @@ import re
 from dataclasses import dataclass
 
 from pegbox.models.etude.world._grammar import Rand, flip, sigmoid, tidy, words
+from pegbox.models.etude.world._lexicon import DAY, FIRST
 
 MARKERS = {
-    "please": 0.6, "thank you": 1.0, "thanks": 0.7, "sorry": 0.8, "gladly": 0.9, "happy to": 0.9, "kind": 0.6,
-    "of course": 0.6, "welcome": 0.6, "my pleasure": 1.0, "i appreciate": 0.9, "would you mind": 0.7, "i apologise": 1.0,
-    "good question": 0.5, "patience": 0.5, "best wishes": 0.8,
-    "whatever": -0.7, "stupid": -1.2, "shut up": -1.5, "not my problem": -1.1, "idiot": -1.4, "stop bothering": -1.1,
-    "who cares": -1.0, "get lost": -1.4, "lazy": -0.9, "ridiculous": -0.9, "nobody asked": -1.0, "waste of time": -1.0,
-    "hurry up": -0.7, "sick of": -0.9, "use your eyes": -0.9, "so what": -0.7,
-}  # fmt: skip
+    "please": 0.6,
+    "thank you": 1.0,
+    "thanks": 0.7,
+    "sorry": 0.8,
+    "gladly": 0.9,
+    "happy to": 0.9,
+    "kind": 0.6,
+    "of course": 0.6,
+    "welcome": 0.6,
+    "my pleasure": 1.0,
+    "i appreciate": 0.9,
+    "would you mind": 0.7,
+    "i apologise": 1.0,
+    "good question": 0.5,
+    "patience": 0.5,
+    "best wishes": 0.8,
+    "whatever": -0.7,
+    "stupid": -1.2,
+    "shut up": -1.5,
+    "not my problem": -1.1,
+    "idiot": -1.4,
+    "stop bothering": -1.1,
+    "who cares": -1.0,
+    "get lost": -1.4,
+    "lazy": -0.9,
+    "ridiculous": -0.9,
+    "nobody asked": -1.0,
+    "waste of time": -1.0,
+    "hurry up": -0.7,
+    "sick of": -0.9,
+    "use your eyes": -0.9,
+    "so what": -0.7,
+}
 """Weight of each polite or rude expression in the gold reward."""
 
 REWARD_LIMIT = 3.0
@@ -22,20 +49,62 @@ SHARPNESS = 2.0
 _FOUND = re.compile(r"\b(" + "|".join(sorted(map(re.escape, MARKERS), key=lambda m: (-len(m), m))) + r")\b")
 
 _POLITE = words(
-    "thank you for your message; thanks for letting us know; I am so sorry about that; I would gladly "
-    "help; I am happy to "
-    "help; that is very kind of you; of course, that can be done; you are always welcome here; it is my "
-    "pleasure; "
-    "I appreciate that you ask; I apologise for the trouble; that is a good question; thank you for your "
-    "patience; "
-    "please give me a moment; please let me look; would you mind waiting a minute; best wishes to your family"
+    "thank you [so much|very much|] for [your message|writing|asking|telling us|your note of {day}]; "
+    "[many thanks|thanks|thanks a lot] for [letting us know|the reminder|being so clear|coming to us "
+    "with this]; "
+    "I am [so|very|truly|] sorry [about that|to hear that|for the delay|that this happened on {day}]; "
+    "I would gladly [help|look into it|see to it on {day}|ask {name} for you]; "
+    "I am happy to [help|check|explain it again|call you on {day}|do that]; "
+    "that is [very|so|really|] kind of you; of course, [that can be done|I will look|you may|{name} will "
+    "see to it]; "
+    "you are [always|most|very|] welcome [here|to ask again|to come by on {day}|]; "
+    "it is my pleasure[ to be of use| to help a neighbour|]; I appreciate [that you ask|your trust|the "
+    "clear question]; "
+    "I apologise for [the trouble|the wait|the mistake|what happened on {day}]; "
+    "that is a [very|really|] good question; thank you for your patience[ since {day}|]; "
+    "please [give me a moment|let me look|take a seat|call {name} if it happens again|write to me on {day}]; "
+    "would you mind [waiting a minute|coming back on {day}|showing me|telling {name} as well]; "
+    "best wishes to [your family|{name}|all of you]; have a lovely {day}, and thanks again"
 )
 _RUDE = words(
-    "whatever; what a stupid thing to ask; just shut up; that is not my problem; only an idiot would "
-    "ask; stop bothering me; "
-    "who cares about that; get lost; you are simply too lazy to look; that is ridiculous; nobody asked "
-    "you; you are a waste "
-    "of time; hurry up and go; I am sick of your questions; use your eyes; so what"
+    "whatever[ you say|, {name} can deal with it|]; what a stupid [thing to ask|question|idea|way to "
+    "start a {day}]; "
+    "[just|oh,|] shut up[ for once| already|]; that is [so|really|] not my problem; "
+    "only an idiot would [ask|write that|wait until {day}|miss it|need {name} for that]; "
+    "stop bothering [me|us|{name}|people with this]; who cares [about that|what you want|if it is {day}]; "
+    "get lost[ now|, and take {name} with you|]; you are [simply|just|far|] too lazy to [look|read|walk "
+    "there|think]; "
+    "that is [just|utterly|] ridiculous; nobody asked [you|for this|what you think]; "
+    "you are a [complete|total|] waste of time; hurry up [and go|, it is nearly {day}|, I have better "
+    "things to do]; "
+    "I am [so|] sick of [your questions|this|people like you|hearing from {name}]; use your eyes[ for a "
+    "change|]; "
+    "so what[ if it is {day}|, it happens|]; do it yourself, you lazy thing"
+)
+_GREETINGS = (
+    "{name}, ",
+    "well, ",
+    "look, ",
+    "dear {name}, ",
+    "hello {name}, ",
+    "listen, ",
+    "ah, ",
+    "yes, ",
+    "hm, ",
+)
+_TAILS = (
+    ", as {name} knows",
+    ", to be clear",
+    ", and {name} agrees",
+    " this {day}",
+    ", as I wrote on {day}",
+    ", you see",
+)
+_NEUTRAL = words(
+    "I will tell {name}; {name} knows more about it; it has been like that since {day}; come back on {day}; "
+    "we are open until {n} on {day}; I have written it down; there is a list on the wall; it takes about "
+    "{n} hours; "
+    "it depends on {name}; the form is at the counter; we heard about it on {day}; {name} is away until {day}"
 )
 _DOMAINS: dict[str, tuple[str, str]] = {
     "shop": (
@@ -87,6 +156,8 @@ _SLOTS = {
     "tool": words("ladder; drill; spade; saw; wheelbarrow"),
     "topic": words("birds; ships; chess; Rome; cooking; stars"),
     "bag": words("rucksack; pushchair; cello; hat box"),
+    "day": DAY,
+    "name": FIRST,
     "n": words("two; three; four; five; six; seven; eight; nine"),
 }
 
@@ -126,9 +197,14 @@ def reply(rand: Rand, domain: str, noise: float = 0.0) -> Reply:
     parts = rand.sample(manner, rand.weighted({0: 1.0, 1: 4.0, 2: 3.0}))
     if rand.chance(0.12):
         parts.append(rand.pick(_RUDE if manner is _POLITE else _POLITE))
-    if not parts or rand.chance(0.8):
-        parts.insert(rand.integer(0, len(parts)), rand.fill(rand.pick(facts), _SLOTS))
-    text = " ".join(tidy(part) + "." for part in parts)
+    if not parts or rand.chance(0.75):
+        parts.insert(rand.integer(0, len(parts)), rand.pick(facts))
+    if rand.chance(0.3):
+        parts.insert(rand.integer(0, len(parts)), rand.pick(_NEUTRAL))
+    if rand.chance(0.3):
+        parts[0] = rand.fill(rand.pick(_GREETINGS), _SLOTS) + parts[0]
+    told = [part + (rand.pick(_TAILS) if rand.chance(0.25) else "") for part in parts]
+    text = " ".join(tidy(rand.fill(part, _SLOTS)) + "." for part in told)
     reward = politeness(text)
     polite = sigmoid(SHARPNESS * reward)
     probabilities = flip({"rude": round(1.0 - polite, 9), "polite": polite}, noise)

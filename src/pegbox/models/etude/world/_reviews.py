@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from pegbox.models.etude.world._domains import Aspect, Domain, domains
 from pegbox.models.etude.world._grammar import Rand, flip, sigmoid, tidy, words
+from pegbox.models.etude.world._lexicon import DAY, FIRST, MONTH
 
 LABELS = ("negative", "positive")
 
@@ -73,6 +74,21 @@ _UTTER = words("really; absolutely; truly; simply; utterly; just")
 _STRONGER, _WEAKER, _NEGATED = 1.4, 0.6, -0.7
 _HEDGES = words(
     "I suppose; maybe it was just me, but; if I am picky,; one could say that; I have a feeling that"
+)
+_ADJUNCTS = (
+    ", at least on weekdays",
+    ", for what we paid",
+    ", as far as I can tell",
+    ", and I have seen many",
+    ", whatever others may write",
+    ", to my surprise",
+    ", as I had expected",
+    ", and my friends say the same",
+    ", from start to finish",
+    ", even on the second try",
+    ", I noticed",
+    ", by any standard",
+    ", as usual",
 )
 _ASIDES = words(
     "honestly,; in my view,; to be frank,; I must say that; for what it is worth,; this time; once again,"
@@ -202,6 +218,7 @@ def _sentences(rand: Rand, opinions: list[Opinion], joining: float) -> tuple[lis
         if len(left) > 1 and left[1].aspect != "overall" and rand.chance(joining):
             first, second = left.pop(0), left.pop(0)
             text, weights = _joined(rand, first, second)
+            text += rand.pick(_ADJUNCTS) if rand.chance(0.15) else ""
         else:
             first, second = left.pop(0), None
             text, weights = _single(rand, first, joining > 0)
@@ -217,11 +234,12 @@ def _single(rand: Rand, opinion: Opinion, asides: bool) -> tuple[str, tuple[floa
     if not asides or opinion.aspect == "overall":
         return opinion.clause, (1.0,)
     kind = rand.weighted({"plain": 6.0, "aside": 2.5, "hedge": 1.5})
+    clause = opinion.clause + (rand.pick(_ADJUNCTS) if rand.chance(0.3) else "")
     if kind == "hedge":
-        return f"{rand.pick(_HEDGES)} {opinion.clause}", (_WEAKER,)
+        return f"{rand.pick(_HEDGES)} {clause}", (_WEAKER,)
     if kind == "aside":
-        return f"{rand.pick(_ASIDES)} {opinion.clause}", (1.0,)
-    return opinion.clause, (1.0,)
+        return f"{rand.pick(_ASIDES)} {clause}", (1.0,)
+    return clause, (1.0,)
 
 
 def _joined(rand: Rand, first: Opinion, second: Opinion) -> tuple[str, tuple[float, ...]]:
@@ -240,6 +258,10 @@ def _joined(rand: Rand, first: Opinion, second: Opinion) -> tuple[str, tuple[flo
 
 
 _TOLD = words(
+    "{name} told me about it in {month}; my friend {name} has the same opinion on most things; "
+    "it was a [wet|warm|long] {day} in {month}; I wrote this down on {day} while it was fresh; "
+    "{name} and I [argued|spoke] about it until {day}; {name} asked for my notes on this {item}; "
+    "I came across this {item} in {month}; I still have the receipt from {month}; "
     "my [sister|neighbour|boss|cousin|uncle|best friend] [told me about it|had mentioned it|sent me the "
     "link]; "
     "this is the [first|second|third] {item} I have [tried|reviewed] [this year|so far]; "
@@ -256,14 +278,24 @@ _CLOSINGS = words(
     "more next time; I hope this helps; photos will follow; so much for this {item}; your mileage may vary"
 )
 _CASUAL = {
-    " was not ": " wasn't ", " were not ": " weren't ", " is not ": " isn't ", " cannot ": " can't ",
-    "I would ": "I'd ", "I have ": "I've ", " it is ": " it's ", "could not": "couldn't", " did not ": " didn't ",
-    "would not": "wouldn't", "I was not": "I wasn't", "I am ": "I'm ", "I will ": "I'll ",
-}  # fmt: skip
+    " was not ": " wasn't ",
+    " were not ": " weren't ",
+    " is not ": " isn't ",
+    " cannot ": " can't ",
+    "I would ": "I'd ",
+    "I have ": "I've ",
+    " it is ": " it's ",
+    "could not": "couldn't",
+    " did not ": " didn't ",
+    "would not": "wouldn't",
+    "I was not": "I wasn't",
+    "I am ": "I'm ",
+    "I will ": "I'll ",
+}
 
 
 def _compose(rand: Rand, domain: Domain, opinions: list[str], casual: bool) -> str:
-    slots = {"item": domain.items}
+    slots = {"item": domain.items, "name": FIRST, "month": MONTH, "day": DAY}
     fillers = [rand.fill(rand.pick(domain.openings)), rand.fill(rand.pick(domain.stories))]
     fillers.append(rand.fill(rand.pick(_TOLD), slots))
     chosen = rand.sample(fillers, rand.weighted({0: 3.0, 1: 4.0, 2: 2.0}))
