@@ -7,18 +7,27 @@ from pegbox._lazy import lazy
 if TYPE_CHECKING:
     from pegbox.models._base import Base, share
     from pegbox.models._batches import batches, collate
+    from pegbox.models._cache import FeatureCache, Features
     from pegbox.models._encoder import PooledClassifier
     from pegbox.models._features import (
-        FeatureCache,
-        Features,
         answer_logits,
         answer_tokens,
         extract,
         output_rows,
     )
+    from pegbox.models._find import check_safetensors, find_model
     from pegbox.models._fingerprint import fingerprint
-    from pegbox.models._loading import check_safetensors, find_model, load, quiet_libraries, tokenizer
-    from pegbox.models._readout import Answers, narrowed, output_layer, output_scale, output_tail, read, rows_of
+    from pegbox.models._loading import load, tokenizer
+    from pegbox.models._quiet import quiet_libraries
+    from pegbox.models._readout import (
+        Answers,
+        narrowed,
+        output_layer,
+        output_scale,
+        output_tail,
+        read,
+        rows_of,
+    )
     from pegbox.models._sequences import word_logprobs
     from pegbox.models._similar import encode
 
@@ -40,13 +49,13 @@ __all__ = [
     "load",
     "narrowed",
     "output_layer",
+    "output_rows",
     "output_scale",
     "output_tail",
     "quiet_libraries",
     "read",
     "rows_of",
     "share",
-    "output_rows",
     "tokenizer",
     "word_logprobs",
 ]
@@ -56,24 +65,24 @@ __getattr__, __dir__ = lazy(
     {
         "Answers": "pegbox.models._readout",
         "Base": "pegbox.models._base",
-        "FeatureCache": "pegbox.models._features",
-        "Features": "pegbox.models._features",
+        "FeatureCache": "pegbox.models._cache",
+        "Features": "pegbox.models._cache",
         "PooledClassifier": "pegbox.models._encoder",
         "answer_logits": "pegbox.models._features",
         "answer_tokens": "pegbox.models._features",
         "batches": "pegbox.models._batches",
-        "check_safetensors": "pegbox.models._loading",
+        "check_safetensors": "pegbox.models._find",
         "collate": "pegbox.models._batches",
         "encode": "pegbox.models._similar",
         "extract": "pegbox.models._features",
-        "find_model": "pegbox.models._loading",
+        "find_model": "pegbox.models._find",
         "fingerprint": "pegbox.models._fingerprint",
         "load": "pegbox.models._loading",
         "narrowed": "pegbox.models._readout",
         "output_layer": "pegbox.models._readout",
         "output_scale": "pegbox.models._readout",
         "output_tail": "pegbox.models._readout",
-        "quiet_libraries": "pegbox.models._loading",
+        "quiet_libraries": "pegbox.models._quiet",
         "read": "pegbox.models._readout",
         "rows_of": "pegbox.models._readout",
         "share": "pegbox.models._base",

@@ -57,7 +57,9 @@ class Base:
     def pad(self) -> int:
         """A token id for padding; which one does not matter, since lengths say what is real."""
         pad = self.tokenizer.pad_token_id
-        return pad if pad is not None else 0
+        rows: int = self.model.get_input_embeddings().weight.shape[0]  # type: ignore[operator, union-attr]
+        # A padding token may have been added to a tokenizer without a row of the model for it.
+        return pad if pad is not None and pad < rows else 0
 
     def prepare(self, task: Classify) -> Prompt:
         """The task made ready for this model."""

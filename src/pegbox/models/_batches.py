@@ -14,8 +14,8 @@ def collate(
 ) -> dict[str, Tensor]:
     """Pad rows on the right into one batch.
 
-    A causal model gets no attention mask: no real token can look right, so padding on the right is never seen,
-    and attention stays on its fast path.
+    A causal model gets no attention mask: no real token can look right, so padding on the right is never
+    seen, and attention stays on its fast path.
 
     Args:
         encoded: The rows.
@@ -25,8 +25,8 @@ def collate(
         with_prefix: Whether each row carries the shared prefix (else a key-value cache holds it).
 
     Returns:
-        ``input_ids`` (batch, tokens), ``answer_positions`` (batch,), for non-causal models ``attention_mask``,
-        and ``token_type_ids`` where the tokenizer makes them.
+        ``input_ids`` (batch, tokens), ``answer_positions`` (batch,), for non-causal models
+        ``attention_mask``, and ``token_type_ids`` where the tokenizer makes them.
     """
     prefix = encoded.prefix if with_prefix else ()
     rows = [(*prefix, *encoded.ids[index]) for index in indices]

@@ -1,29 +1,53 @@
 import json
+import zlib
 from hashlib import sha256
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-VOLATILE = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache", "_commit_hash")
-SAMPLE = 64
+VOLATILE = frozenset(
+    ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache", "_commit_hash")
+)
+CHUNK = 1 << 22
 
 
 def fingerprint(model: nn.Module, revision: str | None = None) -> str:
-    """Tell base models apart: hash of the configuration, of a sample of every tensor, and the revision.
+    """Tell base models apart: hash of the configuration, of a checksum of every tensor, and the revision.
 
-    Sampled values are rounded to bfloat16 first, so that one checkpoint has one fingerprint whether it is loaded
-    in float32 or bfloat16.
+    Values are rounded to bfloat16 first, so that one checkpoint has one fingerprint whether it is loaded in
+    float32 or bfloat16. Every value counts: a base that differs in a few rows only, such as one with merged
+    label rows, must not be taken for the original. Configuration values that are the family's defaults are
+    left out, so that a library that gains an option keeps the fingerprint.
     """
-    config: dict[str, Any] = model.config.to_dict()  # type: ignore[union-attr, operator]
-    stable = {key: value for key, value in config.items() if key not in VOLATILE}
-    digest = sha256(json.dumps(stable, sort_keys=True, default=str).encode())
+    digest = sha256(json.dumps(_settings(model.config), sort_keys=True, default=str).encode())
     for name, tensor in sorted(model.state_dict().items()):
-        if not tensor.is_floating_point():
-            continue
-        flat = tensor.detach().reshape(-1)
-        step = max(1, flat.numel() // SAMPLE)
-        sample = flat[::step][:SAMPLE].to("cpu", torch.bfloat16).view(torch.int16)
-        digest.update(name.encode() + repr(tuple(tensor.shape)).encode() + sample.numpy().tobytes())
+        if tensor.is_floating_point():
+            digest.update(f"{name} {tuple(tensor.shape)} {_checksum(tensor)}\n".encode())
     digest.update((revision or "").encode())
     return digest.hexdigest()[:32]
+
+
+def _settings(config: Any) -> dict[str, Any]:
+    """Configuration without what depends on how and where it was loaded, and without defaults."""
+    try:
+        default = type(config)().to_dict()
+    except Exception:  # some families cannot be made without arguments
+        default = {}
+    whole = config.to_dict()
+    kept = {key: value for key, value in whole.items() if key not in default or value != default[key]}
+    return _stable({**kept, "model_type": whole.get("model_type")})
+
+
+def _stable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _stable(item) for key, item in value.items() if key not in VOLATILE}
+    return [_stable(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _checksum(tensor: Tensor) -> int:
+    checksum = 0
+    for part in tensor.detach().reshape(-1).split(CHUNK):
+        bits = part.to("cpu", torch.bfloat16).contiguous().view(torch.int16)
+        checksum = zlib.crc32(memoryview(bits.numpy()), checksum)
+    return checksum

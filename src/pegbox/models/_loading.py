@@ -1,25 +1,26 @@
 from __future__ import annotations
 
-import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
 
-from pegbox.errors import CapabilityError, InputError, UsageError, nearest
+from pegbox.errors import CapabilityError, InputError, PegboxError, UsageError, nearest
 from pegbox.models._base import Base
 from pegbox.models._encoder import own_length, own_pooling
+from pegbox.models._find import find_model, nearest_folder
 from pegbox.models._fingerprint import fingerprint
+from pegbox.models._quiet import quietly
 from pegbox.tasks import Kind
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-EMBEDDED = ("etude", "etude-masked")
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 UNBOUNDED = 1_000_000
+UNKNOWN_CONTEXT = 512
+VOCABULARY_FILES = ("tokenizer*", "vocab*", "*.model", "*.tiktoken", "merges.txt")
 
 
 def load(
@@ -44,95 +45,41 @@ def load(
     Raises:
         InputError: When there is no such model, or its files are damaged or not safetensors.
         CapabilityError: For an architecture that is not supported.
-        UsageError: For an unknown dtype or device.
+        UsageError: For an unknown dtype or device, or a context without room.
     """
-    where = find_model(name)
-    config = _config(where, revision, trust_remote_code)
-    kind = _kind(config, where)
     place = _device(device)
-    model = _weights(where, kind, config, _dtype(dtype, place), revision, trust_remote_code)
-    tokenizer = _tokenizer(where, revision, trust_remote_code)
-    folder = Path(where) if Path(where).is_dir() else None
-    commit = getattr(config, "_commit_hash", None)
+    number_format = _dtype(dtype, place)
+    if max_length is not None and max_length < 1:
+        raise UsageError(
+            "the context must hold at least one token", where=f"max_length {max_length}", expected="1 or more"
+        )
+    where = find_model(name)
+    with quietly():
+        config = _config(where, revision, trust_remote_code)
+        kind = _kind(config, where)
+        commit = getattr(config, "_commit_hash", None)
+        pooling = own_pooling(where, commit) if kind == "encoder" else "mean"
+        own = own_length(where, commit) if kind == "encoder" else None
+        words = _tokenizer(where, revision, trust_remote_code)
+        model = _weights(where, kind, config, number_format, revision, trust_remote_code)
+    _check_vocabulary(model, words, where)
     return Base(
         name=str(name),
         kind=kind,
         model=model.to(place).eval().requires_grad_(False),
-        tokenizer=tokenizer,
+        tokenizer=words,
         fingerprint=fingerprint(model, commit),
-        context=_context(model, tokenizer, own_length(folder) if kind == "encoder" else None, max_length),
+        context=_context(model, words, own, max_length),
         revision=commit,
-        pooling=own_pooling(folder),
+        pooling=pooling,
     )
 
 
-def find_model(name: str | Path) -> str:
-    """A folder or hub id for a name, checked as far as the disk allows."""
-    from pegbox.models import etude
-
-    if str(name) in EMBEDDED:
-        return str(etude.folder(str(name)))
-    path = Path(name).expanduser()
-    if path.is_dir():
-        _check_folder(path)
-        return str(path)
-    if path.exists() or str(name).startswith((".", "/", "~")) or str(name).count("/") > 1:
-        siblings = [p.name for p in path.parent.iterdir() if p.is_dir()] if path.parent.is_dir() else []
-        raise InputError(
-            "no such model folder" if not path.exists() else "a model is a folder, and this is a file",
-            where=str(name),
-            expected="a folder with config.json and *.safetensors, a hub id, or etude",
-            fix=nearest(path.name, siblings) or "check the path",
-        )
-    hint = nearest(str(name), EMBEDDED)
-    if hint and "/" not in str(name):
-        raise InputError("no such model", where=str(name), expected="a hub id, folder, or etude", fix=hint)
-    return str(name)
-
-
-def _check_folder(path: Path) -> None:
-    if (path / "adapter_config.json").is_file() and not (path / "config.json").is_file():
-        raise InputError(
-            "this folder holds an adapter, not a model",
-            where=str(path),
-            expected="a model folder with config.json",
-            fix="name its base model here, and give the adapter to predict or evaluate",
-        )
-    if not (path / "config.json").is_file():
-        found = ", ".join(sorted(p.name for p in path.iterdir())[:5]) or "nothing"
-        raise InputError(
-            "this folder is no model",
-            where=str(path),
-            expected=f"config.json and *.safetensors (found {found})",
-            fix="name the folder that save_pretrained wrote, or a hub id",
-        )
-    weights = sorted(path.glob("*.safetensors"))
-    if not weights:
-        pickled = sorted(p.name for p in path.glob("*.bin"))
-        raise InputError(
-            f"the weights are pickled ({pickled[0]}), which could run code" if pickled else "no weights here",
-            where=str(path),
-            expected="*.safetensors",
-            fix="convert the model with save_pretrained(safe_serialization=True)" if pickled else "",
-        )
-    for file in weights:
-        check_safetensors(file)
-
-
-def check_safetensors(file: Path) -> None:
-    """Raise InputError when a safetensors file is missing, truncated or no such file."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(file, "pt"):
-            pass
-    except (SafetensorError, OSError) as error:
-        raise InputError(
-            f"the file is damaged or truncated: {error}" if file.exists() else "the file is missing",
-            where=str(file),
-            expected="a whole safetensors file",
-            fix="copy or download it again",
-        ) from None
+def tokenizer(name: str | Path, *, revision: str | None = None) -> PreTrainedTokenizerBase:
+    """Load only the tokenizer of a model, to count tokens without its weights."""
+    where = find_model(name)
+    with quietly():
+        return _tokenizer(where, revision, trust=False)
 
 
 def _config(where: str, revision: str | None, trust: bool) -> PretrainedConfig:
@@ -140,19 +87,24 @@ def _config(where: str, revision: str | None, trust: bool) -> PretrainedConfig:
 
     try:
         return AutoConfig.from_pretrained(where, revision=revision, trust_remote_code=trust)
-    except json.JSONDecodeError as error:
-        raise InputError(f"config.json is no JSON: {error}", where=where, fix="copy the model again") from None
-    except (OSError, ValueError) as error:
+    except Exception as error:  # a damaged config.json fails in as many ways as there are families
+        local = Path(where).is_dir()
         raise InputError(
-            f"the model cannot be loaded: {_first_line(error)}",
+            f"{'config.json cannot be used' if local else 'the model cannot be loaded'}: {_reason(error)}",
             where=where,
-            expected="a folder with config.json, a hub id that can be reached, or etude",
-            fix="check the name and the connection (HF_HUB_OFFLINE, HF_TOKEN for gated models)",
+            expected="the config.json that came with the model"
+            if local
+            else "a folder with config.json, a hub id that can be reached, or etude",
+            fix="copy the model again"
+            if local
+            else nearest_folder(where)
+            or "check the name and the connection (HF_HUB_OFFLINE, HF_TOKEN for gated models)",
         ) from None
 
 
 def _kind(config: PretrainedConfig, where: str) -> Kind:
-    architecture = (config.architectures or [""])[0]
+    named = config.architectures
+    architecture = str(named[0]) if isinstance(named, list | tuple) and named else ""
     if config.is_encoder_decoder:
         raise CapabilityError(
             f"{architecture or config.model_type} is an encoder-decoder model",
@@ -160,7 +112,7 @@ def _kind(config: PretrainedConfig, where: str) -> Kind:
             expected="a causal, masked or encoder model",
             fix="choose a decoder-only or encoder-only model",
         )
-    if architecture.endswith(("ForCausalLM", "LMHeadModel")):
+    if architecture.endswith(("ForCausalLM", "LMHeadModel")) and "WithLMHead" not in architecture:
         return "causal"
     if architecture.endswith(("ForMaskedLM", "ForPreTraining")):
         return "masked"
@@ -169,7 +121,7 @@ def _kind(config: PretrainedConfig, where: str) -> Kind:
     raise CapabilityError(
         f"cannot tell what kind of model '{architecture or config.model_type}' is",
         where=where,
-        expected="an architecture ...ForCausalLM, ...LMHeadModel, ...ForMaskedLM or ...Model",
+        expected="an architecture ...ForCausalLM, ...LMHeadModel, ...ForMaskedLM or ...Model in config.json",
         fix="start from the pretrained language model rather than from one with a task head",
     )
 
@@ -189,14 +141,32 @@ def _weights(
             trust_remote_code=trust,
             use_safetensors=True,
             output_loading_info=True,
+            # Reported below with their names, which the library's own error leaves to its log.
+            ignore_mismatched_sizes=True,
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except Exception as error:  # damaged shards and odd configurations fail in many ways
         raise InputError(
-            f"the weights cannot be loaded: {_first_line(error)}",
+            f"the weights cannot be loaded: {_reason(error)}",
             where=where,
             expected="whole safetensors files that fit config.json",
             fix="copy or download the model again",
         ) from None
+    _check_complete(model, info, where)
+    return model
+
+
+def _check_complete(model: nn.Module, info: dict[str, Any], where: str) -> None:
+    """Raise InputError when a tensor would be random."""
+    wrong = sorted(
+        f"{name} is {tuple(was)}, not {tuple(want)}" for name, was, want in info["mismatched_keys"]
+    )
+    if wrong:
+        raise InputError(
+            f"{len(wrong)} tensors do not have the shape that config.json asks for",
+            where=f"{where}: {'; '.join(wrong[:3])}",
+            expected="weights that fit config.json",
+            fix="copy config.json and the weights of one model",
+        )
     missing = sorted(key for key in info["missing_keys"] if "pooler" not in key and "position_ids" not in key)
     if missing:
         raise InputError(
@@ -205,44 +175,51 @@ def _weights(
             expected=f"all tensors of {type(model).__name__}",
             fix="copy the whole model, or correct 'architectures' in config.json",
         )
-    return model
-
-
-def tokenizer(name: str | Path, *, revision: str | None = None) -> PreTrainedTokenizerBase:
-    """Load only the tokenizer of a model, to count tokens without its weights."""
-    return _tokenizer(find_model(name), revision, trust=False)
 
 
 def _tokenizer(where: str, revision: str | None, trust: bool) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
-    try:
-        return AutoTokenizer.from_pretrained(where, revision=revision, trust_remote_code=trust)
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    folder = Path(where)
+    if folder.is_dir() and not any(list(folder.glob(pattern)) for pattern in VOCABULARY_FILES):
         raise InputError(
-            f"the tokenizer cannot be loaded: {_first_line(error)}",
+            "there is no tokenizer in this folder",
             where=where,
             expected="tokenizer.json beside the model",
             fix="save the tokenizer into the model's folder",
+        )
+    try:
+        return AutoTokenizer.from_pretrained(where, revision=revision, trust_remote_code=trust)
+    except Exception as error:  # tokenizer files of many formats fail in many ways
+        raise InputError(
+            f"the tokenizer cannot be loaded: {_reason(error)}",
+            where=where,
+            expected="a whole tokenizer.json beside the model",
+            fix="save the tokenizer into the model's folder again",
         ) from None
 
 
-def _context(
-    model: Any, tokenizer: PreTrainedTokenizerBase, own: int | None, wished: int | None
-) -> int:
+def _check_vocabulary(model: Any, words: PreTrainedTokenizerBase, where: str) -> None:
+    rows = model.get_input_embeddings().weight.shape[0]
+    if words.vocab_size > rows:
+        raise InputError(
+            f"the tokenizer knows {words.vocab_size} tokens and the model {rows}",
+            where=where,
+            expected="the model's own tokenizer",
+            fix="save the tokenizer that belongs to the model into its folder",
+        )
+
+
+def _context(model: Any, words: PreTrainedTokenizerBase, own: int | None, wished: int | None) -> int:
     limits = [getattr(model.config, "max_position_embeddings", None), own, wished]
-    if tokenizer.model_max_length < UNBOUNDED:
-        limits.append(tokenizer.model_max_length)
+    if words.model_max_length < UNBOUNDED:
+        limits.append(words.model_max_length)
     for name, module in model.named_modules():
         if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
             reserved = 0 if module.padding_idx is None else module.padding_idx + 1
             limits.append(module.num_embeddings - reserved)
-    known = [limit for limit in limits if limit]
-    if wished is not None and wished < 1:
-        raise UsageError(
-            "the context must hold at least one token", where=f"max_length {wished}", expected="1 or more"
-        )
-    return min(known) if known else 512
+    known = [limit for limit in limits if limit and limit > 0]
+    return min(known) if known else UNKNOWN_CONTEXT
 
 
 def _device(name: str) -> torch.device:
@@ -250,10 +227,10 @@ def _device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
+        torch.empty(1, device=device).cpu()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UsageError(
-            f"the device cannot be used: {_first_line(error)}",
+            f"the device cannot be used: {_reason(error)}",
             where=f"device '{name}'",
             expected="auto, cpu, cuda, cuda:N or mps",
             fix="use --device auto",
@@ -276,14 +253,11 @@ def _dtype(name: Dtype, device: torch.device) -> torch.dtype:
     return valid[name]
 
 
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0].removesuffix(".") or type(error).__name__
-
-
-def quiet_libraries() -> None:
-    """Keep other libraries' banners and progress bars off the terminal; their errors still show."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+def _reason(error: BaseException) -> str:
+    """What an error of another library says, in one line."""
+    if isinstance(error, PegboxError):
+        return error.what
+    lines = [line.strip() for line in str(error).split("\n") if line.strip()]
+    # A headline that ends in a colon says nothing without the line below it.
+    count = 2 if (lines and lines[0].endswith(":")) or "alidation error" in str(error)[:40] else 1
+    return " ".join(lines[:count]).removesuffix(".") or type(error).__name__

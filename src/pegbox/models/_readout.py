@@ -27,7 +27,9 @@ class Answers:
     hidden: Tensor
 
 
-def read(model: nn.Module, batch: Mapping[str, Tensor], tokens: Tensor | None = None, **options: Any) -> Answers:
+def read(
+    model: nn.Module, batch: Mapping[str, Tensor], tokens: Tensor | None = None, **options: Any
+) -> Answers:
     """Run a model and read only the answer positions and only the output rows that matter.
 
     The model's own forward runs with its output layer replaced for the time of the call, so that whatever a
@@ -105,16 +107,24 @@ def _plain_lora(layer: nn.Module) -> bool:
 
 
 def _lora_rows(layer: Any, hidden: Tensor, tokens: Tensor) -> Tensor:
+    if layer.disable_adapters and layer.merged:
+        layer.unmerge()  # as PEFT's own forward does
     answer = rows_of(layer.base_layer, hidden, tokens)
     if layer.disable_adapters or layer.merged:
         return answer
+    dtype = answer.dtype
     for name in layer.active_adapters:
         if name in layer.lora_A:
             down, up = layer.lora_A[name], layer.lora_B[name]
             inner = down(layer.lora_dropout[name](hidden.to(down.weight.dtype)))
             bias = up.bias[tokens] if up.bias is not None else None
             answer = answer + functional.linear(inner, up.weight[tokens], bias) * layer.scaling[name]
-    return answer
+    return answer.to(dtype)
+
+
+def unwrapped(model: Any) -> Any:
+    """The Transformers model inside a PEFT model, or the model itself."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def output_layer(model: nn.Module) -> tuple[str, nn.Module]:
@@ -123,7 +133,7 @@ def output_layer(model: nn.Module) -> tuple[str, nn.Module]:
     Raises:
         CapabilityError: For a model without one.
     """
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    inner: Any = unwrapped(model)
     find = getattr(inner, "get_output_embeddings", None)
     layer = find() if find is not None else None
     for name, module in model.named_modules():

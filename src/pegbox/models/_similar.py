@@ -4,8 +4,9 @@ from collections.abc import Callable
 
 from pegbox.data import Examples
 from pegbox.models._base import Base
-from pegbox.models._features import FeatureCache, extract
-from pegbox.tasks import Encoded, Prompt, TooLong, most_similar
+from pegbox.models._cache import FeatureCache
+from pegbox.models._features import extract
+from pegbox.tasks import Encoded, Prompt, TooLong, nearest_rows, text_keys
 
 
 def encode(
@@ -15,7 +16,7 @@ def encode(
     *,
     too_long: TooLong = "shorten",
     cache: FeatureCache | None = None,
-    say: Callable[[str], None] = lambda line: None,
+    say: Callable[[str], None] | None = None,
 ) -> Encoded:
     """Rows as token ids with the demonstrations that the prompt asks for.
 
@@ -29,32 +30,46 @@ def encode(
     """
     if prompt.task.similar is None:
         return prompt.encode(rows, too_long=too_long)
+    chosen = _similar(base, prompt, rows, prompt.task.similar, cache, say)
+    solved = prompt.solved_ids(prompt.task.demonstrations)
     plain = prompt.with_demonstrations(())
-    pool = _pool(prompt)
-    encoded = plain.encode(rows, too_long=too_long)
-    queries = extract(base, plain, encoded, cache=cache, say=say).hidden.numpy()
-    features = extract(base, plain, plain.encode(pool), cache=cache, say=say).hidden.numpy()
-    known = {texts: index for index, texts in enumerate(zip(*pool.fields.values(), strict=True))}
-    same = [known.get(texts) for texts in zip(*rows.fields.values(), strict=True)]
-    chosen = most_similar(pool, features, queries, prompt.task.labels, prompt.task.similar, same=same)
-    parts, left_out = [], 0
-    for index, shown in enumerate(chosen):
-        while shown and _full(plain.with_demonstrations(shown), encoded.lengths[index]):
-            shown, left_out = shown[1:], left_out + 1
-        parts.append(plain.with_demonstrations(shown).encode(rows.select([index]), too_long=too_long))
-    if left_out:
+    shown: list[list[int]] = []
+    left_out = 0
+    for picked, length in zip(chosen, plain.encode(rows, too_long=too_long).lengths, strict=True):
+        room = prompt.context - min(length, prompt.context // 2)
+        kept = _nearest_that_fit(picked, solved, room)
+        left_out += len(picked) - len(kept)
+        shown.append([token for index in kept for token in solved[index]])
+    if left_out and say:
         say(f"{left_out} similar demonstrations left out to fit the context of {prompt.context} tokens")
-    return Encoded(
-        ids=tuple((*part.prefix, *part.ids[0]) for part in parts),
-        positions=tuple(part.positions[0] for part in parts),
-        shortened=tuple(number for part in parts for number in part.shortened),
-        source=rows.source,
+    return plain.encode_after(rows, shown, too_long=too_long)
+
+
+def _similar(
+    base: Base,
+    prompt: Prompt,
+    rows: Examples,
+    per_class: int,
+    cache: FeatureCache | None,
+    say: Callable[[str], None] | None,
+) -> list[list[int]]:
+    """For each row the pool's most similar demonstrations, the nearest last, never the row itself."""
+    plain, pool = prompt.with_demonstrations(()), _pool(prompt)
+    queries, features = (
+        extract(base, plain, plain.encode(part), cache=cache, say=say, need_logits=False).hidden.numpy()
+        for part in (rows, pool)
     )
+    known = {key: index for index, key in enumerate(text_keys(pool))}
+    same = [known.get(key) for key in text_keys(rows)]
+    return nearest_rows(pool, features, queries, prompt.task.labels, per_class, same=same)
 
 
-def _full(prompt: Prompt, length: int) -> bool:
-    room = prompt.context - len(prompt.demonstration_ids())
-    return room < min(length, prompt.context // 2)
+def _nearest_that_fit(picked: list[int], solved: list[list[int]], room: int) -> list[int]:
+    """Leave out the least similar, which come first, until the rest fits."""
+    for start in range(len(picked)):
+        if sum(len(solved[index]) for index in picked[start:]) <= room:
+            return picked[start:]
+    return []
 
 
 def _pool(prompt: Prompt) -> Examples:

@@ -45,8 +45,8 @@ def derive_wording(
 
     Known label sets (sentiment, entailment, yes/no) get the words of the prompting literature (Schick &
     Schuetze 2021; Gao et al. 2021); other labels speak for themselves where their first tokens differ, and
-    are listed as lettered options where they do not. Beyond 26 labels each gets a word of its own name, a letter,
-    a number or a word of the vocabulary, in this order of preference.
+    are listed as lettered options where they do not. Beyond 26 labels each gets a word of its own name, a
+    letter, a number or a word of the vocabulary, in this order of preference.
 
     Args:
         fields: One or two text column names.

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from pegbox.errors import InputError, nearest
+
+EMBEDDED = ("etude", "etude-masked")
+
+
+def find_model(name: str | Path) -> str:
+    """A folder or hub id for a name, checked as far as the disk allows.
+
+    Raises:
+        InputError: When it can be neither, or the folder holds no whole model.
+    """
+    from pegbox.models import etude
+
+    if str(name) in EMBEDDED:
+        return str(etude.folder(str(name)))
+    path = Path(name).expanduser()
+    if path.is_dir():
+        check_folder(path)
+        return str(path)
+    local = isinstance(name, Path) or str(name).startswith((".", "/", "~")) or str(name).count("/") > 1
+    if path.exists() or local:
+        raise InputError(
+            "no such model folder" if not path.exists() else "a model is a folder, and this is a file",
+            where=str(name),
+            expected="a folder with config.json and *.safetensors, a hub id, or etude",
+            fix=nearest_folder(name) or "check the path",
+        )
+    hint = nearest(str(name), EMBEDDED)
+    if "/" not in str(name) and (hint or not str(name).strip()):
+        raise InputError(
+            "no such model", where=repr(str(name)), expected="a hub id, folder, or etude", fix=hint
+        )
+    return str(name)
+
+
+def nearest_folder(name: str | Path) -> str:
+    """``did you mean 'x'?`` for the nearest folder beside the one that is named, else an empty string."""
+    parent = Path(name).expanduser().parent
+    siblings = {p.name: str(p) for p in parent.iterdir() if p.is_dir()} if parent.is_dir() else {}
+    found = nearest(Path(name).name, siblings)
+    for sibling, whole in siblings.items():
+        if f"'{sibling}'" in found:
+            return found.replace(f"'{sibling}'", f"'{whole}'")
+    return found
+
+
+def check_folder(path: Path) -> None:
+    """Raise InputError when a folder holds no model, or weights that are pickled or damaged."""
+    if (path / "adapter_config.json").is_file() and not (path / "config.json").is_file():
+        raise InputError(
+            "this folder holds an adapter, not a model",
+            where=str(path),
+            expected="a model folder with config.json",
+            fix="name its base model here, and give the adapter to predict or evaluate",
+        )
+    if not (path / "config.json").is_file():
+        found = ", ".join(sorted(p.name for p in path.iterdir())[:5]) or "nothing"
+        raise InputError(
+            "this folder is no model",
+            where=str(path),
+            expected=f"config.json and *.safetensors (found {found})",
+            fix="name the folder that save_pretrained wrote, or a hub id",
+        )
+    weights = sorted(path.glob("*.safetensors"))
+    if not weights:
+        pickled = sorted(p.name for p in path.glob("*.bin")) + sorted(p.name for p in path.glob("*.pt"))
+        raise InputError(
+            f"the weights are pickled ({pickled[0]}), which could run code" if pickled else "no weights here",
+            where=str(path),
+            expected="*.safetensors",
+            fix="convert the model: load it where you trust it and save_pretrained it again"
+            if pickled
+            else "copy model.safetensors into the folder",
+        )
+    for file in weights:
+        check_safetensors(file)
+
+
+def check_safetensors(file: Path) -> None:
+    """Raise InputError when a safetensors file is missing, truncated or no such file."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, "pt"):
+            pass
+    except (SafetensorError, OSError) as error:
+        raise InputError(
+            f"the file is damaged or truncated: {error}" if file.exists() else "the file is missing",
+            where=str(file),
+            expected="a whole safetensors file",
+            fix="copy or download it again",
+        ) from None
