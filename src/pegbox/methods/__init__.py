@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from pegbox.methods._method import Attached, Capability, Method, Problem, Solved, Solver
     from pegbox.methods._peft import check_adapter, load_adapter, save_adapter
     from pegbox.methods._registry import build, methods, register
+    from pegbox.methods._table import table_markdown, table_rows
     from pegbox.methods.closed_form import ClosedForm
     from pegbox.methods.few_shot import FewShot
     from pegbox.methods.lora import LoRA
@@ -32,6 +33,8 @@ __all__ = [
     "methods",
     "register",
     "save_adapter",
+    "table_markdown",
+    "table_rows",
 ]
 
 __getattr__, __dir__ = lazy(
@@ -50,6 +53,8 @@ __getattr__, __dir__ = lazy(
         "build": "pegbox.methods._registry",
         "methods": "pegbox.methods._registry",
         "register": "pegbox.methods._registry",
+        "table_markdown": "pegbox.methods._table",
+        "table_rows": "pegbox.methods._table",
         "ClosedForm": "pegbox.methods.closed_form",
         "FewShot": "pegbox.methods.few_shot",
         "LoRA": "pegbox.methods.lora",

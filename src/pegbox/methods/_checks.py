@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -14,8 +15,13 @@ def positive_int(value: Any) -> bool:
 
 
 def number(value: Any) -> bool:
-    """Whether a value is an int or float."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Whether a value is a finite int or float."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def boolean(value: Any) -> bool:
+    """Whether a value is true or false."""
+    return isinstance(value, bool)
 
 
 def check_options(method: str, rules: Iterable[Rule]) -> None:

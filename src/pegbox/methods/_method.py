@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -26,15 +26,15 @@ class Capability:
     Args:
         summary: What is turned, in a few words.
         kinds: Kinds of models it works on.
-        refusals: For each other kind, why not and what to use.
         trains: Whether the training engine runs it (else it is solved without gradients).
         mergeable: Whether its result can be folded into the base's weights.
         quantised: Whether the base may be quantised.
         inference: What it adds to the cost of a prediction.
         parameters: Formula of the number of tuned parameters (d width, K labels, r rank).
+        source: Paper.
+        refusals: For each kind that it does not work on, what to use instead.
         learning_rate: Default peak learning rate of a trained method.
         output_only: Whether it changes nothing before the output layer, so that cached features serve it.
-        source: Paper.
     """
 
     summary: str
@@ -79,6 +79,23 @@ class Problem:
         """Hidden states and base logits of the training rows."""
         return extract(self.base, self.prompt, self.encoded, cache=self.cache, say=self.say)
 
+    def part(self, indices: Sequence[int]) -> Problem:
+        """The same problem with the rows at these positions only."""
+        coded = self.encoded
+        types = None if coded.types is None else tuple(coded.types[index] for index in indices)
+        return replace(
+            self,
+            rows=self.rows.select(indices),
+            gold=self.gold[list(indices)],
+            encoded=replace(
+                coded,
+                ids=tuple(coded.ids[index] for index in indices),
+                positions=tuple(coded.positions[index] for index in indices),
+                types=types,
+                shortened=(),
+            ),
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class Solved:
@@ -90,6 +107,9 @@ class Solved:
         posterior: Posterior of the solution, where there is one.
         parameters: How many numbers were set.
         details: What was chosen and measured, JSON-able.
+        features: Hidden states of the rows solved, (rows, width), where the method held them all.
+        grow: Takes a problem of further rows and returns the solution for all rows so far; ``None`` where a
+            method cannot.
     """
 
     prompt: Prompt
@@ -97,6 +117,8 @@ class Solved:
     posterior: Posterior | None = None
     parameters: int = 0
     details: Mapping[str, Any] = field(default_factory=dict)
+    features: Tensor | None = None
+    grow: Callable[[Problem], Solved] | None = None
 
 
 @dataclass(frozen=True)
@@ -114,9 +136,9 @@ class Method:
         """Raise CapabilityError when this method cannot work on this base."""
         if base.kind not in self.capability.kinds:
             raise CapabilityError(
-                f"{self.name} cannot work on {base.name}, "
+                f"{self.name} cannot work on "
                 + {"encoder": "an encoder without an output layer"}.get(base.kind, f"a {base.kind} model"),
-                where=f"method {self.name}",
+                where=base.name,
                 expected=f"a {' or '.join(self.capability.kinds)} model",
                 fix=self.capability.refusals.get(base.kind, "see pegbox methods"),
             )

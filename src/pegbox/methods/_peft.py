@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import json
 import warnings
 from collections.abc import Iterator
@@ -8,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from pegbox.errors import InputError
+from pegbox.errors import CapabilityError, InputError
 from pegbox.models import Base, check_safetensors
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -30,12 +31,21 @@ def expected_warnings() -> Iterator[None]:
         yield
 
 
-def wrap(base: Base, module: nn.Module, config: Any) -> nn.Module:
-    """Put a PEFT adapter on a module of the base."""
+def wrap(base: Base, module: nn.Module, config: Any, *, seed: int = 0) -> nn.Module:
+    """Put a PEFT adapter on a module of the base; the global random generators stay as they are.
+
+    Args:
+        base: The base.
+        module: What :meth:`pegbox.Base.module` made.
+        config: A PEFT configuration.
+        seed: Seed of the initial values.
+    """
     from peft import get_peft_model
 
     config.revision = base.revision
-    with expected_warnings():
+    places = [base.device] if base.device.type == "cuda" else []
+    with expected_warnings(), torch.random.fork_rng(places):
+        torch.manual_seed(seed)
         peft = get_peft_model(module, config)
     # PEFT writes down where the files lie on this machine; the name is what others can load.
     config.base_model_name_or_path = base.name
@@ -43,41 +53,84 @@ def wrap(base: Base, module: nn.Module, config: Any) -> nn.Module:
 
 
 def save_adapter(module: Any, folder: Path) -> None:
-    """Write ``adapter_config.json`` and ``adapter_model.safetensors``."""
-    from peft import get_peft_model_state_dict
+    """Write ``adapter_config.json`` and ``adapter_model.safetensors``.
+
+    Raises:
+        CapabilityError: When the module carries no PEFT adapter.
+    """
     from safetensors.torch import save_file
 
-    with expected_warnings():
-        state = get_peft_model_state_dict(module, save_embedding_layers=False)
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    if not hasattr(module, "peft_config"):
+        raise CapabilityError(
+            f"a {type(module).__name__} without a PEFT adapter cannot be saved",
+            expected="a method that attaches a PEFT adapter",
+            fix="register the method with peft.utils.register_peft_method and attach it with get_peft_model",
+        )
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in _state(module).items()}
     save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
-    config = module.peft_config["default"]
-    was, config.inference_mode = config.inference_mode, True
+    config = copy.copy(module.peft_config["default"])
+    config.inference_mode = True
     config.save_pretrained(str(folder))
-    config.inference_mode = was
 
 
 def load_adapter(base: Base, labels: int, folder: Path) -> nn.Module:
     """Put a saved PEFT adapter on the base.
 
+    Its tensors are compared with those that its configuration asks for before any is read in, so that none
+    can get lost, and none can overwrite a weight of the base.
+
     Raises:
-        InputError: When the folder holds no adapter, or one that is damaged, not finite, or made for another model.
+        InputError: When the folder holds no adapter, or one that is damaged, not finite, or made for another
+            model.
     """
-    from peft import PeftModel
+    from peft import PeftConfig, set_peft_model_state_dict
+    from safetensors.torch import load_file
 
     check_adapter(folder)
-    module = base.module(labels)
+    try:
+        config = PeftConfig.from_pretrained(str(folder))
+        config.inference_mode = True
+        name, revision = config.base_model_name_or_path, config.revision
+        peft: Any = wrap(base, base.module(labels), config)
+    except (RuntimeError, ValueError, KeyError, TypeError) as error:
+        raise _misfit(base, folder, str(error).strip().splitlines()[0]) from None
+    config.base_model_name_or_path, config.revision = name, revision
+    state = load_file(folder / WEIGHTS)
+    _check_tensors(base, folder, {n: tuple(t.shape) for n, t in _state(peft).items()}, state)
     with expected_warnings():
-        try:
-            peft = PeftModel.from_pretrained(module, str(folder))
-        except (RuntimeError, ValueError, KeyError) as error:
-            raise InputError(
-                f"the adapter does not fit {base.name}: {str(error).strip().splitlines()[0]}",
-                where=str(folder),
-                expected="an adapter made for this base",
-                fix="name the base it was tuned on with --model",
-            ) from None
-    return peft.to(base.device).eval()
+        set_peft_model_state_dict(peft, state)
+    return peft.requires_grad_(False).to(base.device).eval()
+
+
+def _state(module: Any) -> dict[str, Tensor]:
+    from peft import get_peft_model_state_dict
+
+    with expected_warnings():
+        return get_peft_model_state_dict(module, save_embedding_layers=False)
+
+
+def _check_tensors(
+    base: Base, folder: Path, wanted: dict[str, tuple[int, ...]], found: dict[str, Tensor]
+) -> None:
+    faults = [f"{name} is missing" for name in wanted if name not in found]
+    faults += [f"{name} has no place" for name in found if name not in wanted]
+    faults += [
+        f"{name} is {tuple(found[name].shape)} instead of {shape}"
+        for name, shape in wanted.items()
+        if name in found and tuple(found[name].shape) != shape
+    ]
+    if faults:
+        more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+        raise _misfit(base, folder / WEIGHTS, faults[0] + more)
+
+
+def _misfit(base: Base, where: Path, fault: str) -> InputError:
+    return InputError(
+        f"the adapter does not fit {base.name}: {fault}",
+        where=str(where),
+        expected="an adapter made for this base",
+        fix="name the base it was tuned on with --model",
+    )
 
 
 def check_adapter(folder: Path) -> dict[str, Any]:
@@ -99,7 +152,16 @@ def check_adapter(folder: Path) -> dict[str, Any]:
             fix="name the folder that pegbox fit or PEFT wrote",
         ) from None
     except ValueError as error:
-        raise InputError(f"{CONFIG} is no JSON: {error}", where=str(path), fix="copy the adapter again") from None
+        raise InputError(
+            f"{CONFIG} is no JSON: {error}", where=str(path), fix="copy the adapter again"
+        ) from None
+    if not isinstance(config, dict) or "peft_type" not in config:
+        raise InputError(
+            f"{CONFIG} names no peft_type",
+            where=str(path),
+            expected="the configuration of a PEFT adapter",
+            fix="copy the adapter again",
+        )
     check_safetensors(folder / WEIGHTS)
     with safe_open(folder / WEIGHTS, "pt") as tensors:
         for name in tensors.keys():  # noqa: SIM118 - safe_open is no mapping

@@ -15,7 +15,23 @@ _METHODS: dict[str, type[Method]] = {}
 
 
 def register(method: Kind) -> Kind:
-    """Class decorator that makes a method known by its name."""
+    """Class decorator that makes a method known by its name.
+
+    Raises:
+        UsageError: When the class has no name or capability row, or another class has its name.
+    """
+    missing = [part for part in ("name", "capability") if not hasattr(method, part)]
+    if missing:
+        raise UsageError(
+            f"the method {method.__name__} has no {' and no '.join(missing)}",
+            expected="class variables name: str and capability: Capability",
+        )
+    taken = _METHODS.get(method.name, method)
+    if (taken.__module__, taken.__qualname__) != (method.__module__, method.__qualname__):
+        raise UsageError(
+            f"the method name '{method.name}' is taken by {taken.__module__}.{taken.__qualname__}",
+            fix="give the new method another name",
+        )
     _METHODS[method.name] = method
     return method
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
 
 from pegbox.errors import CapabilityError, InputError
-from pegbox.methods._checks import check_options, number
+from pegbox.methods._checks import boolean, check_options, number
+from pegbox.methods._growing import Growing
 from pegbox.methods._least_squares import (
     Choice,
     Posterior,
@@ -23,12 +24,13 @@ from pegbox.methods._least_squares import (
     whole_vocabulary,
 )
 from pegbox.methods._method import Capability, Problem, Solved, Solver
-from pegbox.methods._peft import wrap
+from pegbox.methods._output_layer import Equations, attach_factors, attach_rows, logit_scale
 from pegbox.methods._registry import register
-from pegbox.models import Base, answer_tokens, check_safetensors, output_layer, output_rows, output_scale
-from pegbox.tasks import Prompt
+from pegbox.methods._streaming import accumulate, gram_posterior, subset
+from pegbox.models import Base, answer_tokens, check_safetensors, output_rows
 
 POSTERIOR = "posterior.safetensors"
+STREAM_ROWS = 20_000
 
 
 @register
@@ -40,9 +42,13 @@ class ClosedForm(Solver):
         loss: ``squared`` (Moore-Penrose on the smoothed log targets) or ``log`` (Newton to the optimum of the
             multinomial logistic loss with the base's logits as offset).
         penalty: Ridge penalty; ``None`` chooses it by leave-one-out log-loss.
-        smoothing: Probability that a label is another one, for the squared loss; ``None`` chooses it likewise.
+        smoothing: Probability that a label is another one, squared loss only; ``None`` chooses it likewise.
         intercept: Whether an unpenalised intercept per label is fitted.
-        vocabulary: Fit all tokens of the vocabulary instead of the K label words.
+        vocabulary: Fit all tokens of the vocabulary instead of the K label words, squared loss only. Penalty
+            and smoothing are those chosen for the label words.
+        streaming: Accumulate normal equations block by block, squared loss only: no more than 4,096 rows'
+            features exist at a time, every distributed rank reads its share, and what is not given is chosen
+            by leave-one-out on a seeded sample of 2,048 rows. ``None`` does so above 20,000 rows.
     """
 
     loss: Literal["squared", "log"] = "squared"
@@ -50,6 +56,7 @@ class ClosedForm(Solver):
     smoothing: float | None = None
     intercept: bool = True
     vocabulary: bool = False
+    streaming: bool | None = None
 
     name: ClassVar[str] = "closed-form"
     capability: ClassVar[Capability] = Capability(
@@ -59,29 +66,42 @@ class ClosedForm(Solver):
         mergeable=False,
         quantised=True,
         inference="one product of rank K at the output layer",
-        parameters="K (d + 1); d (d + V) + V for the whole vocabulary",
+        parameters="K (d + 1); r (d + V) + V for the whole vocabulary, r at most d and N",
         output_only=True,
         source="Penrose 1955; Hoerl & Kennard 1970; Allen 1974",
     )
 
     def __post_init__(self) -> None:
-        above_zero = "a number above 0, or nothing to choose it by leave-one-out"
+        plain = self.loss == "squared"
+        chosen = "or nothing to choose it by leave-one-out"
         check_options(
             self.name,
             [
                 ("loss", self.loss, ("squared", "log").__contains__, "squared or log"),
-                ("penalty", self.penalty, lambda v: v is None or (number(v) and v > 0), above_zero),
+                (
+                    "penalty",
+                    self.penalty,
+                    lambda v: v is None or (number(v) and v > 0),
+                    f"a number above 0, {chosen}",
+                ),
                 (
                     "smoothing",
                     self.smoothing,
-                    lambda v: v is None or (number(v) and 0 < v < 1),
-                    "a number between 0 and 1, or nothing to choose it by leave-one-out",
+                    lambda v: v is None or (plain and number(v) and 0 < v < 1),
+                    f"a number between 0 and 1, {chosen}; only with the squared loss",
                 ),
+                ("intercept", self.intercept, boolean, "true or false"),
                 (
                     "vocabulary",
                     self.vocabulary,
-                    lambda v: not v or self.loss == "squared",
-                    "only with the squared loss",
+                    lambda v: boolean(v) and (plain or not v),
+                    "true or false; true only with the squared loss",
+                ),
+                (
+                    "streaming",
+                    self.streaming,
+                    lambda v: v is None or (boolean(v) and not (v and (self.vocabulary or not plain))),
+                    "true, false or nothing; true only with the squared loss and without vocabulary",
                 ),
             ],
         )
@@ -91,42 +111,37 @@ class ClosedForm(Solver):
         super().check(base)
         if self.vocabulary and base.kind == "encoder":
             raise CapabilityError(
-                f"{base.name} has no output layer and so no vocabulary to fit",
-                where="closed-form, vocabulary",
+                "closed-form with vocabulary cannot work on an encoder without an output layer",
+                where=base.name,
                 expected="a causal or masked model",
                 fix="leave vocabulary off",
             )
 
     def solve(self, problem: Problem) -> Solved:
         """Choose what is not given by leave-one-out, solve, and write the solution as a LoRA adapter."""
-        base, prompt = problem.base, problem.prompt
-        scale = output_scale(base.module(len(prompt.task.labels)))
-        features = problem.features.hidden.double() * scale
-        logits = _base_logits(problem) * scale
-        spectrum = Spectrum.of(features, self.intercept)
-        choice = self._choose(features, logits, problem.gold, spectrum)
+        if self._streams(len(problem.rows)):
+            return self._solve_stream(problem)
+        rows = Equations.of(problem)
+        spectrum = Spectrum.of(rows.features, self.intercept)
+        choice = self._choose(rows, spectrum)
         if self.vocabulary:
-            return self._solve_vocabulary(problem, features, choice, spectrum, scale)
-        if self.loss == "log":
-            solution = newton(
-                features, logits, problem.gold, penalty=choice.penalty, intercept=self.intercept, spectrum=spectrum
-            )
-        else:
-            solution = solve(
-                features,
-                logits,
-                problem.gold,
-                penalty=choice.penalty,
-                smoothing=choice.smoothing,
-                intercept=self.intercept,
-                spectrum=spectrum,
-            )
+            return self._solve_vocabulary(problem, rows, choice, spectrum)
+        solution = self._solution(rows, choice, spectrum)
         if solution.warning:
             problem.say(solution.warning)
-        module = attach_solution(base, prompt, solution.weight, solution.intercept / scale, answer_tokens(prompt))
-        posterior = self._posterior(problem, solution, features, logits, spectrum)
-        numbers = solution.weight.numel() + solution.intercept.numel() * self.intercept
-        return Solved(prompt, module, posterior, numbers, _details(choice, solution, posterior))
+        posterior = self._posterior(problem, solution, rows, spectrum)
+        grow = None
+        if self.loss == "squared":
+            grow = Growing(choice.penalty, choice.smoothing, self.intercept, rows.scale, rows)
+        return Solved(
+            prompt=problem.prompt,
+            module=attach_rows(problem, solution.weight, solution.intercept / rows.scale),
+            posterior=posterior,
+            parameters=self._numbers(solution),
+            details=_chosen(choice) | _solved(solution, posterior),
+            features=problem.features.hidden,
+            grow=grow,
+        )
 
     def load_posterior(self, folder: Path) -> Posterior | None:
         """Read ``posterior.safetensors`` if the folder has one."""
@@ -138,98 +153,114 @@ class ClosedForm(Solver):
         check_safetensors(path)
         tensors = load_file(path)
         if any(not torch.isfinite(tensor).all() for tensor in tensors.values()):
-            raise InputError("the posterior is not finite", where=str(path), fix="fit the closed form again")
+            raise InputError(
+                "the posterior holds a value that is not a finite number",
+                where=str(path),
+                fix="fit the closed form again",
+            )
         return Posterior.from_tensors(tensors)
 
-    def _choose(self, Z: Tensor, L: Tensor, gold: Tensor, spectrum: Spectrum) -> Choice:
+    def _streams(self, rows: int) -> bool:
+        if self.streaming is not None:
+            return self.streaming
+        return rows > STREAM_ROWS and self.loss == "squared" and not self.vocabulary
+
+    def _choose(self, rows: Equations, spectrum: Spectrum) -> Choice:
+        Z, L, gold = rows.features, rows.logits, rows.gold
         penalties = None if self.penalty is None else [self.penalty]
         if self.loss == "log":
             return choose_newton(Z, L, gold, penalties=penalties, intercept=self.intercept, spectrum=spectrum)
         smoothings = None if self.smoothing is None else [self.smoothing]
         return choose(
-            Z, L, gold, penalties=penalties, smoothings=smoothings, intercept=self.intercept, spectrum=spectrum
+            Z,
+            L,
+            gold,
+            penalties=penalties,
+            smoothings=smoothings,
+            intercept=self.intercept,
+            spectrum=spectrum,
         )
 
+    def _solution(self, rows: Equations, choice: Choice, spectrum: Spectrum) -> Solution:
+        Z, L, gold = rows.features, rows.logits, rows.gold
+        penalty, intercept = choice.penalty, self.intercept
+        if self.loss == "log":
+            return newton(Z, L, gold, penalty=penalty, intercept=intercept, spectrum=spectrum)
+        smoothing = choice.smoothing
+        return solve(Z, L, gold, penalty=penalty, smoothing=smoothing, intercept=intercept, spectrum=spectrum)
+
     def _posterior(
-        self, problem: Problem, solution: Solution, Z: Tensor, L: Tensor, spectrum: Spectrum
+        self, problem: Problem, solution: Solution, rows: Equations, spectrum: Spectrum
     ) -> Posterior | None:
         try:
-            return Posterior.of(solution, Z, L, problem.gold, intercept=self.intercept, spectrum=spectrum)
+            return Posterior.of(
+                solution, rows.features, rows.logits, rows.gold, intercept=self.intercept, spectrum=spectrum
+            )
         except CapabilityError as error:
             problem.say(f"no posterior: {error.what}")
             return None
 
+    def _solve_stream(self, problem: Problem) -> Solved:
+        scale = logit_scale(problem)
+        penalty, smoothing = self.penalty, self.smoothing
+        details: dict[str, Any] = {"criterion": "given"}
+        if penalty is None or smoothing is None:
+            part = subset(problem)
+            rows = Equations.of(part, scale)
+            choice = self._choose(rows, Spectrum.of(rows.features, self.intercept))
+            penalty, smoothing, details = choice.penalty, choice.smoothing, _chosen(choice)
+            if len(part.rows) < len(problem.rows):
+                details["criterion"] += (
+                    f" on {len(part.rows)} of {len(problem.rows)} rows (seed {problem.seed})"
+                )
+                problem.say(f"penalty {penalty:.3g}, smoothing {smoothing:.3g}: {details['criterion']}")
+        gram = accumulate(problem, scale, smoothing=smoothing, intercept=self.intercept)
+        solution = gram.solve(penalty)
+        if solution.warning:
+            problem.say(solution.warning)
+        posterior = gram_posterior(gram, solution)
+        details |= {"penalty": penalty, "smoothing": smoothing}
+        return Solved(
+            prompt=problem.prompt,
+            module=attach_rows(problem, solution.weight, solution.intercept / scale),
+            posterior=posterior,
+            parameters=self._numbers(solution),
+            details=details | _solved(solution, posterior),
+        )
+
     def _solve_vocabulary(
-        self, problem: Problem, features: Tensor, choice: Choice, spectrum: Spectrum, scale: float
+        self, problem: Problem, rows: Equations, choice: Choice, spectrum: Spectrum
     ) -> Solved:
-        base, prompt = problem.base, problem.prompt
+        base, prompt, hidden = problem.base, problem.prompt, problem.features.hidden
         size = base.model.get_output_embeddings().weight.shape[0]  # type: ignore[operator, union-attr]
-        hidden, tokens = problem.features.hidden, torch.tensor(answer_tokens(prompt))
         solution = whole_vocabulary(
-            features,
-            lambda start, stop: output_rows(base, hidden, range(start, stop)).double() * scale,
-            tokens[problem.gold],
+            rows.features,
+            lambda start, stop: output_rows(base, hidden, range(start, stop)).double() * rows.scale,
+            torch.tensor(answer_tokens(prompt))[problem.gold],
             size,
             penalty=choice.penalty,
             smoothing=choice.smoothing,
             intercept=self.intercept,
             spectrum=spectrum,
+            dtype=torch.float32,
         )
-        weight = solution.weight()
-        module = attach_solution(base, prompt, weight, solution.intercept / scale, range(size))
-        numbers = weight.numel() + solution.intercept.numel() * self.intercept
-        return Solved(prompt, module, None, numbers, _details(choice, None, None) | {"vocabulary": size})
+        down, up, intercept = solution.basis.T, solution.coefficients.T, solution.intercept
+        return Solved(
+            prompt=prompt,
+            module=attach_factors(
+                base, len(prompt.task.labels), down, up, intercept / rows.scale, range(size)
+            ),
+            parameters=down.numel() + up.numel() + intercept.numel() * self.intercept,
+            details=_chosen(choice) | {"vocabulary": size, "rank": len(down)},
+            features=hidden,
+        )
+
+    def _numbers(self, solution: Solution) -> int:
+        return solution.weight.numel() + solution.intercept.numel() * self.intercept
 
 
-def attach_solution(
-    base: Base, prompt: Prompt, weight: Tensor, intercept: Tensor, tokens: tuple[int, ...] | range
-) -> nn.Module:
-    """Put W (width, outputs) and b (outputs,) on the base as LoRA of the output layer, scaling 1.
-
-    For K labels A = W' (K, width) and B has one-hot rows at the label tokens; for more outputs than the width is
-    A the identity and B = W'.
-    """
-    from peft import LoraConfig
-
-    module = base.module(len(prompt.task.labels))
-    name, layer = output_layer(module)
-    width, outputs = weight.shape
-    rank = min(width, outputs)
-    config = LoraConfig(
-        r=rank,
-        lora_alpha=rank,
-        target_modules=[name],
-        lora_bias=bool(intercept.any()),
-        init_lora_weights=False,
-        task_type="CAUSAL_LM" if base.kind == "causal" else None,
-    )
-    peft = wrap(base, module, config)
-    adapted: Any = peft.get_submodule(f"base_model.model.{name}")
-    down, up = adapted.lora_A["default"], adapted.lora_B["default"]
-    index = torch.tensor(list(tokens), device=up.weight.device)
-    with torch.no_grad():
-        up.weight.zero_()
-        if rank == outputs:
-            down.weight.copy_(weight.T)
-            up.weight[index, torch.arange(rank, device=index.device)] = 1.0
-        else:
-            down.weight.copy_(torch.eye(width))
-            up.weight[index] = weight.T.to(up.weight)
-        if up.bias is not None:
-            up.bias.zero_()
-            up.bias[index] = intercept.to(up.bias)
-    return peft.requires_grad_(False).eval()
-
-
-def _base_logits(problem: Problem) -> Tensor:
-    """Logits of the label words before scale and soft-capping, where the correction is added."""
-    if problem.base.kind == "encoder":
-        return problem.features.logits.double()
-    return output_rows(problem.base, problem.features.hidden, answer_tokens(problem.prompt)).double()
-
-
-def _details(choice: Choice, solution: Solution | None, posterior: Posterior | None) -> dict[str, Any]:
-    details: dict[str, Any] = {
+def _chosen(choice: Choice) -> dict[str, Any]:
+    return {
         "penalty": choice.penalty,
         "smoothing": choice.smoothing,
         "criterion": choice.criterion,
@@ -237,12 +268,18 @@ def _details(choice: Choice, solution: Solution | None, posterior: Posterior | N
         "left_out_accuracy": choice.accuracy,
         "at_edge_of_grid": list(choice.edges),
     }
-    if solution is not None:
-        details |= {
-            "system": solution.system,
-            "condition": solution.condition,
-            "gradient_norm": solution.gradient_norm,
-        }
+
+
+def _solved(solution: Solution, posterior: Posterior | None) -> dict[str, Any]:
+    details: dict[str, Any] = {
+        "system": solution.system,
+        "condition": _finite(solution.condition),
+        "gradient_norm": _finite(solution.gradient_norm),
+    }
     if posterior is not None:
-        details |= {"log_evidence": posterior.evidence, "noise_variance": posterior.noise}
+        details |= {"log_evidence": _finite(posterior.evidence), "noise_variance": posterior.noise}
     return details
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None

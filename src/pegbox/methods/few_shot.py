@@ -17,7 +17,8 @@ class FewShot(Solver):
 
     Args:
         per_class: Demonstrations of each label.
-        selection: ``random`` (one shared key-value cache serves all rows) or ``similar`` (cosine of features).
+        selection: ``random`` (one shared key-value cache serves all rows) or ``similar`` (largest cosine of
+            features).
     """
 
     per_class: int = 4
@@ -61,12 +62,27 @@ class FewShot(Solver):
                         f"the context holds {prompt.context} tokens"
                     )
                 return Solved(prompt, details={"demonstrations": len(shown), "per_class": count})
-        raise CapabilityError(
-            "one demonstration per class does not fit into the context",
-            where=f"{problem.base.name}, context {problem.base.context} tokens",
-            expected="room for the demonstrations and half a context for the question",
-            fix="use zero-shot, or a model with a longer context",
-        )
+        return self._shortest(problem)
+
+    def _shortest(self, problem: Problem) -> Solved:
+        """The shortest row of each class, where no row drawn at random fits."""
+        lengths, labels = problem.encoded.lengths, problem.rows.labels or ()
+        shown = [
+            demonstration(
+                problem.rows, min((i for i, of in enumerate(labels) if of == label), key=lengths.__getitem__)
+            )
+            for label in problem.prompt.task.labels
+        ]
+        prompt = problem.prompt.with_demonstrations(shown)
+        if not _fits(prompt, lengths):
+            raise CapabilityError(
+                "one demonstration per class does not fit into the context",
+                where=f"{problem.base.name}, context {prompt.context} tokens",
+                expected="room for the demonstrations and half a context for the question",
+                fix="use zero-shot, or a model with a longer context",
+            )
+        problem.say(f"the shortest row of each class is shown: the context holds {prompt.context} tokens")
+        return Solved(prompt, details={"demonstrations": len(shown), "per_class": 1})
 
 
 def _fits(prompt: Prompt, lengths: list[int]) -> bool:

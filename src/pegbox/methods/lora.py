@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
-import torch
 from torch import nn
 
 from pegbox.errors import UsageError, nearest
-from pegbox.methods._checks import check_options, number, positive_int
+from pegbox.methods._checks import boolean, check_options, number, positive_int
 from pegbox.methods._method import Attached, Capability
 from pegbox.methods._peft import wrap
 from pegbox.methods._registry import register
-from pegbox.models import Base, output_layer
+from pegbox.models import Base, PooledClassifier
 from pegbox.tasks import Prompt
 
-FUSED = ("c_attn", "query_key_value", "qkv_proj", "Wqkv", "attn_qkv")
-QUERY_VALUE = ("q_proj", "v_proj", "query", "value", "q_lin", "v_lin")
+FUSED = ("c_attn", "query_key_value", "qkv_proj", "Wqkv", "attn_qkv", "in_proj")
+QUERY_VALUE = ("q_proj", "v_proj", "query", "value", "query_proj", "value_proj", "q_lin", "v_lin")
 
 
 @register
@@ -29,7 +28,8 @@ class LoRA(Attached):
         rank: Rank of each product.
         alpha: Scale numerator.
         dropout: Dropout on the product's input.
-        targets: ``attention`` (queries and values), ``all-linear``, or names of linear layers, comma-separated.
+        targets: ``attention`` (queries and values, or the one layer that makes queries, keys and values),
+            ``all-linear`` (all linear layers below the head), or names of linear layers, comma-separated.
         rank_stabilised: Scale by alpha / sqrt(rank) instead (Kalajdzievski 2023).
     """
 
@@ -59,7 +59,13 @@ class LoRA(Attached):
                 ("rank", self.rank, positive_int, "a whole number of at least 1"),
                 ("alpha", self.alpha, lambda v: number(v) and v > 0, "a number above 0"),
                 ("dropout", self.dropout, lambda v: number(v) and 0 <= v < 1, "from 0 to below 1"),
-                ("targets", self.targets, lambda v: isinstance(v, str) and v, "attention, all-linear or names"),
+                (
+                    "targets",
+                    self.targets,
+                    lambda v: isinstance(v, str) and bool(v.strip()),
+                    "attention, all-linear, or names of layers separated by commas",
+                ),
+                ("rank_stabilised", self.rank_stabilised, boolean, "true or false"),
             ],
         )
 
@@ -77,29 +83,24 @@ class LoRA(Attached):
             modules_to_save=["score"] if base.kind == "encoder" else None,
             task_type="CAUSAL_LM" if base.kind == "causal" else None,
         )
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            return wrap(base, module, config)
+        return wrap(base, module, config, seed=seed)
 
 
 def target_names(module: nn.Module, targets: str) -> list[str]:
-    """Resolve targets to exact names of linear layers, the output layer excluded.
+    """Resolve targets to exact names of linear layers; those of the head never count.
+
+    Args:
+        module: What :meth:`pegbox.Base.module` made.
+        targets: See :class:`LoRA`.
 
     Raises:
         UsageError: When a name matches no layer, listing the valid ones.
     """
-    from transformers.pytorch_utils import Conv1D
-
-    last = output_layer(module)[0]
-    linear = [
-        name
-        for name, child in module.named_modules()
-        if isinstance(child, nn.Linear | Conv1D) and name != last and not name.startswith("cls.")
-    ]
+    linear = _trunk_layers(module)
     kinds = sorted({name.rpartition(".")[2] for name in linear})
     if targets == "all-linear":
         return linear
-    wanted = _attention(kinds) if targets == "attention" else [name.strip() for name in targets.split(",")]
+    wanted = _attention(kinds) if targets == "attention" else _listed(targets)
     for wish in wanted:
         if not any(_matches(name, wish) for name in linear):
             raise UsageError(
@@ -111,11 +112,30 @@ def target_names(module: nn.Module, targets: str) -> list[str]:
     if not wanted:
         raise UsageError(
             "no attention projections are known for this architecture",
-            where="lora targets 'attention'",
+            where=f"lora targets '{targets}'",
             expected=f"all-linear, or names among {', '.join(kinds)}",
-            fix="name them with targets",
+            fix="choose all-linear",
         )
     return [name for name in linear if any(_matches(name, wish) for wish in wanted)]
+
+
+def _trunk_layers(module: nn.Module) -> list[str]:
+    """Names of the linear layers that every answer passes through below the head."""
+    from transformers.pytorch_utils import Conv1D
+
+    trunk: Any = (
+        module.encoder if isinstance(module, PooledClassifier) else getattr(module, "base_model", module)
+    )
+    inside = {id(part) for part in trunk.modules()}
+    return [
+        name
+        for name, child in module.named_modules()
+        if id(child) in inside and isinstance(child, nn.Linear | Conv1D) and "pooler" not in name.split(".")
+    ]
+
+
+def _listed(targets: str) -> list[str]:
+    return [name.strip() for name in targets.split(",") if name.strip()]
 
 
 def _attention(kinds: list[str]) -> list[str]:

@@ -6,6 +6,7 @@ from typing import ClassVar
 from pegbox.methods._method import NO_WORDS, Capability, Problem, Solved, Solver
 from pegbox.methods._registry import register
 
+
 @register
 @dataclass(frozen=True)
 class ZeroShot(Solver):

@@ -7,30 +7,46 @@ from pegbox.evaluation import Scores
 if TYPE_CHECKING:
     from pegbox.tuning._tuned import Tuned
 
+EMBEDDED = ("etude", "etude-masked")
+AUTO = {"causal": "AutoModelForCausalLM", "masked": "AutoModelForMaskedLM", "encoder": "AutoModel"}
+
 
 def card(tuned: Tuned, scores: Scores | None) -> str:
     """The model card of a saved folder, in Markdown."""
-    return "\n\n".join([_what(tuned), _how_good(scores), _how_to_load(tuned)]) + "\n"
+    parts = [_front(tuned), _what(tuned), _how_good(scores), _how_to_load(tuned)]
+    if tuned.module is not None:
+        parts.append(_plain_peft(tuned))
+    parts.append("## Licence and intended use\n\nTo be filled in by whoever publishes this folder.")
+    return "\n\n".join(parts) + "\n"
+
+
+def _front(tuned: Tuned) -> str:
+    """What a model hub reads; a base that lies in a folder has no name there."""
+    lines = ["---", "library_name: peft", "tags: [pegbox, text-classification]"]
+    if tuned.base.revision:
+        lines += [f"base_model: {tuned.base.name}"]
+    return "\n".join([*lines, "---"])
 
 
 def _what(tuned: Tuned) -> str:
     task, cost = tuned.prompt.task, tuned.cost
+    options = ", ".join(f"{name} {value}" for name, value in tuned.method.options().items())
+    base = f"`{tuned.base.name}`"
+    if tuned.base.revision:
+        base += f" at revision `{tuned.base.revision}`"
     lines = [
         f"# {tuned.method.name} on {tuned.base.name}",
         "",
         f"- Task: which of {', '.join(f'`{label}`' for label in task.labels)} fits "
         f"{' and '.join(f'`{name}`' for name in task.fields)}.",
-        f"- Base: `{tuned.base.name}`"
-        + (f" at revision `{tuned.base.revision}`" if tuned.base.revision else "")
-        + f", fingerprint `{tuned.base.fingerprint}`.",
-        f"- Method: {tuned.method.name} {tuned.method.options()}; {cost.parameters:,} tuned parameters; "
-        f"{cost.rows} training rows; {cost.seconds:.1f} s.",
+        f"- Base: {base}, fingerprint `{tuned.base.fingerprint}`.",
+        f"- Method: {tuned.method.name}{f' ({options})' if options else ''}; {cost.parameters:,} tuned "
+        f"parameters; {cost.rows:,} training rows; {cost.seconds:.1f} s.",
     ]
     if task.template is not None:
-        words = ", ".join(
-            f"{label}: `{word}`" for label, word in zip(task.labels, task.label_words or (), strict=True)
-        )
-        lines += [f"- Template: `{task.template!r}`; label words {words}."]
+        words = zip(task.labels, task.label_words or (), strict=True)
+        listed = ", ".join(f"{label}: `{word}`" for label, word in words)
+        lines += [f"- Template: `{task.template!r}`; label words {listed}."]
     if task.demonstrations:
         lines += [f"- {len(task.demonstrations)} demonstrations lie in `task.json`, with their texts."]
     return "\n".join(lines)
@@ -41,41 +57,42 @@ def _how_good(scores: Scores | None) -> str:
         return "## How good\n\nNot evaluated when it was saved: `pegbox evaluate FOLDER TEST_FILE`."
     rows = "\n".join(f"| {name} | {value} |" for name, value in scores.metrics.items())
     return (
-        f"## How good\n\nOn {scores.rows} labelled rows, with 95 % intervals "
+        f"## How good\n\nOn {scores.rows:,} labelled rows, with 95 % intervals "
         f"(`scores.json` has all):\n\n| metric | value |\n| --- | --- |\n{rows}"
     )
 
 
 def _how_to_load(tuned: Tuned) -> str:
-    lines = ["## How to load", "", "```python", "import pegbox", "", 'tuned = pegbox.Tuned.load("FOLDER")']
-    lines += ['tuned.predict(["a text"])', "```"]
-    if tuned.module is not None and tuned.base.kind != "encoder":
-        auto = "AutoModelForCausalLM" if tuned.base.kind == "causal" else "AutoModelForMaskedLM"
-        lines += [
-            "",
-            "With plain PEFT:",
-            "",
-            "```python",
-            "from peft import PeftModel",
-            f"from transformers import {auto}",
-            "",
-            f'model = PeftModel.from_pretrained({auto}.from_pretrained("{tuned.base.name}"), "FOLDER")',
-            "```",
+    texts = '["a text"]' if len(tuned.prompt.task.fields) == 1 else '[("a text", "another text")]'
+    lines = ["import pegbox", "", 'tuned = pegbox.Tuned.load("FOLDER")', f"print(tuned.predict({texts}))"]
+    return "## How to load\n\n" + _code(lines)
+
+
+def _plain_peft(tuned: Tuned) -> str:
+    """The same weights without Tuned: a language model by PEFT alone, an encoder with its head."""
+    base, auto = tuned.base, AUTO[tuned.base.kind]
+    inner = f'"{base.name}"'
+    needed = []
+    if base.name in EMBEDDED:
+        # They lie inside the package, where their name alone does not lead.
+        needed, inner = ["find_model"], f"find_model({inner})"
+    loading = f"{auto}.from_pretrained({inner}" + (f', revision="{base.revision}")' if base.revision else ")")
+    if base.kind != "encoder":
+        lines = [f"base = {loading}", 'model = PeftModel.from_pretrained(base, "FOLDER")']
+        text = "With PEFT alone; the answer is read at the label words' first tokens:"
+    else:
+        needed.append("PooledClassifier")
+        lines = [
+            f"encoder = {loading}",
+            f'classifier = PooledClassifier(encoder, "{base.pooling}", {len(tuned.labels)})',
+            'model = PeftModel.from_pretrained(classifier, "FOLDER")',
         ]
-    elif tuned.module is not None:
-        lines += [
-            "",
-            "With plain PEFT, on the encoder with pooling and a linear score layer:",
-            "",
-            "```python",
-            "from peft import PeftModel",
-            "from pegbox.models import PooledClassifier",
-            "from transformers import AutoModel",
-            "",
-            f'encoder = AutoModel.from_pretrained("{tuned.base.name}")',
-            f'model = PooledClassifier(encoder, "{tuned.base.pooling}", {len(tuned.labels)})',
-            'model = PeftModel.from_pretrained(model, "FOLDER")',
-            "```",
-        ]
-    lines += ["", "Licence and intended use: to be filled in by whoever publishes this folder."]
-    return "\n".join(lines)
+        text = "With PEFT, on the encoder with its pooling and a linear head:"
+    imports = ["from peft import PeftModel", f"from transformers import {auto}"]
+    if needed:
+        imports.append(f"from pegbox.models import {', '.join(sorted(needed))}")
+    return f"{text}\n\n" + _code([*sorted(imports), "", *lines])
+
+
+def _code(lines: list[str]) -> str:
+    return "\n".join(["```python", *lines, "```"])

@@ -1,23 +1,28 @@
 from __future__ import annotations
 
+import json
 import tempfile
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
 from pegbox.data import Examples, split
 from pegbox.errors import InputError, UsageError, nearest
 from pegbox.methods import Attached, Method, Problem, Solved, Solver, build
-from pegbox.models import Base, FeatureCache, load
+from pegbox.models import Base, FeatureCache, encode, load
 from pegbox.tasks import Classify, Encoded, Prompt, TooLong
 from pegbox.training import Settings, tell, train
+from pegbox.tuning._answers import row_digests
+from pegbox.tuning._claim import claimed
 from pegbox.tuning._label_rows import LabelRows
-from pegbox.tuning._tuned import Cost, Tuned, row_digests
+from pegbox.tuning._once import Once
+from pegbox.tuning._tuned import Cost, Tuned
 
 VALID_SHARE = 0.15
 MIN_VALID_ROWS = 40
@@ -103,24 +108,47 @@ def fit(
     Raises:
         InputError: For rows that cannot be learnt from.
         CapabilityError: For a method that cannot work on this base.
+        UsageError: For no such method, wrong settings, or a resume of another fit.
     """
-    base = base if isinstance(base, Base) else load(base)
+    say = Once.of(say)
     method = build(method) if isinstance(method, str) else method
+    settings = _settings(method, training or Training(), seed)
+    if resume and folder is None and isinstance(method, Attached):
+        raise UsageError(
+            "there is nothing to resume from", expected="the folder of the run", fix="pass folder="
+        )
     rows = rows if rows is not None else task.rows
     if rows is None or not len(rows):
         raise InputError("there are no rows to tune on", expected="labelled rows", fix="pass rows=")
-    method.check(base)
+    for part in (rows, valid):
+        if part is not None:
+            task.gold(part)
     task.check_all_present(rows)
+    base = base if isinstance(base, Base) else load(base)
+    method.check(base)
     prompt = base.prepare(task.with_rows(None))
     for note in prompt.notes:
         say(note)
     run = _Run(base, prompt, seed, too_long, cache, say)
     if isinstance(method, Solver):
         return run.solve(method, rows)
-    if not isinstance(method, Attached):
-        raise UsageError(f"{method.name} is neither solved nor attached", expected="a Solver or Attached method")
+    assert isinstance(method, Attached)
+    assert settings is not None
     used, valid = _validation(rows, valid, seed, say)
-    return run.train(method, used, valid, training or Training(), folder, resume)
+    return run.train(method, used, valid, settings, folder, resume)
+
+
+def _settings(method: Method, training: Training, seed: int) -> Settings | None:
+    """The engine's settings, none for a solver, checked before any work is done."""
+    if isinstance(method, Attached):
+        return training.settings(method, seed)
+    if isinstance(method, Solver):
+        return None
+    raise UsageError(
+        f"{method!r} is no method",
+        expected="the name of a method, a Solver or an Attached method",
+        fix="see pegbox methods",
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,44 +164,68 @@ class _Run:
 
     def solve(self, method: Solver, rows: Examples) -> Tuned:
         encoded, gold = self._encode(rows), torch.tensor(self.prompt.task.gold(rows))
+        self._tell(encoded)
         started = time.perf_counter()
         problem = Problem(self.base, self.prompt, rows, gold, encoded, self.seed, self.cache, self.say)
         solved = method.solve(problem)
         cost = Cost(time.perf_counter() - started, solved.parameters, len(rows))
-        features = problem.features.hidden if solved.module is not None else None
-        return self._tuned(method, rows, cost, solved, features)
+        return self._tuned(method, rows, cost, solved)
 
     def train(
         self,
         method: Attached,
         rows: Examples,
         valid: Examples | None,
-        training: Training,
+        settings: Settings,
         folder: str | Path | None,
         resume: bool,
     ) -> Tuned:
-        train_rows = self._label_rows(rows)
-        valid_rows = self._label_rows(valid) if valid is not None else None
+        parts = [(part, self._encode(part)) for part in (rows, valid) if part is not None]
+        self._tell(*(encoded for _, encoded in parts))
+        coded = [self._label_rows(part, encoded) for part, encoded in parts]
         started = time.perf_counter()
         module = method.attach(self.base, self.prompt, seed=self.seed)
         parameters = sum(p.numel() for p in module.parameters() if p.requires_grad)
-        with tempfile.TemporaryDirectory(prefix="pegbox-") as temporary:
+        with self._folder(folder) as place, claimed(place, self._key(method, rows, valid), resume=resume):
             history = train(
                 module,
-                train_rows,
-                settings=training.settings(method, self.seed),
-                folder=Path(folder) if folder else Path(temporary) / "run",
-                valid=valid_rows,
+                coded[0],
+                settings=settings,
+                folder=place,
+                valid=coded[1] if valid is not None else None,
                 resume=resume,
                 say=self.say,
             )
         module.requires_grad_(False).eval()
-        cost = Cost(time.perf_counter() - started, parameters, len(rows))
-        return self._tuned(method, rows, cost, Solved(self.prompt, module, details={"history": history.to_json()}))
+        seconds = max(time.perf_counter() - started, history.seconds)
+        solved = Solved(self.prompt, module, details={"history": history.to_json()})
+        return self._tuned(method, rows, Cost(seconds, parameters, len(rows)), solved)
 
-    def _tuned(
-        self, method: Method, rows: Examples, cost: Cost, solved: Solved, features: Tensor | None = None
-    ) -> Tuned:
+    @contextmanager
+    def _folder(self, folder: str | Path | None) -> Iterator[Path]:
+        if folder is not None:
+            yield Path(folder)
+            return
+        with tempfile.TemporaryDirectory(prefix="pegbox-") as temporary:
+            try:
+                yield Path(temporary)
+            except KeyboardInterrupt:
+                self.say("the checkpoints are removed: to be able to resume, pass folder=")
+                raise
+
+    def _key(self, method: Method, rows: Examples, valid: Examples | None) -> dict[str, str]:
+        """All that a fit depends on and the engine cannot see."""
+        task = json.dumps(self.prompt.task.to_json(), sort_keys=True)
+        return {
+            "base": self.base.fingerprint,
+            "task": sha256(task.encode()).hexdigest(),
+            "method": f"{method.name} {method.options()}",
+            "training rows": rows.digest(),
+            "validation rows": valid.digest() if valid is not None else "none",
+            "seed": str(self.seed),
+        }
+
+    def _tuned(self, method: Method, rows: Examples, cost: Cost, solved: Solved) -> Tuned:
         return Tuned(
             base=self.base,
             prompt=solved.prompt,
@@ -183,20 +235,30 @@ class _Run:
             details=solved.details,
             cost=cost,
             training_rows=frozenset(row_digests(rows)),
-            features=features,
+            features=solved.features,
             cache=self.cache,
             too_long=self.too_long,
             say=self.say,
+            grow=solved.grow,
         )
 
-    def _label_rows(self, rows: Examples) -> LabelRows:
-        return LabelRows(self.base, self.prompt, self._encode(rows), self.prompt.task.gold(rows))
+    def _label_rows(self, rows: Examples, encoded: Encoded) -> LabelRows:
+        return LabelRows(self.base, self.prompt, encoded, self.prompt.task.gold(rows))
 
     def _encode(self, rows: Examples) -> Encoded:
-        encoded = self.prompt.encode(rows, too_long=self.too_long)
-        for note in encoded.notes():
-            self.say(note)
-        return encoded
+        options = {"too_long": self.too_long, "cache": self.cache, "say": self.say}
+        return encode(self.base, self.prompt, rows, **options)  # type: ignore[arg-type]
+
+    def _tell(self, first: Encoded, second: Encoded | None = None) -> None:
+        """One line on what was shortened in rows of one file, however they were divided."""
+        if second is None or second.source != first.source:
+            parts = [first] if second is None else [first, second]
+        else:
+            shortened = tuple(sorted(first.shortened + second.shortened))
+            parts = [replace(first, ids=first.ids + second.ids, shortened=shortened)]
+        for encoded in parts:
+            for note in encoded.notes():
+                self.say(note)
 
 
 def _validation(

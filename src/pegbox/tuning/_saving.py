@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +11,32 @@ from pegbox._atomic import folder as atomic_folder
 from pegbox._version import __version__
 from pegbox.errors import InputError
 from pegbox.evaluation import Scores
-from pegbox.methods import Method, build, check_adapter, load_adapter, save_adapter
+from pegbox.methods import Method, Posterior, build, check_adapter, load_adapter, save_adapter
 from pegbox.models import Base, FeatureCache
 from pegbox.models import load as load_base
 from pegbox.tasks import Classify, TooLong
 from pegbox.training import tell
 from pegbox.tuning._card import card
+from pegbox.tuning._once import Once
 from pegbox.tuning._tuned import Cost, Tuned
 
 FORMAT = 1
 META, TASK, SCORES, POSTERIOR = "pegbox.json", "task.json", "scores.json", "posterior.safetensors"
+CONFIG = "adapter_config.json"
+_KEYS: dict[str, type] = {
+    "base": dict,
+    "method": dict,
+    "adapter": bool,
+    "posterior": bool,
+    "details": dict,
+    "cost": dict,
+    "training_rows": list,
+}
+_INNER = {
+    "base": ("name", "revision", "fingerprint", "pooling", "max_length"),
+    "method": ("name", "options"),
+    "cost": ("seconds", "parameters", "rows"),
+}
 
 
 def save(tuned: Tuned, folder: Path, *, scores: Scores | None, overwrite: bool) -> Path:
@@ -52,19 +70,12 @@ def load(
     Raises:
         InputError: When a file is missing or damaged, or the base is not the one it was tuned on.
     """
-    meta = _read_json(folder, META)
-    if meta.get("format") != FORMAT:
-        raise InputError(
-            f"this folder has the format {meta.get('format')}",
-            where=str(folder / META),
-            expected=f"format {FORMAT}",
-            fix="load it with the version of pegbox that wrote it",
-        )
+    meta = _read_meta(folder)
     task = Classify.from_json(_read_json(folder, TASK), where=str(folder / TASK))
     method = build(meta["method"]["name"], meta["method"]["options"])
-    has_adapter = meta["adapter"]
-    if has_adapter:
+    if meta["adapter"]:
         check_adapter(folder)
+    posterior = _posterior(folder, method, task, expected=meta["posterior"])
     base = _base(meta["base"], model, options)
     if base.fingerprint != meta["base"]["fingerprint"]:
         raise InputError(
@@ -78,14 +89,14 @@ def load(
         base=base,
         prompt=base.prepare(task),
         method=method,
-        module=load_adapter(base, len(task.labels), folder) if has_adapter else None,
-        posterior=method.load_posterior(folder),
+        module=load_adapter(base, len(task.labels), folder) if meta["adapter"] else None,
+        posterior=posterior,
         details=meta["details"],
         cost=Cost(**meta["cost"]),
         training_rows=frozenset(meta["training_rows"]),
         cache=cache,
         too_long=too_long,
-        say=say,
+        say=Once.of(say),
     )
 
 
@@ -97,11 +108,43 @@ def adapter_bytes(folder: Path) -> int:
 
 def _base(saved: dict[str, Any], model: str | Path | Base | None, options: dict[str, Any]) -> Base:
     if isinstance(model, Base):
-        return model
-    options.setdefault("max_length", saved["max_length"])
-    if model is None:
-        options.setdefault("revision", saved["revision"])
-    return load_base(model if model is not None else saved["name"], **options)
+        base = model
+    elif model is not None:
+        base = load_base(model, **{"max_length": saved["max_length"], **options})
+    else:
+        try:
+            base = load_base(
+                saved["name"], **{"max_length": saved["max_length"], "revision": saved["revision"], **options}
+            )
+        except InputError as error:
+            raise InputError(
+                f"the base that this was tuned on cannot be loaded: {error.what}",
+                where=error.where or saved["name"],
+                expected=error.expected,
+                fix="say with --model where it lies now",
+            ) from None
+    # The adapter was fitted to vectors pooled this way, whatever the base's folder says by now.
+    return replace(base, pooling=saved["pooling"]) if base.kind == "encoder" and saved["pooling"] else base
+
+
+def _posterior(folder: Path, method: Method, task: Classify, *, expected: bool) -> Posterior | None:
+    """The posterior in the folder, which must be there when the folder says so."""
+    posterior = method.load_posterior(folder)
+    if expected and posterior is None:
+        raise InputError(
+            "the file is missing",
+            where=str(folder / POSTERIOR),
+            expected="the posterior that was saved with the adapter",
+            fix="copy the whole folder again",
+        )
+    if posterior is not None and posterior.weight.shape[1] != len(task.labels):
+        raise InputError(
+            f"the posterior is of {posterior.weight.shape[1]} labels",
+            where=str(folder / POSTERIOR),
+            expected=f"{len(task.labels)} labels, as in {TASK}",
+            fix="copy the whole folder again",
+        )
+    return posterior
 
 
 def _meta(tuned: Tuned) -> dict[str, Any]:
@@ -119,7 +162,8 @@ def _meta(tuned: Tuned) -> dict[str, Any]:
         },
         "method": _method(method),
         "adapter": tuned.module is not None,
-        "details": dict(tuned.details),
+        "posterior": tuned.posterior is not None,
+        "details": _plain(tuned.details),
         "cost": {"seconds": cost.seconds, "parameters": cost.parameters, "rows": cost.rows},
         "training_rows": sorted(tuned.training_rows),
     }
@@ -129,8 +173,43 @@ def _method(method: Method) -> dict[str, Any]:
     return {"name": method.name, "options": method.options()}
 
 
+def _plain(value: Any) -> Any:
+    """JSON values; a number that is not finite, which JSON lacks, becomes null."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def _write_json(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
+
+
+def _read_meta(folder: Path) -> dict[str, Any]:
+    """What ``pegbox.json`` holds, with all that is read from it there."""
+    meta = _read_json(folder, META)
+    where = str(folder / META)
+    if meta.get("format") != FORMAT:
+        raise InputError(
+            f"this folder has the format {meta.get('format')}",
+            where=where,
+            expected=f"format {FORMAT}",
+            fix="load it with the version of pegbox that wrote it",
+        )
+    faults = [key for key, kind in _KEYS.items() if not isinstance(meta.get(key), kind)]
+    faults += [
+        f"{key}.{inner}"
+        for key, names in _INNER.items()
+        if isinstance(meta.get(key), dict)
+        for inner in names
+        if inner not in meta[key]
+    ]
+    if faults:
+        raise InputError(
+            f"the file lacks {', '.join(faults)}", where=where, fix="copy the whole folder again"
+        )
+    return meta
 
 
 def _read_json(folder: Path, name: str) -> dict[str, Any]:
@@ -138,6 +217,13 @@ def _read_json(folder: Path, name: str) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
+        if name == META and (folder / CONFIG).is_file():
+            raise InputError(
+                "this folder holds an adapter that pegbox did not write",
+                where=str(folder),
+                expected=f"{META} and {TASK} beside {CONFIG}",
+                fix="load it in Python with pegbox.Tuned.from_adapter(folder, task=...)",
+            ) from None
         raise InputError(
             "this folder holds no tuned model" if folder.is_dir() else "there is no such folder",
             where=str(path),

@@ -3,40 +3,25 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from pegbox.data import Examples, examples, find_columns, from_texts, read
-from pegbox.errors import CapabilityError
+from pegbox.errors import InputError, UsageError
 from pegbox.evaluation import Scores, score
 from pegbox.methods import Method
-from pegbox.models import (
-    Base,
-    FeatureCache,
-    Features,
-    answer_logits,
-    answer_tokens,
-    encode,
-    extract,
-    output_layer,
-    output_scale,
-    output_tail,
-    rows_of,
-    word_logprobs,
-)
-from pegbox.tasks import Prompt, TooLong
+from pegbox.models import Base, FeatureCache
+from pegbox.tasks import Classify, Prompt, TooLong
 from pegbox.training import tell
+from pegbox.tuning._answers import Answers, Array, answer, nearest_distance, row_digests, softmax
+from pegbox.tuning._deviation import deviations
 
 if TYPE_CHECKING:
-    from pegbox.methods import Posterior
-
-Array = npt.NDArray[np.float64]
+    from pegbox.methods import Posterior, Problem, Solved
 
 
 @dataclass(frozen=True)
@@ -61,9 +46,9 @@ class Cost:
     """What tuning took.
 
     Args:
-        seconds: Wall time from the encoded rows to the tuned model.
+        seconds: Wall time from the encoded rows to the tuned model, resumed parts included.
         parameters: Tuned parameters.
-        rows: Training rows.
+        rows: Rows that were learnt from; those held out for early stopping do not count.
     """
 
     seconds: float
@@ -84,9 +69,11 @@ class Tuned:
         details: What the method chose and measured.
         cost: What tuning took.
         training_rows: Digests of the rows it was tuned on, to tell seen from unseen rows.
+        features: Hidden states of those rows, (rows, width), as long as they are in memory.
         cache: Feature cache.
         too_long: What to do with texts that do not fit.
         say: Receives lines for the user.
+        grow: How the method takes further rows, as long as its equations are in memory.
     """
 
     base: Base
@@ -101,6 +88,7 @@ class Tuned:
     cache: FeatureCache | None = None
     too_long: TooLong = "shorten"
     say: Callable[[str], None] = tell
+    grow: Callable[[Problem], Solved] | None = None
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -109,24 +97,28 @@ class Tuned:
 
     def logits(self, rows: Examples) -> Tensor:
         """Answer logits of rows, (rows, labels), or log-probabilities of whole label words."""
-        return self._answers(rows).logits
+        return answer(self, rows).logits
 
     def probabilities(self, rows: Examples) -> Array:
         """Probabilities of the labels, (rows, labels)."""
-        return _softmax(self.logits(rows))
+        return softmax(self.logits(rows))
 
     def predict(self, texts: Sequence[str] | Sequence[tuple[str, str]] | Examples) -> list[Prediction]:
         """Answer for texts, pairs of texts, or rows that were read from a file.
 
         Returns:
             One prediction per text, in order.
+
+        Raises:
+            UsageError: For one text instead of several.
         """
+        if isinstance(texts, str):
+            raise UsageError("predict takes several texts", expected="a list", fix="write predict([text])")
         rows = texts if isinstance(texts, Examples) else from_texts(texts, self.prompt.task.fields)
         if not len(rows):
             return []
-        answers = self._answers(rows)
-        probabilities = _softmax(answers.logits)
-        deviations = self._deviations(answers, rows, probabilities)
+        answers = answer(self, rows)
+        probabilities = softmax(answers.logits)
         return [
             Prediction(
                 label=self.labels[int(row.argmax())],
@@ -134,7 +126,7 @@ class Tuned:
                 probabilities=dict(zip(self.labels, map(float, row), strict=True)),
                 deviation=deviation,
             )
-            for row, deviation in zip(probabilities, deviations, strict=True)
+            for row, deviation in zip(probabilities, self._deviations(answers, probabilities), strict=True)
         ]
 
     def evaluate(
@@ -147,16 +139,21 @@ class Tuned:
             resamples: Bootstrap resamples of the intervals.
             seed: Their seed.
             on_bad: ``"error"`` or ``"drop"`` for rows without text or label.
+
+        Raises:
+            InputError: For rows that cannot be scored.
         """
         found = rows if isinstance(rows, Examples) else self.read(rows, on_bad=on_bad)
+        if not len(found):
+            raise InputError("there are no rows to evaluate on", where=found.source, expected="labelled rows")
         gold = np.array(self.prompt.task.gold(found))
         started = time.perf_counter()
-        answers = self._answers(found)
+        answers = answer(self, found)
         seconds = time.perf_counter() - started
-        base = self._base_probabilities(found)
+        base = self._base_probabilities(found, answers)
         seen = np.array([digest in self.training_rows for digest in row_digests(found)])
         scores = score(
-            _softmax(answers.logits),
+            softmax(answers.logits),
             gold,
             self.labels,
             base=base,
@@ -176,6 +173,23 @@ class Tuned:
         for note in (*table.notes, *rows.notes()):
             self.say(note)
         return rows
+
+    def add_rows(self, rows: Examples) -> Tuned:
+        """Take further labelled rows into a closed-form fit by the squared loss, without solving it anew.
+
+        The result has the same penalty and smoothing and equals a fit to all rows with these, but for its
+        posterior, which it lacks. This model stays as it is.
+
+        Args:
+            rows: Labelled rows with the task's columns.
+
+        Raises:
+            CapabilityError: For other methods, and for a model that was loaded or streamed, since the
+                equations are then not in memory.
+        """
+        from pegbox.tuning._growth import grown
+
+        return grown(self, rows)
 
     def save(self, folder: str | Path, *, scores: Scores | None = None, overwrite: bool = False) -> Path:
         """Write the adapter, task, scores, model card and posterior into one folder, whole or not at all.
@@ -202,73 +216,50 @@ class Tuned:
 
         return load(Path(folder), model=model, **options)
 
-    def _answers(self, rows: Examples) -> Features:
-        encoded = encode(
-            self.base, self.prompt, rows, too_long=self.too_long, cache=self.cache, say=self.say
-        )
-        for note in encoded.notes():
-            self.say(note)
-        if self.prompt.answers and not self.prompt.distinct:
-            if self.base.kind != "causal":
-                raise CapabilityError("whole label words are scored on causal models only")
-            words = word_logprobs(self.base.model, self.base, self.prompt, encoded)
-            return Features(torch.empty(len(encoded), 0), words)
-        if self.module is None or self.method.capability.output_only:
-            features = extract(self.base, self.prompt, encoded, cache=self.cache, say=self.say)
-            return features if self.module is None else corrected(self.base, self.module, features, self.prompt)
-        return answer_logits(self.module, self.base, self.prompt, encoded)
+    @classmethod
+    def from_adapter(
+        cls, folder: str | Path, *, task: Classify, base: str | Path | Base | None = None, **options: Any
+    ) -> Tuned:
+        """Take a LoRA adapter that was made elsewhere, to predict with it, evaluate and save it.
 
-    def _base_probabilities(self, rows: Examples) -> Array | None:
+        Args:
+            folder: Folder with ``adapter_config.json`` and ``adapter_model.safetensors``.
+            task: What to ask, and in which words.
+            base: The base, or where it lies; by default the one that the adapter names.
+            options: As for :meth:`load`.
+
+        Raises:
+            CapabilityError: For an adapter of another kind than LoRA.
+            InputError: When the adapter is damaged or does not fit the base.
+        """
+        from pegbox.tuning._foreign import adopt
+
+        return adopt(Path(folder), task=task, base=base, **options)
+
+    def _base_probabilities(self, rows: Examples, answers: Answers) -> Array | None:
         """The zero-shot answer of the base; an encoder without output layer has none."""
         if self.base.kind == "encoder":
             return None
-        return _softmax(base_alone(self)._answers(rows).logits)
+        return softmax(answers.base if answers.base is not None else base_alone(self).logits(rows))
 
-    def _deviations(self, answers: Features, rows: Examples, probabilities: Array) -> list[float | None]:
+    def _deviations(self, answers: Answers, probabilities: Array) -> list[float | None]:
         if self.posterior is None:
-            return [None] * len(rows)
-        scale = output_scale(self.base.module(len(self.labels)))
-        nothing = torch.zeros(len(rows), len(self.labels), dtype=torch.float64)
-        _, covariance = self.posterior.predictive(answers.hidden.double() * scale, nothing)
-        # First-order propagation through the softmax: dp_k = p_k (e_k - p)' df.
+            return [None] * len(probabilities)
         chosen = torch.from_numpy(probabilities.argmax(1))
-        p = torch.from_numpy(probabilities)
-        slope = -p * p.gather(1, chosen[:, None])
-        slope.scatter_add_(1, chosen[:, None], p.gather(1, chosen[:, None]))
-        variance = torch.einsum("nk,nkl,nl->n", slope, covariance, slope).clamp(min=0)
-        return [float(value) for value in variance.sqrt()]
+        return list(deviations(self, self.posterior, answers.hidden, chosen).tolist())
 
-    def _distance(self, answers: Features) -> Array | None:
+    def _distance(self, answers: Answers) -> Array | None:
         """Euclidean distance of each row's base features to the nearest training row's."""
-        if self.features is None or answers.hidden.shape[1] != self.features.shape[1]:
+        if self.features is None or not self.method.capability.output_only:
             return None
-        if self.module is not None and not self.method.capability.output_only:
-            return None
-        return torch.cdist(answers.hidden.double(), self.features.double()).min(1).values.numpy()
+        return nearest_distance(answers.hidden, self.features)
 
 
 def base_alone(tuned: Tuned) -> Tuned:
     """The same task answered by the base without adapter and demonstrations."""
     prompt = tuned.prompt.with_demonstrations(())
-    return replace(tuned, prompt=prompt, module=None, posterior=None, say=lambda line: None)
+    return replace(tuned, prompt=prompt, module=None, posterior=None, grow=None, say=_hush)
 
 
-@torch.inference_mode()
-def corrected(base: Base, module: nn.Module, features: Features, prompt: Prompt) -> Features:
-    """Answers of an adapter that changes only the output layer, from the base's features."""
-    tokens = torch.tensor(answer_tokens(prompt), device=base.device)
-    _, layer = output_layer(module)
-    raw = rows_of(layer, features.hidden.to(base.device, base.dtype), tokens)
-    return Features(features.hidden, output_tail(module, raw).float().cpu())
-
-
-def row_digests(rows: Examples) -> list[str]:
-    """A short digest of each row's texts, case and spacing aside."""
-    return [
-        sha256("\x1f".join(" ".join(text.lower().split()) for text in texts).encode()).hexdigest()[:16]
-        for texts in zip(*rows.fields.values(), strict=True)
-    ]
-
-
-def _softmax(logits: Tensor) -> Array:
-    return logits.double().softmax(1).numpy()
+def _hush(_: str) -> None:
+    """Say nothing: what there is to tell was told for the tuned model."""
