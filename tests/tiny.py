@@ -1,5 +1,7 @@
 """Tiny random models of real architectures, each with a tokenizer, as folders on disk."""
 
+import tempfile
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,16 @@ from transformers import (
     AutoModelForMaskedLM,
     PreTrainedTokenizerFast,
 )
+from transformers.utils import logging
+
+import pegbox
+from pegbox.data import Examples
+from pegbox.models import Base
+
+# Threads cost such small products more than they save, by far on a busy machine.
+torch.set_num_threads(1)
+logging.set_verbosity_error()
+logging.disable_progress_bar()
 
 VOCABULARY = 512
 TEXT = [
@@ -21,6 +33,7 @@ TEXT = [
     "A good hotel with a bad breakfast, but the staff said yes to everything, maybe no.",
     "Question: is the answer positive or negative? Label: okay. Answer: yes. Option: A",
 ] * 8
+WORDS = " ".join(TEXT[:4]).replace(".", "").replace(",", "").split()
 SMALL = {
     "hidden_size": 32,
     "num_hidden_layers": 2,
@@ -28,15 +41,30 @@ SMALL = {
     "intermediate_size": 48,
     "max_position_embeddings": 256,
     "vocab_size": VOCABULARY,
+    "bos_token_id": 0,
+    "eos_token_id": 2,
+    "pad_token_id": 1,
 }
+WINDOW = {"sliding_window": 16}
 CAUSAL: dict[str, dict[str, Any]] = {
     "llama": {"num_key_value_heads": 2},
     "qwen3": {"num_key_value_heads": 2, "head_dim": 16},
-    "gemma3_text": {"num_key_value_heads": 2, "head_dim": 16, "final_logit_softcapping": 4.0, "sliding_window": 16},
-    "gemma2": {"num_key_value_heads": 2, "head_dim": 16, "final_logit_softcapping": 4.0, "sliding_window": 16},
-    "mistral": {"num_key_value_heads": 2, "head_dim": 8},
+    "gemma3_text": {
+        "num_key_value_heads": 2,
+        "head_dim": 16,
+        "final_logit_softcapping": 4.0,
+        "sliding_window": 16,
+    },
+    "gemma2": {
+        "num_key_value_heads": 2,
+        "head_dim": 16,
+        "final_logit_softcapping": 4.0,
+        "sliding_window": 16,
+    },
+    "mistral": {"num_key_value_heads": 2, "head_dim": 8, **WINDOW},
     "gpt2": {"n_inner": 48},
     "cohere": {"num_key_value_heads": 2, "logit_scale": 0.25},
+    "bloom": {},
 }
 MASKED: dict[str, dict[str, Any]] = {"bert": {}, "roberta": {"type_vocab_size": 1, "pad_token_id": 1}}
 ENCODERS: dict[str, dict[str, Any]] = {"bert": {}}
@@ -78,7 +106,9 @@ def tokenizer_for(kind: str) -> PreTrainedTokenizerFast:
     )
 
 
-def save_tiny(folder: Path, architecture: str, kind: str, *, seed: int = 0, dtype: torch.dtype = torch.float32) -> Path:
+def save_tiny(
+    folder: Path, architecture: str, kind: str, *, seed: int = 0, dtype: torch.dtype = torch.float32
+) -> Path:
     """Write a random model of an architecture and its tokenizer to ``folder``."""
     extra = {"causal": CAUSAL, "masked": MASKED, "encoder": ENCODERS}[kind][architecture]
     config = AutoConfig.for_model(architecture, **{**SMALL, **extra})
@@ -95,3 +125,31 @@ def save_tiny(folder: Path, architecture: str, kind: str, *, seed: int = 0, dtyp
     model.to(dtype).save_pretrained(folder)
     tokenizer_for(kind).save_pretrained(folder)
     return folder
+
+
+@cache
+def tiny_folder(architecture: str, kind: str) -> Path:
+    """A folder with a tiny model, made once per test session; tests that change it copy it first."""
+    root = _root()
+    return save_tiny(Path(root.name) / f"{kind}-{architecture}", architecture, kind)
+
+
+@cache
+def tiny_base(architecture: str, kind: str = "causal") -> Base:
+    """A tiny model as Pegbox loads it; nothing may change it."""
+    return pegbox.load(tiny_folder(architecture, kind))
+
+
+@cache
+def _root() -> "tempfile.TemporaryDirectory[str]":
+    return tempfile.TemporaryDirectory(prefix="pegbox-tiny-")
+
+
+def rows_of_length(words: Sequence[int], *, labels: Sequence[str] | None = None) -> Examples:
+    """One text per number, with that many words, all different."""
+    texts = tuple(
+        " ".join(WORDS[(7 * row + 3 * at) % len(WORDS)] for at in range(count))
+        for row, count in enumerate(words)
+    )
+    found = None if labels is None else tuple(labels)
+    return Examples("tiny.csv", {"text": texts}, found, tuple(range(1, len(words) + 1)))
