@@ -28,10 +28,11 @@ class PooledClassifier(nn.Module):
         self.pooling = pooling
         settings: Any = encoder.config
         self.config = settings
-        self.score = nn.Linear(settings.hidden_size, labels)
+        # Without nn.Linear's own initial values, which draw from the global random generator.
+        device = next(encoder.parameters()).device
+        self.score = nn.utils.skip_init(nn.Linear, settings.hidden_size, labels, device=device)
         nn.init.zeros_(self.score.weight)
         nn.init.zeros_(self.score.bias)
-        self.score.to(next(encoder.parameters()).device)
 
     def get_output_embeddings(self) -> nn.Module:
         """The score layer, which stands where a language model has its output matrix."""
