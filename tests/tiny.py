@@ -102,7 +102,8 @@ def tokenizer_for(kind: str) -> PreTrainedTokenizerFast:
         sep_token="</s>",
         pad_token="<pad>",
         mask_token=AddedToken("<mask>", lstrip=True),
-        model_input_names=["input_ids", "attention_mask"],
+        # As RoBERTa's; a BERT encoder of pairs also wants the types.
+        model_input_names=["input_ids", "attention_mask", *(["token_type_ids"] * (kind == "encoder"))],
     )
 
 

@@ -68,7 +68,7 @@ class Base:
     def module(self, labels: int) -> nn.Module:
         """A module of its own that shares all weights with the base; an encoder gets a zero score layer."""
         shared = share(self.model)
-        return PooledClassifier(shared, self.pooling, labels) if self.kind == "encoder" else shared
+        return PooledClassifier(shared, self.pooling, labels).eval() if self.kind == "encoder" else shared
 
 
 def share(model: nn.Module) -> nn.Module:

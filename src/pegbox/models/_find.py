@@ -18,11 +18,11 @@ def find_model(name: str | Path) -> str:
     if str(name) in EMBEDDED:
         return str(etude.folder(str(name)))
     path = Path(name).expanduser()
-    if path.is_dir():
+    if path.is_dir() and str(name).strip():
         check_folder(path)
         return str(path)
     local = isinstance(name, Path) or str(name).startswith((".", "/", "~")) or str(name).count("/") > 1
-    if path.exists() or local:
+    if local or (path.exists() and str(name).strip()):
         raise InputError(
             "no such model folder" if not path.exists() else "a model is a folder, and this is a file",
             where=str(name),
