@@ -257,6 +257,8 @@ def _reason(error: BaseException) -> str:
     """What an error of another library says, in one line."""
     if isinstance(error, PegboxError):
         return error.what
+    if isinstance(error, KeyError):
+        return f"the key {error} is missing"
     lines = [line.strip() for line in str(error).split("\n") if line.strip()]
     # A headline that ends in a colon says nothing without the line below it.
     count = 2 if (lines and lines[0].endswith(":")) or "alidation error" in str(error)[:40] else 1

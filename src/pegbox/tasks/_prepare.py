@@ -61,14 +61,17 @@ def _wording(
     template, words = task.template, task.label_words
     notes: list[str] = []
     if words is None:
+        first = first_token(tokenizer, single=single)
         derived = derive_wording(
             task.fields,
             task.labels,
-            first_token(tokenizer, single=single),
+            first,
             options=template is None,
             spare=vocabulary_words(tokenizer),
         )
         words, suggested = derived.label_words, derived.template
+        if single:
+            _check_enough(sum(first(word) is not None for word in words), task)
         pairs = ", ".join(f"{label}={word}" for label, word in zip(task.labels, words, strict=True))
         notes.append(f"label words {pairs} (derived; override with --label-words)")
     else:
@@ -77,6 +80,16 @@ def _wording(
         template = suggested
         notes.insert(0, f"template {template!r} (derived; override with --template)")
     return template, words, notes
+
+
+def _check_enough(found: int, task: Classify) -> None:
+    if found < len(task.labels):
+        raise CapabilityError(
+            f"the tokenizer has one-token words for {found} of {len(task.labels)} labels only",
+            where=f"labels {', '.join(task.labels[:5])}, ...",
+            expected="a word of one token for each label, in place of one mask",
+            fix="use a causal model, or an encoder without an output layer",
+        )
 
 
 def _unused(task: Classify) -> tuple[str, ...]:
