@@ -91,6 +91,7 @@ def load_adapter(base: Base, labels: int, folder: Path) -> nn.Module:
         config = PeftConfig.from_pretrained(str(folder))
         config.inference_mode = True
         name, revision = config.base_model_name_or_path, config.revision
+        config.base_model_name_or_path = None  # or PEFT warns that the base lies elsewhere than for its maker
         peft: Any = wrap(base, base.module(labels), config)
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
         raise _misfit(base, folder, str(error).strip().splitlines()[0]) from None

@@ -72,13 +72,16 @@ class LoRA(Attached):
     def attach(self, base: Base, prompt: Prompt, *, seed: int) -> nn.Module:
         """Put LoRA on the base; an encoder also trains its score layer."""
         from peft import LoraConfig
+        from transformers.pytorch_utils import Conv1D
 
         module = base.module(len(prompt.task.labels))
+        names = target_names(module, self.targets)
         config = LoraConfig(
             r=self.rank,
             lora_alpha=self.alpha,  # type: ignore[arg-type]
             lora_dropout=self.dropout,
-            target_modules=target_names(module, self.targets),
+            target_modules=names,
+            fan_in_fan_out=any(isinstance(module.get_submodule(name), Conv1D) for name in names),
             use_rslora=self.rank_stabilised,
             modules_to_save=["score"] if base.kind == "encoder" else None,
             task_type="CAUSAL_LM" if base.kind == "causal" else None,
