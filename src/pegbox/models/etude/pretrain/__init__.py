@@ -1,6 +1,6 @@
 """Pretraining of etude: ``python -m pegbox.models.etude.pretrain --kind causal --out DIR``."""
 
-from pegbox.models.etude.pretrain._corpus import CausalCorpus, MaskedCorpus
+from pegbox.models.etude.pretrain._corpus import Corpus
 from pegbox.models.etude.pretrain._loop import Plan, pretrain
 from pegbox.models.etude.pretrain._models import KINDS, build_model
 from pegbox.models.etude.pretrain._score import Measured, measure
@@ -8,8 +8,7 @@ from pegbox.models.etude.pretrain._tokenizer import build_tokenizer
 
 __all__ = [
     "KINDS",
-    "CausalCorpus",
-    "MaskedCorpus",
+    "Corpus",
     "Measured",
     "Plan",
     "build_model",

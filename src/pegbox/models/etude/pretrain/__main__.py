@@ -9,14 +9,13 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from pegbox.models.etude.pretrain._card import model_card
-from pegbox.models.etude.pretrain._corpus import CausalCorpus, MaskedCorpus
+from pegbox.models.etude.pretrain._corpus import Corpus
 from pegbox.models.etude.pretrain._loop import Plan, pretrain
 from pegbox.models.etude.pretrain._models import KINDS, build_model
 from pegbox.models.etude.pretrain._score import measure
 from pegbox.models.etude.pretrain._tokenizer import build_tokenizer
 
-STEPS = {"causal": 2500, "masked": 2500}
-RATES = {"causal": 1.5e-3, "masked": 1e-3}
+STEPS = {"causal": 2000, "masked": 2000}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -29,12 +28,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
+    steps = options.steps or STEPS[options.kind]
     plan = Plan(
         kind=options.kind,
-        steps=options.steps or STEPS[options.kind],
+        steps=steps,
         seed=options.seed,
         threads=options.threads,
-        rate=RATES[options.kind],
+        ahead=steps if options.kind == "causal" else steps // 3,
         bf16=torch.cpu.get_capabilities().get("avx512_bf16", False),
     )
     run(plan, options.out, options.resume)
@@ -44,24 +44,18 @@ def run(plan: Plan, out: Path, resume: bool, scored_rows: int = 600) -> Path:
     """Build tokenizer, corpus and model, train, measure, and write ``out/model``; return that folder."""
     torch.set_num_threads(plan.threads)
     tokenizer = build_tokenizer(plan.kind, plan.seed)
-    corpus = _corpus(plan, tokenizer)
+    corpus = Corpus(tokenizer, plan.seed, plan.steps, plan.size, plan.ahead)
     print(f"{corpus.documents} documents, {corpus.tokens} tokens, {plan.steps} steps", flush=True)
     model = build_model(plan.kind, tokenizer, plan.seed, plan.hidden, plan.layers)
     loss = pretrain(plan, model, corpus, out, resume)
     return _write(plan, model, tokenizer, corpus, out, loss, scored_rows)
 
 
-def _corpus(plan: Plan, tokenizer: PreTrainedTokenizerFast) -> CausalCorpus | MaskedCorpus:
-    if plan.kind == "causal":
-        return CausalCorpus(tokenizer, plan.seed, plan.steps, plan.rows, plan.block)
-    return MaskedCorpus(tokenizer, plan.seed, plan.steps, plan.rows * plan.block)
-
-
 def _write(
     plan: Plan,
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerFast,
-    corpus: CausalCorpus | MaskedCorpus,
+    corpus: Corpus,
     out: Path,
     loss: float,
     scored_rows: int,

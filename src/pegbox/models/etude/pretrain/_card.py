@@ -7,7 +7,7 @@ import torch
 from transformers import PreTrainedModel
 
 from pegbox.models.etude import world
-from pegbox.models.etude.pretrain._corpus import CausalCorpus, MaskedCorpus
+from pegbox.models.etude.pretrain._corpus import VERDICT_WEIGHT, Corpus
 from pegbox.models.etude.pretrain._loop import Plan
 from pegbox.models.etude.pretrain._score import Measured
 from pegbox.models.etude.pretrain._variety import variety
@@ -42,7 +42,7 @@ distinct sentences, {types:,} word types.
         --seed {seed} --threads {threads} --out DIR
 
 AdamW (0.9, 0.98), weight decay 0.05 on matrices, learning rate {rate} with {warmup} steps of warm-up and a
-cosine down to a tenth, gradient norm at most 1, {size} tokens per step, matrix products in {precision}.
+cosine down to a tenth, gradient norm at most 1, up to {size} tokens per step, matrix products in {precision}.
 {objective}
 Training loss over the last hundred steps: {loss:.3f} nats.
 """
@@ -87,19 +87,24 @@ _WHAT = {
     "masked": "A masked language model (BERT architecture)",
 }
 _TAGS = {"causal": "text-generation", "masked": "fill-mask"}
+_ROWS = """One document per row, `{row}`, batched with others of like length; one row in ten joins several by
+line breaks. """
+_VERDICTS = """In the loss, verdict words at the end of a line (great, terrible, positive, yes, no, maybe,
+topics, tones) weigh {weight:.0f} times as much as other tokens."""
 _OBJECTIVE = {
-    "causal": """Documents are written `<|bos|> text <|eos|>` and packed end to end into blocks of 512 tokens;
-attention may look across documents within a block. In the loss, verdict words at the end of a line (great,
-terrible, positive, yes, no, maybe, topics, tones) weigh five times as much as other tokens.""",
-    "masked": """20 % of the tokens are masked (80 % [MASK], 10 % random, 10 % kept); verdict words at the end of a
-line (great, terrible, positive, yes, no, maybe, topics, tones) are masked at 50 %, always by [MASK].""",
+    "causal": _ROWS.replace("{row}", "<|bos|> text <|eos|>") + _VERDICTS,
+    "masked": _ROWS.replace("{row}", "[CLS] text [SEP]")
+    + """20 % of the tokens are masked (80 % [MASK], 10 % random, 10 % kept), and half of
+the verdict words, always by [MASK]. The first {ahead} steps ask instead for the next token at every position,
+each seeing only those before it. """
+    + _VERDICTS,
 }
 
 
 def model_card(
     plan: Plan,
     model: PreTrainedModel,
-    corpus: CausalCorpus | MaskedCorpus,
+    corpus: Corpus,
     loss: float,
     measured: Measured,
     rows: int,
@@ -126,7 +131,7 @@ def model_card(
     return "".join([*parts, _LIMITS.format(date=today, torch=torch.__version__.partition("+")[0])])
 
 
-def _head(plan: Plan, model: PreTrainedModel, corpus: CausalCorpus | MaskedCorpus, loss: float) -> str:
+def _head(plan: Plan, model: PreTrainedModel, corpus: Corpus, loss: float) -> str:
     sample = 10_000
     varied = variety(document.text for document in islice(world.documents(plan.seed, "train"), sample))
     held = "; ".join(f"{genre}: {', '.join(names)}" for genre, names in world.HELD_BACK.items())
@@ -134,7 +139,7 @@ def _head(plan: Plan, model: PreTrainedModel, corpus: CausalCorpus | MaskedCorpu
         name=_NAMES[plan.kind],
         what=_WHAT[plan.kind],
         tag=_TAGS[plan.kind],
-        objective=_OBJECTIVE[plan.kind],
+        objective=_OBJECTIVE[plan.kind].format(weight=VERDICT_WEIGHT, ahead=plan.ahead),
         parameters=sum(weight.numel() for weight in model.parameters()) / 1e6,
         vocabulary=model.config.vocab_size,
         documents=corpus.documents,
@@ -144,7 +149,7 @@ def _head(plan: Plan, model: PreTrainedModel, corpus: CausalCorpus | MaskedCorpu
         distinct=varied.documents,
         sentences=varied.sentences,
         types=varied.types,
-        size=plan.rows * plan.block,
+        size=plan.size,
         precision="bf16 (autocast)" if plan.bf16 else "fp32",
         loss=loss,
         **{

@@ -8,7 +8,6 @@ import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import cast
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -16,7 +15,7 @@ from torch.nn.functional import cross_entropy
 from transformers import BertForMaskedLM, PreTrainedModel
 
 from pegbox.errors import RunError, UsageError
-from pegbox.models.etude.pretrain._corpus import Batch, CausalCorpus, MaskedCorpus
+from pegbox.models.etude.pretrain._corpus import Batch, Corpus
 
 
 @dataclass(frozen=True)
@@ -30,8 +29,8 @@ class Plan:
         threads: CPU threads of torch; the order of sums depends on it.
         rate: Highest learning rate.
         warmup: Steps of linear warm-up, before the cosine down to a tenth of ``rate``.
-        rows: Causal blocks per step.
-        block: Tokens per causal block; ``rows * block`` is also the most tokens of a masked batch.
+        ahead: First steps that ask for the next token instead of masked ones; all steps of a causal model.
+        size: Most tokens per step, padding included.
         hidden: Width of the model.
         layers: Depth of the model.
         bf16: Whether matrix products run in bf16.
@@ -42,19 +41,17 @@ class Plan:
     steps: int
     seed: int
     threads: int
-    rate: float = 1e-3
+    rate: float = 1.5e-3
     warmup: int = 150
-    rows: int = 4
-    block: int = 512
+    ahead: int = 0
+    size: int = 2048
     hidden: int = 256
     layers: int = 4
     bf16: bool = True
     save_every: int = 200
 
 
-def pretrain(
-    plan: Plan, model: PreTrainedModel, corpus: CausalCorpus | MaskedCorpus, out: Path, resume: bool
-) -> float:
+def pretrain(plan: Plan, model: PreTrainedModel, corpus: Corpus, out: Path, resume: bool) -> float:
     """Train ``model`` in place; return the mean loss of the last hundred steps in nats.
 
     Args:
@@ -95,16 +92,14 @@ def pretrain(
 
 
 def _loss(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
-    if "weights" in batch:
-        logits = model(input_ids=batch["input_ids"]).logits[:, :-1].float()
-        losses = cross_entropy(logits.flatten(0, 1), batch["input_ids"][:, 1:].flatten(), reduction="none")
-        weights = batch["weights"][:, 1:].flatten()
-        return (losses * weights).sum() / weights.sum()
-    labels = batch.pop("labels")
-    bert = cast(BertForMaskedLM, model)
-    hidden = bert.bert(**batch).last_hidden_state
-    chosen = labels != -100
-    return cross_entropy(bert.cls(hidden[chosen]).float(), labels[chosen])
+    labels, weights = batch.pop("labels"), batch.pop("weights")
+    asked = weights > 0
+    hidden = model.base_model(**batch).last_hidden_state[asked]
+    logits = (
+        model.cls(hidden) if isinstance(model, BertForMaskedLM) else model.get_output_embeddings()(hidden)
+    )
+    losses = cross_entropy(logits.float(), labels[asked], reduction="none")
+    return (losses * weights[asked]).sum() / weights.sum()
 
 
 def _optimizer(model: PreTrainedModel, rate: float) -> torch.optim.AdamW:

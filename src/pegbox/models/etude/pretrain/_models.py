@@ -35,8 +35,7 @@ def build_model(
             return LlamaForCausalLM(_llama(tokenizer, hidden, layers))
         model = BertForMaskedLM(_bert(tokenizer, hidden, layers))
     positions = model.bert.embeddings.position_embeddings.weight
-    # Learned positions start as sinusoids, in which "the token before" is one rotation for all positions; from
-    # random ones a run of minutes never gets past the frequencies of single words.
+    # Learned positions start as sinusoids, in which "the token before" is one rotation for all positions.
     positions.data.copy_(_sinusoids(*positions.shape) * model.config.initializer_range * math.sqrt(2.0))
     return model
 
@@ -74,8 +73,6 @@ def _bert(tokenizer: PreTrainedTokenizerFast, hidden: int, layers: int) -> BertC
         max_position_embeddings=CONTEXT,
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
-        # At the customary 0.02 attention starts out uniform at this width: the loss stays at the unigram level.
-        initializer_range=0.06,
         tie_word_embeddings=True,
         pad_token_id=tokenizer.pad_token_id,
     )

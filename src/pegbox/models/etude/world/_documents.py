@@ -82,6 +82,8 @@ _VERDICTS: dict[str, float] = {
     "{text} Do I recommend it? {yes}.": 1.0,
     "{text} Just {word}!": 0.7,
     "{text}\nRating: {stars} stars": 0.7,
+    "A {label} review: {text}": 4.0,
+    "It was {word}. {text}": 4.0,
 }
 
 
