@@ -36,7 +36,7 @@ def deviations(tuned: Tuned, posterior: Posterior, hidden: Tensor, chosen: Tenso
     labels = raw.shape[1]
     _, covariance = posterior.predictive(hidden.double() * scale, torch.zeros_like(raw))
     values, vectors = torch.linalg.eigh(covariance / scale**2)
-    roots = vectors * values.clamp(min=0).sqrt()[:, None, :]
+    roots = (vectors * values.clamp(min=0).sqrt()[:, None, :]) @ vectors.mT
     nodes, weights = _nodes(labels)
     step = max(1, _BLOCK // nodes.numel())
     parts = []
@@ -53,12 +53,14 @@ def deviations(tuned: Tuned, posterior: Posterior, hidden: Tensor, chosen: Tenso
 
 
 def _nodes(labels: int) -> tuple[Tensor, Tensor]:
-    """Standard normal points (points, labels) along the eigenvectors, and their weights (points,)."""
+    """Standard normal points (points, labels) and their weights (points,).
+
+    For two labels all variance lies in the margin, the direction (1, -1)/sqrt(2).
+    """
     if labels == 2:
         places, weights = np.polynomial.hermite_e.hermegauss(_NODES)
-        points = torch.zeros(_NODES, 2, dtype=torch.float64)
-        points[:, 1] = torch.from_numpy(places)
-        return points, torch.from_numpy(weights / weights.sum())
+        margin = torch.tensor([0.5**0.5, -(0.5**0.5)], dtype=torch.float64)
+        return torch.from_numpy(places)[:, None] * margin, torch.from_numpy(weights / weights.sum())
     generator = torch.Generator().manual_seed(0)
     half = torch.randn(_DRAWS, labels, generator=generator, dtype=torch.float64)
     return torch.cat([half, -half]), torch.full((2 * _DRAWS,), 0.5 / _DRAWS, dtype=torch.float64)
