@@ -28,17 +28,25 @@ def hush(_: str) -> None:
     """Say nothing."""
 
 
-@cache
 def folder_of(architecture: str, kind: str, seed: int = 0) -> Path:
     """A tiny model on disk, made once per run."""
+    return _made(architecture, kind, seed)
+
+
+def base_of(architecture: str, kind: str = "causal", seed: int = 0) -> Base:
+    """A tiny base, loaded once per run."""
+    return _loaded(architecture, kind, seed)
+
+
+@cache
+def _made(architecture: str, kind: str, seed: int) -> Path:
     place = tempfile.TemporaryDirectory(prefix="pegbox-tiny-")
     _FOLDERS.append(place)
     return save_tiny(Path(place.name), architecture, kind, seed=seed)
 
 
 @cache
-def base_of(architecture: str, kind: str = "causal", seed: int = 0) -> Base:
-    """A tiny base, loaded once per run."""
+def _loaded(architecture: str, kind: str, seed: int) -> Base:
     return pegbox.load(folder_of(architecture, kind, seed))
 
 
