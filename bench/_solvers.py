@@ -83,6 +83,13 @@ class Case:
         )
         return train, test
 
+    @cached_property
+    def lean_base(self) -> Any:
+        """The base in bfloat16."""
+        import pegbox
+
+        return pegbox.load(self.path, dtype="bfloat16")
+
     def quality(self, probabilities: Array) -> common.Cell:
         """Accuracy and log-loss on the test rows."""
         own = probabilities[np.arange(len(self.answers)), self.answers]

@@ -27,12 +27,13 @@ LORA = "PEFT + Trainer"
 # From rows to a tuned model
 
 
-def tune_closed(case: Case, loss: Any) -> common.Cell:
+def tune_closed(case: Case, loss: Any, *, bf16: bool) -> common.Cell:
     """Closed form from rows: tokenise, run the base once, choose, solve, make posterior and adapter."""
     import pegbox
 
+    base, method = case.lean_base if bf16 else case.base, pegbox.ClosedForm(loss=loss)
     started = time.perf_counter()
-    tuned = pegbox.fit(case.base, case.task, pegbox.ClosedForm(loss=loss), rows=case.train, say=common.hush)
+    tuned = pegbox.fit(base, case.task, method, rows=case.train, say=common.hush)
     elapsed = time.perf_counter() - started
     return {"seconds": elapsed, **case.quality(tuned.probabilities(case.test))}
 
@@ -77,12 +78,11 @@ def sides_b(case: Case, epochs: float) -> list[Side]:
     import _peer
 
     base = _peer.Settings(epochs=epochs)
-    own = [{"threads": count} for count in counts()]
-    theirs = [{"threads": count, "bf16": bf16} for count in counts() for bf16 in (False, True)]
+    settings = [{"threads": count, "bf16": bf16} for count in counts() for bf16 in (False, True)]
     few = partial(tune_lora, case, replace(base, max_steps=12), False)
     return [
-        *(Side(loss, partial(tune_closed, case, loss), own) for loss in LOSSES),
-        Side(LORA, partial(tune_lora, case, base, True), theirs, probe=few),
+        *(Side(loss, partial(tune_closed, case, loss), settings) for loss in LOSSES),
+        Side(LORA, partial(tune_lora, case, base, True), settings, probe=few),
     ]
 
 
@@ -214,7 +214,8 @@ HEAD_B = """### From rows to a tuned model
 Time from texts and labels to a model that answers: for the closed form tokenising, one pass of the base,
 the choice and the solve; for PEFT + Trainer tokenising and training (LoRA of rank 8 on queries and values,
 learning rate 1e-3, three epochs of batches of 16; completion labels over the full logits on causal models, a
-classification head on encoders). Loading the model is left out on both sides."""
+classification head on encoders). Loading the model is left out on both sides. "bf16 True" means a base loaded
+in bfloat16 for the closed form, and autocast for the Trainer."""
 
 
 def run(arguments: argparse.Namespace) -> list[Group]:
