@@ -50,6 +50,17 @@ def test_shared_demonstrations_equal_full_prompts(name: str) -> None:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("name", ["llama", "mistral"])
+def test_shared_demonstrations_serve_every_batch(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = tiny_base(name)
+    prompt = base.prepare(TASK).with_demonstrations(SHOWN)
+    encoded = prompt.encode(ROWS)
+    monkeypatch.setattr("pegbox.models._features.TOKENS_PER_BATCH", 1)
+    found = answer_logits(base.module(3), base, prompt, encoded)
+    torch.testing.assert_close(found.logits, naive_logits(base, encoded, prompt.tokens), **CLOSE)
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("name", list(MASKED))
 def test_masked_models_read_demonstrations_in_one_piece(name: str) -> None:
     base = tiny_base(name, "masked")

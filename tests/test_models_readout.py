@@ -34,7 +34,10 @@ pytestmark = pytest.mark.filterwarnings(
 
 def encoded(kind: str, lengths: tuple[int, ...] = LENGTHS) -> Encoded:
     draw = torch.Generator().manual_seed(0)
-    ids = tuple(tuple(torch.randint(4, VOCABULARY, (n,), generator=draw).tolist()) for n in lengths)
+    texts = [torch.randint(4, VOCABULARY, (n,), generator=draw).tolist() for n in lengths]
+    if len(texts) > 2:
+        texts[2][-2:] = [2, 2]  # real tokens that equal end-of-sequence and padding
+    ids = tuple(map(tuple, texts))
     # A causal model answers at the last token; a masked one anywhere.
     return Encoded(ids=ids, positions=tuple(n - 1 if kind == "causal" else n // 2 for n in lengths))
 

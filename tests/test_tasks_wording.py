@@ -144,6 +144,8 @@ def test_a_template_of_ones_own_gets_words_of_the_names_and_no_lettered_list() -
     prompt = prepare(task, causal_bytes(), "causal", 512)
     assert prompt.task.label_words == ("hotel", "breakfast", "good")
     assert prompt.task.template == task.template
+    alike = Classify(labels=("a Yes", "a_yes"), template=task.template)
+    assert prepare(alike, lettered(), "causal", 512).task.label_words == ("a Yes", "yes")
 
 
 WORDING = [
