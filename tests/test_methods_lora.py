@@ -253,6 +253,7 @@ def run(tmp_path: Path, folder: str, *, resume: bool = False, wait: bool = True,
     return process
 
 
+@pytest.mark.slow
 def test_a_killed_fit_resumes_to_the_same_bits(tmp_path: Path) -> None:
     whole = run(tmp_path, "whole")
     assert "10 of 64 training rows held out" in whole

@@ -52,7 +52,7 @@ def test_the_card_of_an_unmeasured_few_shot_model(tmp_path: Path) -> None:
     assert "PeftModel" not in text
 
 
-@pytest.mark.parametrize("method", ["closed-form", "lora"])
+@pytest.mark.parametrize("method", ["closed-form", pytest.param("lora", marks=pytest.mark.slow)])
 def test_the_code_of_a_causal_model_runs(method: str, tmp_path: Path) -> None:
     folder = fit(base_of("llama"), method, rows_of(20), training=QUICK).save(tmp_path / "out")
     out = run(folder, "print(type(model).__name__, len(tuned.labels))")
@@ -60,6 +60,7 @@ def test_the_code_of_a_causal_model_runs(method: str, tmp_path: Path) -> None:
     assert "Prediction(label=" in out
 
 
+@pytest.mark.slow
 def test_the_code_of_pairs_shows_a_pair(tmp_path: Path) -> None:
     rows = rows_of(20)
     pairs = Examples(

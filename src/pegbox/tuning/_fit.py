@@ -117,13 +117,7 @@ def fit(
         raise UsageError(
             "there is nothing to resume from", expected="the folder of the run", fix="pass folder="
         )
-    rows = rows if rows is not None else task.rows
-    if rows is None or not len(rows):
-        raise InputError("there are no rows to tune on", expected="labelled rows", fix="pass rows=")
-    for part in (rows, valid):
-        if part is not None:
-            task.gold(part)
-    task.check_all_present(rows)
+    rows = _checked(task, rows if rows is not None else task.rows, valid)
     base = base if isinstance(base, Base) else load(base)
     method.check(base)
     prompt = base.prepare(task.with_rows(None))
@@ -136,6 +130,17 @@ def fit(
     assert settings is not None
     used, valid = _validation(rows, valid, seed, say)
     return run.train(method, used, valid, settings, folder, resume)
+
+
+def _checked(task: Classify, rows: Examples | None, valid: Examples | None) -> Examples:
+    """The training rows, all of them labelled and every label among them."""
+    if rows is None or not len(rows):
+        raise InputError("there are no rows to tune on", expected="labelled rows", fix="pass rows=")
+    for part in (rows, valid):
+        if part is not None:
+            task.gold(part)
+    task.check_all_present(rows)
+    return rows
 
 
 def _settings(method: Method, training: Training, seed: int) -> Settings | None:

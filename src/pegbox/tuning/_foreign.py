@@ -34,13 +34,7 @@ def adopt(
             fix="merge it into its base with the library that made it, and load that",
         )
     found = base if isinstance(base, Base) else _base(base, config, folder, options)
-    if found.kind == "encoder" and "score" not in (config.get("modules_to_save") or ()):
-        raise CapabilityError(
-            "the adapter brings no head, and an encoder has none of its own",
-            where=str(folder),
-            expected="an adapter that saved the module 'score' of pegbox.models.PooledClassifier",
-            fix="tune the encoder with closed-form or lora",
-        )
+    _check_head(found, config, folder)
     prompt = found.prepare(task.with_rows(None))
     for note in prompt.notes:
         say(note)
@@ -58,6 +52,16 @@ def adopt(
         too_long=too_long,
         say=Once.of(say),
     )
+
+
+def _check_head(base: Base, config: dict[str, Any], folder: Path) -> None:
+    if base.kind == "encoder" and "score" not in (config.get("modules_to_save") or ()):
+        raise CapabilityError(
+            "the adapter brings no head, and an encoder has none of its own",
+            where=str(folder),
+            expected="an adapter that saved the module 'score' of pegbox.models.PooledClassifier",
+            fix="tune the encoder with closed-form or lora",
+        )
 
 
 def _base(name: str | Path | None, config: dict[str, Any], folder: Path, options: dict[str, Any]) -> Base:

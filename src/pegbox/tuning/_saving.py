@@ -76,15 +76,7 @@ def load(
     if meta["adapter"]:
         check_adapter(folder)
     posterior = _posterior(folder, method, task, expected=meta["posterior"])
-    base = _base(meta["base"], model, options)
-    if base.fingerprint != meta["base"]["fingerprint"]:
-        raise InputError(
-            f"this adapter was made for another base than {base.name}",
-            where=str(folder),
-            expected=f"{meta['base']['name']} (fingerprint {meta['base']['fingerprint'][:12]}, "
-            f"given {base.fingerprint[:12]})",
-            fix="name the base it was tuned on with --model",
-        )
+    base = _base(folder, meta["base"], model, options)
     return Tuned(
         base=base,
         prompt=base.prepare(task),
@@ -106,7 +98,10 @@ def adapter_bytes(folder: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
 
 
-def _base(saved: dict[str, Any], model: str | Path | Base | None, options: dict[str, Any]) -> Base:
+def _base(
+    folder: Path, saved: dict[str, Any], model: str | Path | Base | None, options: dict[str, Any]
+) -> Base:
+    """The base that the adapter in ``folder`` was made for."""
     if isinstance(model, Base):
         base = model
     elif model is not None:
@@ -123,6 +118,14 @@ def _base(saved: dict[str, Any], model: str | Path | Base | None, options: dict[
                 expected=error.expected,
                 fix="say with --model where it lies now",
             ) from None
+    if base.fingerprint != saved["fingerprint"]:
+        raise InputError(
+            f"this adapter was made for another base than {base.name}",
+            where=str(folder),
+            expected=f"{saved['name']} (fingerprint {saved['fingerprint'][:12]}, "
+            f"given {base.fingerprint[:12]})",
+            fix="name the base it was tuned on with --model",
+        )
     # The adapter was fitted to vectors pooled this way, whatever the base's folder says by now.
     return replace(base, pooling=saved["pooling"]) if base.kind == "encoder" and saved["pooling"] else base
 
