@@ -44,13 +44,15 @@ def collate(
     return batch
 
 
-def batches(lengths: Sequence[int], tokens: int) -> list[list[int]]:
-    """Group rows of like length, the longest first, so that no padded batch exceeds ``tokens``."""
+def batches(lengths: Sequence[int], tokens: int, *, rows: int | None = None) -> list[list[int]]:
+    """Group rows of like length, the longest first, so that no padded batch exceeds ``tokens`` or ``rows``."""
     order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
     groups: list[list[int]] = []
     for index in order:
-        if groups and (len(groups[-1]) + 1) * max(1, lengths[groups[-1][0]]) <= tokens:
-            groups[-1].append(index)
+        last = groups[-1] if groups else []
+        fits = (len(last) + 1) * max(1, lengths[last[0]]) <= tokens if last else False
+        if fits and (rows is None or len(last) < rows):
+            last.append(index)
         else:
             groups.append([index])
     return groups

@@ -13,7 +13,9 @@ from pegbox.models._prefix import SharedPrefix
 from pegbox.models._readout import output_layer, read, rows_of
 from pegbox.tasks import Encoded, Prompt
 
-TOKENS_PER_BATCH = 8192
+# A processor gains nothing from more rows at a time, and more rows of unlike length cost padding.
+TOKENS_PER_BATCH = {"cpu": 1024}
+TOKENS_ON_ACCELERATOR = 16384
 
 
 def answer_tokens(prompt: Prompt) -> tuple[int, ...]:
@@ -79,7 +81,10 @@ def _run(module: nn.Module, base: Base, encoded: Encoded, tokens: Sequence[int])
     prefix = SharedPrefix.run(module, encoded.prefix, base.device) if encoded.prefix else None
     hidden: list[Tensor] = []
     logits: list[Tensor] = []
-    groups = batches([length + len(encoded.prefix) for length in encoded.lengths], TOKENS_PER_BATCH)
+    tokens_per_batch = TOKENS_PER_BATCH.get(base.device.type, TOKENS_ON_ACCELERATOR)
+    # The cache of a shared prefix is copied for each row, which bounds the rows and not the work.
+    most = max(1, TOKENS_ON_ACCELERATOR // len(encoded.prefix)) if encoded.prefix else None
+    groups = batches(encoded.lengths, tokens_per_batch, rows=most)
     for indices in track(groups, "reading answers"):
         batch = collate(encoded, indices, kind=base.kind, pad=base.pad, with_prefix=False)
         batch = {key: value.to(base.device) for key, value in batch.items()}
