@@ -55,7 +55,7 @@ def test_shared_demonstrations_serve_every_batch(name: str, monkeypatch: pytest.
     base = tiny_base(name)
     prompt = base.prepare(TASK).with_demonstrations(SHOWN)
     encoded = prompt.encode(ROWS)
-    monkeypatch.setattr("pegbox.models._features.TOKENS_PER_BATCH", 1)
+    monkeypatch.setattr("pegbox.models._features.TOKENS_PER_BATCH", {"cpu": 1})
     found = answer_logits(base.module(3), base, prompt, encoded)
     torch.testing.assert_close(found.logits, naive_logits(base, encoded, prompt.tokens), **CLOSE)
 
