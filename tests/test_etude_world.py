@@ -18,7 +18,7 @@ ROWS = {genre: getattr(world, genre) for genre in world.GENRES}
 ALL = [(genre, domain) for genre in world.GENRES for domain in world.DOMAINS[genre]]
 
 # Changed on purpose only: the shipped models were trained on these very texts.
-DIGEST = "ad4bebdd770e487ea260bf8e8e9b4bb95071d8ad859cb13cc9b41efe29a1683a"
+DIGEST = "374c61063cb2464fdebe4071c60c6cc0e262b9161bf73b4bf073693a735241e1"
 
 
 def test_same_seed_gives_the_pinned_text_on_every_platform():

@@ -4,6 +4,7 @@ import argparse
 import os
 import shutil
 from pathlib import Path
+from typing import cast
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -14,6 +15,7 @@ from pegbox.models.etude.pretrain._loop import Plan, pretrain
 from pegbox.models.etude.pretrain._models import KINDS, build_model
 from pegbox.models.etude.pretrain._score import measure
 from pegbox.models.etude.pretrain._tokenizer import build_tokenizer
+from pegbox.models.etude.pretrain._vectors import first_vectors
 
 STEPS = {"causal": 2000, "masked": 2000}
 
@@ -47,6 +49,9 @@ def run(plan: Plan, out: Path, resume: bool, scored_rows: int = 600) -> Path:
     corpus = Corpus(tokenizer, plan.seed, plan.steps, plan.size, plan.ahead)
     print(f"{corpus.documents} documents, {corpus.tokens} tokens, {plan.steps} steps", flush=True)
     model = build_model(plan.kind, tokenizer, plan.seed, plan.hidden, plan.layers)
+    spread = model.config.initializer_range
+    vectors = first_vectors(corpus, tokenizer, plan.hidden, spread, plan.seed)
+    cast(torch.nn.Embedding, model.get_input_embeddings()).weight.data.copy_(vectors)
     loss = pretrain(plan, model, corpus, out, resume)
     return _write(plan, model, tokenizer, corpus, out, loss, scored_rows)
 

@@ -91,13 +91,16 @@ _ROWS = """One document per row, `{row}`, batched with others of like length; on
 line breaks. """
 _VERDICTS = """In the loss, verdict words at the end of a line (great, terrible, positive, yes, no, maybe,
 topics, tones) weigh {weight:.0f} times as much as other tokens."""
+_VECTORS = """ Word vectors start near the verdict words whose training
+documents they keep company with (counted as in naive Bayes), instead of at random."""
 _OBJECTIVE = {
-    "causal": _ROWS.replace("{row}", "<|bos|> text <|eos|>") + _VERDICTS,
+    "causal": _ROWS.replace("{row}", "<|bos|> text <|eos|>") + _VERDICTS + _VECTORS,
     "masked": _ROWS.replace("{row}", "[CLS] text [SEP]")
     + """20 % of the tokens are masked (80 % [MASK], 10 % random, 10 % kept), and half of
 the verdict words, always by [MASK]. The first {ahead} steps ask instead for the next token at every position,
 each seeing only those before it. """
-    + _VERDICTS,
+    + _VERDICTS
+    + _VECTORS,
 }
 
 

@@ -102,6 +102,14 @@ class Corpus:
         ids = self._tokenizer(*parts, truncation=True, max_length=room).input_ids
         return np.array([*ids, _end(self._tokenizer)], np.int64)
 
+    def judged(self) -> Iterator[tuple[Tokens, Tokens]]:
+        """Yield the token ids and the verdict words of each row that has just one verdict."""
+        for batch in self._batches:
+            for ids, _ in batch:
+                at = np.flatnonzero(self._verdicts(ids[None])[0])
+                if len(at) == 1:
+                    yield np.delete(ids, at), ids[at]
+
     def batch(self, step: int) -> Batch:
         """Return the batch of one step.
 

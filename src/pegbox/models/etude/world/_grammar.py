@@ -38,6 +38,15 @@ class Rand:
         """Return one item, all equally likely."""
         return items[int(self._next() * len(items))]
 
+    def common(self, items: Sequence[T]) -> T:
+        """Return one item, early ones more often: as in real text (Zipf 1949), rank r has weight 1/r."""
+        left = self._next() * _harmonic(len(items))
+        for rank, item in enumerate(items, start=1):
+            left -= 1.0 / rank
+            if left < 0:
+                return item
+        return items[-1]
+
     def weighted(self, items: Mapping[T, float]) -> T:
         """Return one key of ``items`` with probability proportional to its value."""
         left = self._next() * sum(items.values())
@@ -71,6 +80,11 @@ class Rand:
             else:
                 pieces.extend(self._pieces(self.pick(node[1]), slots))
         return pieces
+
+
+@cache
+def _harmonic(count: int) -> float:
+    return sum(1.0 / rank for rank in range(1, count + 1))
 
 
 @cache

@@ -179,7 +179,7 @@ def _adjective(rand: Rand, aspect: Aspect, sign: int, general: bool) -> tuple[st
     degree = rand.weighted({"plain": 5.0, "more": 2.0, "less": 1.0, "not": 2.0})
     said = -sign if degree == "not" else sign
     size = rand.pick((1.0, 1.5)) if general else 1.0
-    adjective = rand.pick(_GENERAL[said, size] if general else aspect.adjectives[said])
+    adjective = rand.common(_GENERAL[said, size] if general else aspect.adjectives[said])
     if degree == "plain":
         return adjective, size * said
     adverbs, factor = {"more": (_INTENSE, _STRONGER), "less": (_FAINT, _WEAKER), "not": (_NOT, _NEGATED)}[
@@ -206,7 +206,7 @@ _OVERALL = words(
 def _overall(rand: Rand, domain: Domain, mood: int) -> Opinion:
     sign = mood if rand.chance(AGREEMENT) else -mood
     size = rand.pick((1.0, 1.5))
-    slots = {"item": domain.items, "adj": rand.pick(_GENERAL[sign, size]), **_verbs(domain.past, False)}
+    slots = {"item": domain.items, "adj": rand.common(_GENERAL[sign, size]), **_verbs(domain.past, False)}
     return Opinion("overall", rand.fill(rand.pick(_OVERALL), slots), size * sign, True)
 
 
