@@ -26,7 +26,7 @@ def first_vectors(
 
     Random, plus one random direction per class of verdict words, in which each token moves by the log of how
     much commoner it is in documents of that verdict (as in naive Bayes), shrunk for rare tokens. From random
-    vectors alone a run of minutes learns the grammar of reviews, but hardly which of hundreds of words praise.
+    vectors alone a run of minutes learns the grammar of reviews, but hardly which of many words praise.
 
     Args:
         corpus: The training batches, where tokens are counted.
