@@ -70,6 +70,8 @@ def _write(
         shutil.rmtree(folder, ignore_errors=True)
     model.bfloat16().save_pretrained(making)
     tokenizer.save_pretrained(making)
+    # safetensors keeps its file to the owner; an installed package is read by everyone.
+    (making / "model.safetensors").chmod(0o644)
     # The numbers on the card are those of the shipped weights, rounded to bf16, computed in fp32.
     measured = measure(plan.kind, model.float(), tokenizer, scored_rows)
     (making / "README.md").write_text(
