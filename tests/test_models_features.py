@@ -168,7 +168,6 @@ def test_the_fingerprint_sees_every_tensor_and_every_value() -> None:
         assert len(seen) == count + 1
         flat[at] = was
     assert fingerprint(model) in seen
-    assert fingerprint(model, "a revision") not in seen
 
 
 def test_the_fingerprint_sees_every_setting_but_not_how_it_was_loaded(tmp_path: Path) -> None:
@@ -185,6 +184,22 @@ def test_the_fingerprint_sees_every_setting_but_not_how_it_was_loaded(tmp_path: 
         setattr(model.config, key, was)
     model.config.use_cache, model.config._name_or_path = False, "elsewhere"
     assert fingerprint(model) == wanted
+
+
+def test_the_same_files_with_and_without_a_revision_have_one_fingerprint(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder, read = tiny_folder("llama", "causal"), AutoConfig.from_pretrained
+
+    def as_from_the_hub(*names: Any, **options: Any) -> Any:
+        config = read(*names, **options)
+        config._commit_hash = "0a" * 20
+        return config
+
+    monkeypatch.setattr(AutoConfig, "from_pretrained", as_from_the_hub)
+    hub, copied = pegbox.load(folder), tiny_base("llama")
+    assert (hub.revision, copied.revision) == ("0a" * 20, None)
+    assert hub.fingerprint == copied.fingerprint
 
 
 def test_a_setting_that_is_the_family_default_does_not_count() -> None:

@@ -12,8 +12,10 @@ VOLATILE = frozenset(
 CHUNK = 1 << 22
 
 
-def fingerprint(model: nn.Module, revision: str | None = None) -> str:
-    """Tell base models apart: hash of the configuration, of a checksum of every tensor, and the revision.
+def fingerprint(model: nn.Module) -> str:
+    """Tell base models apart: hash of the configuration and of a checksum of every tensor.
+
+    Where the files came from does not count: a copy of a hub repository is the same base as the repository.
 
     Values are rounded to bfloat16 first, so that one checkpoint has one fingerprint whether it is loaded in
     float32 or bfloat16. Every value counts: a base that differs in a few rows only, such as one with merged
@@ -24,7 +26,6 @@ def fingerprint(model: nn.Module, revision: str | None = None) -> str:
     for name, tensor in sorted(model.state_dict().items()):
         if tensor.is_floating_point():
             digest.update(f"{name} {tuple(tensor.shape)} {_checksum(tensor)}\n".encode())
-    digest.update((revision or "").encode())
     return digest.hexdigest()[:32]
 
 

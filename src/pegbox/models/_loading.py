@@ -68,7 +68,7 @@ def load(
         kind=kind,
         model=model.to(place).eval().requires_grad_(False),
         tokenizer=words,
-        fingerprint=fingerprint(model, commit),
+        fingerprint=fingerprint(model),
         context=_context(model, words, own, max_length),
         revision=commit,
         pooling=pooling,
