@@ -11,10 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
-from tiny import save_tiny
 
 from pegbox.cli import main
 from pegbox.errors import PegboxError
+from tiny import save_tiny
 
 WORDS = {"positive": ("great", "good", "hot"), "negative": ("terrible", "bad", "broke")}
 FIT = ["--options.penalty", "1.0", "--holdout", "0", "--no-cache"]
@@ -127,7 +127,9 @@ def test_evaluate_prints_text_or_json_and_draws(
     assert "accuracy" in out
 
 
-def test_check_tells_duplicates_with_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str], model: Path) -> None:
+def test_check_tells_duplicates_with_rows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], model: Path
+) -> None:
     path = tmp_path / "d.csv"
     path.write_text("text,label\nfine tea,a\nbad tea,b\nfine  TEA,b\n")
     code, out, _ = run(capsys, "check", path, "--format", "json", "--model", model)
@@ -166,7 +168,11 @@ WRONG_CALLS = {
         "no option 'rnk'",
         "'rank'",
     ),
-    "training option": (["fit", "d.csv", "--out", "o", "--training.epoch", "4"], "no option 'epoch'", "'epochs'"),
+    "training option": (
+        ["fit", "d.csv", "--out", "o", "--training.epoch", "4"],
+        "no option 'epoch'",
+        "'epochs'",
+    ),
     "rank 0": (
         ["fit", "d.csv", "--out", "o", "--method", "lora", "--options.rank", "0"],
         "rank is 0",

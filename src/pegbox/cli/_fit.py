@@ -133,11 +133,15 @@ def _hold_out(
     if test:
         return rows, _labelled(task, test, on_bad)
     if not 0 <= share < 1:
-        raise UsageError("the share to hold out is no share", where=f"--holdout {share}", expected="0 to below 1")
+        raise UsageError(
+            "the share to hold out is no share", where=f"--holdout {share}", expected="0 to below 1"
+        )
     if share == 0:
         return rows, None
     parts = split(rows, fractions={"train": 1 - share, "test": share}, seed=seed)
-    say(f"{len(parts['test'])} of {len(rows)} rows held out for evaluation (seed {seed}; --test FILE overrides)")
+    say(
+        f"{len(parts['test'])} of {len(rows)} rows held out for evaluation (seed {seed}; --test FILE overrides)"
+    )
     return parts["train"], parts["test"]
 
 

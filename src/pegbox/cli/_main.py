@@ -120,13 +120,20 @@ def _wrong_use(message: str, given: list[str], verbs: dict[str, "ArgumentParser"
     if key and ("not expected" in message or "does not accept" in message):
         name = key[1].rpartition(".")[2]
         return UsageError(
-            f"unknown key '{name}'", where="the configuration file", expected=", ".join(keys), fix=nearest(name, keys)
+            f"unknown key '{name}'",
+            where="the configuration file",
+            expected=", ".join(keys),
+            fix=nearest(name, keys),
         )
     value = re.search(r'Parser key "([\w.]+)": (.*)', message)
     if value:
         option = flag(value[1])
         expected = re.search(r"Literal\[(.*?)\]", value[2])
-        valid = expected[1].replace("'", "") if expected else re.sub(r"^Expected an? |<class '(\w+)'>", r"\1", value[2])
+        valid = (
+            expected[1].replace("'", "")
+            if expected
+            else re.sub(r"^Expected an? |<class '(\w+)'>", r"\1", value[2])
+        )
         return UsageError(f"wrong value for {option}", where=where, expected=valid, fix=f"see {where} --help")
     return UsageError(message, where=where, fix=f"see {where} --help")
 
