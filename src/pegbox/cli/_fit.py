@@ -65,20 +65,23 @@ def fit(
         resume: Continue an interrupted run of the same command.
         overwrite: Replace the output folder.
     """
-    import shutil
-
     from rich.console import Console
 
-    from pegbox.methods import build
+    from pegbox.methods import Attached, build
     from pegbox.models import load, quiet_libraries
     from pegbox.reports import scores_panel
     from pegbox.tasks import Classify
     from pegbox.tuning import Training
     from pegbox.tuning import fit as tune
+    from pegbox.tuning._claim import check_own, release
 
     check_free(out, overwrite)
     quiet_libraries()
     built, settings = build(method, options), Training.of(training or {})
+    # A solver keeps no checkpoints: what lies there is not its own.
+    run = out.parent / f"{out.name}-run" if isinstance(built, Attached) else None
+    if run:
+        check_own(run)
     task = Classify.from_file(
         data,
         texts=names(text),
@@ -98,7 +101,6 @@ def fit(
         trust_remote_code=trust_remote_code,
         max_length=max_length,
     )
-    run = out.parent / f"{out.name}-run"
     tuned = tune(
         base,
         task,
@@ -115,7 +117,8 @@ def fit(
     )
     scores = tuned.evaluate(held) if held is not None else None
     tuned.save(out, scores=scores, overwrite=overwrite)
-    shutil.rmtree(run, ignore_errors=True)
+    if run:
+        release(run)
     if scores is not None:
         Console().print(scores_panel(scores, title=f"{built.name} on {model}"))
     say(f"{tuned.cost.parameters:,} tuned parameters in {tuned.cost.seconds:.1f} s, saved in {out}")

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pegbox._atomic import write_text
 from pegbox.errors import UsageError
 
 KEY = "fit.json"
+MADE = ("checkpoint-*", ".checkpoint-*", f".{KEY}.partial-*")
 
 
 @contextmanager
@@ -21,9 +23,10 @@ def claimed(folder: Path, key: Mapping[str, str], *, resume: bool) -> Iterator[N
         resume: Whether the fit continues what lies there.
 
     Raises:
-        UsageError: On a resume when what lies there belongs to another fit.
+        UsageError: When the folder holds something else than a fit, or on a resume another fit.
     """
-    path = folder / KEY
+    check_own(folder)
+    path, new = folder / KEY, not folder.exists()
     before = path.read_text("utf-8") if path.is_file() else None
     if resume and before is not None:
         _check_same(json.loads(before), key, folder)
@@ -33,9 +36,44 @@ def claimed(folder: Path, key: Mapping[str, str], *, resume: bool) -> Iterator[N
     except UsageError:
         if before is None:
             path.unlink(missing_ok=True)
+            if new:
+                _remove_if_empty(folder)
         else:
             write_text(path, before)
         raise
+
+
+def check_own(folder: Path) -> None:
+    """Raise UsageError unless a run's folder is free or was made by a fit, whose checkpoints may be deleted."""
+    blocked = folder.exists() and not folder.is_dir()
+    if blocked or (_foreign(folder) and not (folder / KEY).is_file()):
+        raise UsageError(
+            "the place for the checkpoints is taken by something else",
+            where=str(folder),
+            expected=f"no such folder, an empty one, or one that a fit made (with {KEY})",
+            fix="move it away, or choose another place for the output",
+        )
+
+
+def release(folder: Path) -> None:
+    """Delete what a finished fit kept in its run's folder, and the folder when nothing else is in it."""
+    if not (folder / KEY).is_file():
+        return
+    for pattern in MADE:
+        for path in folder.glob(pattern):
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    (folder / KEY).unlink()
+    _remove_if_empty(folder)
+
+
+def _foreign(folder: Path) -> bool:
+    leftover = f".{KEY}.partial-"
+    return folder.is_dir() and any(not path.name.startswith(leftover) for path in folder.iterdir())
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def _check_same(stored: Mapping[str, str], key: Mapping[str, str], folder: Path) -> None:
