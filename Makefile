@@ -11,11 +11,14 @@ export TOKENIZERS_PARALLELISM ?= false
 demo: $(STAMP)
 	$(BIN)/pegbox demo --out pegbox-demo --overwrite
 
+# One process per core, each on one thread; a file's tests stay together, since they share tuned models.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+
 test: lint
-	$(BIN)/pytest
+	$(PYTEST)
 
 test-all: lint
-	$(BIN)/pytest -m "slow or not slow"
+	$(PYTEST) -m "slow or not slow"
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -23,13 +26,13 @@ lint: $(STAMP)
 	$(BIN)/mypy
 
 docs: $(STAMP)
-	$(BIN)/pip install -q -c constraints.txt mkdocs-material
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	$(BIN)/mkdocs build --strict
 
 clean:
 	rm -rf $(VENV) pegbox-demo site .mypy_cache .pytest_cache .ruff_cache
 
-# torch comes first and alone: its exact pin has a CPU build, where a range would pull gigabytes of CUDA.
+# torch comes first and alone, by an exact version, so that no other package's range chooses the build.
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q --disable-pip-version-check "$$(grep '^torch==' constraints.txt)"

@@ -24,7 +24,10 @@ ORDER = [
     "reports",
     "cli",
 ]
-HEAVY = ("torch", "transformers", "peft", "datasets", "pandas", "sklearn", "matplotlib", "scipy", "numpy", "rich")
+HEAVY = (
+    *("torch", "transformers", "peft", "datasets", "pandas", "sklearn"),
+    *("matplotlib", "scipy", "numpy", "rich"),
+)
 
 
 def rooms_imported(path: Path) -> set[str]:

@@ -6,36 +6,38 @@ from typing import TYPE_CHECKING
 from pegbox.cli._options import check_free, say
 
 if TYPE_CHECKING:
-    from pegbox.models import Base
+    from pegbox.models import Base, FeatureCache
     from pegbox.models.etude.world import Review
     from pegbox.reports import LadderRow
     from pegbox.tasks import Classify
     from pegbox.tuning import Tuned
 
 DOMAIN = "hotels"
-TRAIN_ROWS, TEST_ROWS = 64, 1000
+TRAIN_ROWS, TEST_ROWS = 256, 1000
 METHODS = ("zero-shot", "few-shot", "closed-form", "lora")
 
 
 def demo(*, out: Path = Path("pegbox-demo"), overwrite: bool = False, seed: int = 0) -> None:
-    """Climb the ladder on the embedded model: zero-shot, few-shot, closed form and LoRA on 64 labelled reviews.
+    """Climb the ladder on the embedded model: zero-shot, few-shot, closed form and LoRA on 256 reviews.
 
     Args:
         out: Folder for the data, the tuned models and the picture.
         overwrite: Replace the folder.
         seed: Seed of the rows and of the methods.
     """
+    from tempfile import TemporaryDirectory
+
     from rich.console import Console
 
     from pegbox._atomic import folder
-    from pegbox.models import load, quiet_libraries
+    from pegbox.models import FeatureCache, load, quiet_libraries
     from pegbox.models.etude.world import reviews
     from pegbox.reports import ladder
     from pegbox.tasks import Classify
 
     check_free(out, overwrite)
     quiet_libraries()
-    with folder(out, overwrite=overwrite) as target:
+    with folder(out, overwrite=overwrite) as target, TemporaryDirectory(prefix="pegbox-") as scratch:
         _write(target / "train.csv", reviews(DOMAIN, TRAIN_ROWS, seed=2 * seed))
         _write(target / "test.csv", reviews(DOMAIN, TEST_ROWS, seed=2 * seed + 1))
         task = Classify.from_file(
@@ -44,17 +46,22 @@ def demo(*, out: Path = Path("pegbox-demo"), overwrite: bool = False, seed: int 
         base = load("etude")
         say(f"etude has {base.parameters:,} parameters and has never read about {DOMAIN}")
         say(f"{TRAIN_ROWS} labelled reviews to tune on, {TEST_ROWS} others to measure on")
-        rungs = [_rung(base, task, name, target, seed) for name in METHODS]
+        cache = FeatureCache(Path(scratch))
+        rungs = [_rung(base, task, name, target, seed, cache) for name in METHODS]
     Console().print(ladder(rungs, title=f"{DOMAIN} reviews, {TEST_ROWS} test rows, 95 % intervals"))
     print(_next(out))
 
 
-def _rung(base: "Base", task: "Classify", method: str, target: Path, seed: int) -> "LadderRow":
+def _rung(
+    base: "Base", task: "Classify", method: str, target: Path, seed: int, cache: "FeatureCache"
+) -> "LadderRow":
     from pegbox.reports import LadderRow, reliability_diagram
     from pegbox.tuning import adapter_bytes
     from pegbox.tuning import fit as tune
 
-    tuned: Tuned = tune(base, task, method, seed=seed, say=lambda line: say(f"  {method}: {line}"))
+    tuned: Tuned = tune(
+        base, task, method, seed=seed, cache=cache, say=lambda line: say(f"  {method}: {line}")
+    )
     scores = tuned.evaluate(target / "test.csv")
     tuned.save(target / method, scores=scores)
     reliability_diagram(scores, target / f"{method}.png", title=f"{method} on {DOMAIN} reviews")

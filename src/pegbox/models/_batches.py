@@ -45,7 +45,7 @@ def collate(
 
 
 def batches(lengths: Sequence[int], tokens: int, *, rows: int | None = None) -> list[list[int]]:
-    """Group rows of like length, the longest first, so that no padded batch exceeds ``tokens`` or ``rows``."""
+    """Group rows of like length, the longest first, no padded batch above ``tokens`` or ``rows``."""
     order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
     groups: list[list[int]] = []
     for index in order:
