@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from pegbox.errors import InputError, UsageError
-from pegbox.evaluation import bootstrap, compare, flips
+from pegbox.evaluation import bootstrap, compare, flips, score
 
 
 def answers(right: list[int]) -> np.ndarray:
@@ -111,6 +111,18 @@ def test_flips_by_direction_place_and_distance() -> None:
         "5 of 6 rows: +2 (1 in training) wrong to right, -2 (1 in training) right to wrong, "
         "1 (0 in training) wrong to wrong"
     )
+
+
+def test_flips_are_called_by_their_row_numbers() -> None:
+    base, tuned, numbers = answers([1, 1, 0]), answers([1, 0, 0]), [2, 7, 9]
+    found = flips(base, tuned, [0, 0, 0], in_training=np.arange(3) == 1, numbers=numbers)
+    assert found.right_to_wrong.all.rows == found.right_to_wrong.inside.rows == (7,)
+    assert found.right_to_wrong.outside.rows == ()
+    scores = score(tuned, [0, 0, 0], ["a", "b"], base=base, numbers=numbers, resamples=5)
+    assert scores.flips.right_to_wrong.all.rows == (7,)
+    for bad in ([2, 7], [0.5, 1.5, 2.5]):
+        with pytest.raises(InputError, match="3 whole numbers, one per row"):
+            flips(base, tuned, [0, 0, 0], numbers=bad)
 
 
 def test_flips_without_a_mask_are_not_placed() -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import pegbox
-from pegbox.data import Examples
+from pegbox.data import Examples, split
 from pegbox.errors import CapabilityError, InputError, RunError, UsageError
 from pegbox.methods import FewShot, LoRA
 from pegbox.tuning import base_alone
@@ -144,6 +144,26 @@ def test_flips_are_told_inside_and_outside_the_training_rows() -> None:
     assert list(inside) == list(np.flatnonzero(mended[:40])) != []
     assert list(outside) == list(40 + np.flatnonzero(mended[40:])) != []
     assert flips.wrong_to_right.outside.distance.median > 0
+
+
+def test_flips_are_called_by_the_row_numbers_of_the_file(tmp_path: Path) -> None:
+    rows = rows_of(60, noise=0.0)
+    lines = [f"{text},{label}" for text, label in zip(rows.fields["text"], rows.labels, strict=True)]
+    lines[2] = ",bad"  # row 3 has no text and is dropped
+    path = tmp_path / "rows.csv"
+    path.write_text("\n".join(["text,label", *lines]) + "\n")
+    first = fit(base_of("llama"), "closed-form", rows)
+    found = first.read(path, on_bad="drop")
+    assert found.numbers == (1, 2, *range(4, 61))
+    parts = split(found, fractions={"train": 0.5, "test": 0.5})
+    tuned = fit(base_of("llama"), "closed-form", parts["train"])
+    for held in (parts["test"], found):
+        gold, now = np.array(tuned.prompt.task.gold(held)), tuned.probabilities(held).argmax(1)
+        mended = (base_alone(tuned).probabilities(held).argmax(1) != gold) & (now == gold)
+        scores = tuned.evaluate(held, resamples=5)
+        assert list(scores.flips.wrong_to_right.all.rows) == list(np.array(held.numbers)[mended]) != []
+        assert list(np.flatnonzero(mended)) != list(scores.flips.wrong_to_right.all.rows)
+    assert tuned.evaluate(path, resamples=5, on_bad="drop").flips == scores.flips
 
 
 def test_zero_shot_flips_nothing_and_asks_the_base_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,10 +1,11 @@
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pegbox.evaluation._estimate import Floats
-from pegbox.evaluation._inputs import read_distance, read_gold, read_mask, read_pair
+from pegbox.evaluation._inputs import read_distance, read_gold, read_mask, read_numbers, read_pair
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,12 @@ class Distance:
 
 @dataclass(frozen=True)
 class FlippedRows:
-    """Some flipped rows: indices counted from 0, and how far from the training rows they lie."""
+    """Some flipped rows, and how far from the training rows they lie.
+
+    Args:
+        rows: Their numbers as they were given; indices counted from 0 when none were.
+        distance: Over these rows; ``None`` when it is not known or there are none.
+    """
 
     rows: tuple[int, ...]
     distance: Distance | None = None
@@ -95,6 +101,7 @@ def flips(
     *,
     in_training: ArrayLike | None = None,
     distance: ArrayLike | None = None,
+    numbers: Sequence[int] | None = None,
 ) -> Flips:
     """Find the rows whose most probable label changed, by direction.
 
@@ -104,6 +111,7 @@ def flips(
         gold: Gold label indices ``(rows,)``.
         in_training: True for rows that were trained on ``(rows,)``.
         distance: Distance of each row to its nearest training row ``(rows,)``, any unit, not negative.
+        numbers: What each row is called ``(rows,)``, such as its row number in a file; by default its index.
 
     Raises:
         InputError: arrays that cannot be scored or do not belong together.
@@ -112,25 +120,30 @@ def flips(
     answers = read_gold(gold, *before.shape)
     mask = read_mask(in_training, len(answers))
     far = read_distance(distance, len(answers))
+    names = read_numbers(numbers, len(answers))
     old, new = before.argmax(axis=1), after.argmax(axis=1)
     changed, was_right, is_right = old != new, old == answers, new == answers
     return Flips(
         rows=len(answers),
-        right_to_wrong=_group(changed & was_right, mask, far),
-        wrong_to_right=_group(changed & is_right, mask, far),
-        wrong_to_wrong=_group(changed & ~was_right & ~is_right, mask, far),
+        right_to_wrong=_group(changed & was_right, mask, far, names),
+        wrong_to_right=_group(changed & is_right, mask, far, names),
+        wrong_to_wrong=_group(changed & ~was_right & ~is_right, mask, far, names),
         unchanged_distance=_distance(~changed, far),
     )
 
 
-def _group(chosen: NDArray[np.bool_], mask: NDArray[np.bool_] | None, far: Floats | None) -> FlipGroup:
+def _group(
+    chosen: NDArray[np.bool_], mask: NDArray[np.bool_] | None, far: Floats | None, names: tuple[int, ...]
+) -> FlipGroup:
     if mask is None:
-        return FlipGroup(_rows(chosen, far))
-    return FlipGroup(_rows(chosen, far), _rows(chosen & mask, far), _rows(chosen & ~mask, far))
+        return FlipGroup(_rows(chosen, far, names))
+    return FlipGroup(
+        _rows(chosen, far, names), _rows(chosen & mask, far, names), _rows(chosen & ~mask, far, names)
+    )
 
 
-def _rows(chosen: NDArray[np.bool_], far: Floats | None) -> FlippedRows:
-    return FlippedRows(tuple(int(row) for row in np.flatnonzero(chosen)), _distance(chosen, far))
+def _rows(chosen: NDArray[np.bool_], far: Floats | None, names: tuple[int, ...]) -> FlippedRows:
+    return FlippedRows(tuple(names[row] for row in np.flatnonzero(chosen)), _distance(chosen, far))
 
 
 def _distance(chosen: NDArray[np.bool_], far: Floats | None) -> Distance | None:

@@ -120,6 +120,21 @@ def read_distance(values: ArrayLike | None, rows: int) -> NDArray[np.float64] | 
     return array
 
 
+def read_numbers(values: Sequence[int] | None, rows: int) -> tuple[int, ...]:
+    """Check the row numbers ``(rows,)``; without any, rows are counted from 0.
+
+    Raises:
+        InputError: wrong length, or not whole numbers.
+    """
+    if values is None:
+        return tuple(range(rows))
+    array = np.asarray(values)
+    if array.shape != (rows,) or array.dtype.kind not in "iu":
+        raise InputError(f"numbers have shape {array.shape} of {array.dtype.name}",
+                         expected=f"{rows} whole numbers, one per row")  # fmt: skip
+    return tuple(int(number) for number in array)
+
+
 def read_count(value: int, name: str) -> int:
     """Check a count of at least one.
 

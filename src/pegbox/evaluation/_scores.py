@@ -87,6 +87,7 @@ def score(
     base: ArrayLike | None = None,
     in_training: ArrayLike | None = None,
     distance: ArrayLike | None = None,
+    numbers: Sequence[int] | None = None,
     resamples: int = 1000,
     seed: int = 0,
 ) -> Scores:
@@ -110,6 +111,7 @@ def score(
         base: Probabilities of the base on the same rows ``(rows, labels)``, for the flips.
         in_training: True for rows that were trained on ``(rows,)``, to split the flips.
         distance: Distance of each row to its nearest training row ``(rows,)``, to place the flips.
+        numbers: What each row is called ``(rows,)``, for the flips; by default its index counted from 0.
         resamples: Number of bootstrap resamples.
         seed: Seed of the bootstrap.
 
@@ -120,12 +122,14 @@ def score(
     table = read_probabilities(probabilities)
     names = read_labels(labels, table.shape[1])
     answers = Answers(table, read_gold(gold, *table.shape))
-    if base is None and (in_training is not None or distance is not None):
-        raise UsageError("in_training and distance describe flips from the base, and no base was given",
+    if base is None and not (in_training is None and distance is None and numbers is None):
+        raise UsageError("in_training, distance and numbers describe flips, and no base was given",
                          fix="pass base=, the base's probabilities on the same rows")  # fmt: skip
     changed = None
     if base is not None:
-        changed = flips(base, table, answers.gold, in_training=in_training, distance=distance)
+        changed = flips(
+            base, table, answers.gold, in_training=in_training, distance=distance, numbers=numbers
+        )
     confusion = _confusion(answers)
     replicates = Replicates(answers)
     samples = bootstrap(replicates, len(table), resamples=resamples, seed=seed)

@@ -134,6 +134,8 @@ class Tuned:
     ) -> Scores:
         """Score labelled rows, with flips against the base where the base can answer.
 
+        Flipped rows are named by their row numbers in the source.
+
         Args:
             rows: File, hub id or rows.
             resamples: Bootstrap resamples of the intervals.
@@ -159,6 +161,7 @@ class Tuned:
             base=base,
             in_training=seen if base is not None else None,
             distance=self._distance(answers) if base is not None else None,
+            numbers=found.numbers if base is not None else None,
             resamples=resamples,
             seed=seed,
         )
