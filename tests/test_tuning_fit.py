@@ -166,6 +166,45 @@ def test_flips_are_called_by_the_row_numbers_of_the_file(tmp_path: Path) -> None
     assert tuned.evaluate(path, resamples=5, on_bad="drop").flips == scores.flips
 
 
+def overlaps(told: list[str]) -> list[str]:
+    return [line for line in told if "among the training" in line or "stopping point" in line]
+
+
+@pytest.mark.parametrize("kind", ["causal", "encoder"])
+def test_rows_that_were_tuned_on_are_told(kind: str) -> None:
+    base = base_of(*("llama",) if kind == "causal" else ("bert", "encoder"))
+    rows, other, told = rows_of(20), rows_of(8, seed=5), []
+    tuned = fit(base, "closed-form", rows, say=told.append)
+    tuned.evaluate(other, resamples=5)
+    assert overlaps(told) == []
+    mixed = (*rows.fields["text"][:3], *other.fields["text"])
+    tuned.evaluate(texts(*mixed, labels=rows.labels[:3] + other.labels), resamples=5)
+    assert overlaps(told) == ["toy.csv: 3 of 11 rows were among the training rows"]
+
+
+def test_rows_that_stopped_the_training_are_told_and_kept(tmp_path: Path) -> None:
+    rows, told, again = rows_of(60), [], []
+    tuned = fit(base_of("llama"), "lora", rows, training=QUICK, say=told.append)
+    tuned.evaluate(rows, resamples=5)
+    wanted = [
+        "toy rows: 51 of 60 rows were among the training rows",
+        "toy rows: 9 of 60 rows chose the stopping point",
+    ]
+    assert overlaps(told) == wanted
+    saved = tuned.save(tmp_path / "saved")
+    pegbox.Tuned.load(saved, say=again.append).evaluate(rows, resamples=5)
+    assert overlaps(again) == wanted
+    meta = json.loads((saved / "pegbox.json").read_text())
+    del meta["validation_rows"]
+    (saved / "pegbox.json").write_text(json.dumps(meta))
+    again.clear()
+    pegbox.Tuned.load(saved, say=again.append).evaluate(rows, resamples=5)
+    assert overlaps(again) == wanted[:1]
+    (saved / "pegbox.json").write_text(json.dumps({**meta, "validation_rows": 3}))
+    with pytest.raises(InputError, match="the file lacks validation_rows"):
+        pegbox.Tuned.load(saved)
+
+
 def test_zero_shot_flips_nothing_and_asks_the_base_once(monkeypatch: pytest.MonkeyPatch) -> None:
     from pegbox.tuning import _answers
 

@@ -204,7 +204,8 @@ class _Run:
         module.requires_grad_(False).eval()
         seconds = max(time.perf_counter() - started, history.seconds)
         solved = Solved(self.prompt, module, details={"history": history.to_json()})
-        return self._tuned(method, rows, Cost(seconds, parameters, len(rows)), solved)
+        tuned = self._tuned(method, rows, Cost(seconds, parameters, len(rows)), solved)
+        return replace(tuned, validation_rows=frozenset(row_digests(valid) if valid is not None else ()))
 
     @contextmanager
     def _folder(self, folder: str | Path | None) -> Iterator[Path]:

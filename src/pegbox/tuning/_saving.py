@@ -86,6 +86,7 @@ def load(
         details=meta["details"],
         cost=Cost(**meta["cost"]),
         training_rows=frozenset(meta["training_rows"]),
+        validation_rows=frozenset(meta.get("validation_rows") or ()),
         cache=cache,
         too_long=too_long,
         say=Once.of(say),
@@ -169,6 +170,7 @@ def _meta(tuned: Tuned) -> dict[str, Any]:
         "details": _plain(tuned.details),
         "cost": {"seconds": cost.seconds, "parameters": cost.parameters, "rows": cost.rows},
         "training_rows": sorted(tuned.training_rows),
+        "validation_rows": sorted(tuned.validation_rows),
     }
 
 
@@ -201,6 +203,8 @@ def _read_meta(folder: Path) -> dict[str, Any]:
             fix="load it with the version of pegbox that wrote it",
         )
     faults = [key for key, kind in _KEYS.items() if not isinstance(meta.get(key), kind)]
+    if not isinstance(meta.get("validation_rows", []), list):  # earlier folders lack it
+        faults.append("validation_rows")
     faults += [
         f"{key}.{inner}"
         for key, names in _INNER.items()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -69,6 +70,7 @@ class Tuned:
         details: What the method chose and measured.
         cost: What tuning took.
         training_rows: Digests of the rows it was tuned on, to tell seen from unseen rows.
+        validation_rows: Digests of the rows that chose where training stopped.
         features: Hidden states of those rows, (rows, width), as long as they are in memory.
         cache: Feature cache.
         too_long: What to do with texts that do not fit.
@@ -84,6 +86,7 @@ class Tuned:
     details: Mapping[str, Any]
     cost: Cost
     training_rows: frozenset[str] = frozenset()
+    validation_rows: frozenset[str] = frozenset()
     features: Tensor | None = None
     cache: FeatureCache | None = None
     too_long: TooLong = "shorten"
@@ -134,7 +137,8 @@ class Tuned:
     ) -> Scores:
         """Score labelled rows, with flips against the base where the base can answer.
 
-        Flipped rows are named by their row numbers in the source.
+        Flipped rows are named by their row numbers in the source. Rows that were tuned on, or that chose
+        where training stopped, flatter the scores: how many there are is told.
 
         Args:
             rows: File, hub id or rows.
@@ -153,7 +157,7 @@ class Tuned:
         answers = answer(self, found)
         seconds = time.perf_counter() - started
         base = self._base_probabilities(found, answers)
-        seen = np.array([digest in self.training_rows for digest in row_digests(found)])
+        seen = self._told_seen(found)
         scores = score(
             softmax(answers.logits),
             gold,
@@ -238,6 +242,18 @@ class Tuned:
         from pegbox.tuning._foreign import adopt
 
         return adopt(Path(folder), task=task, base=base, **options)
+
+    def _told_seen(self, rows: Examples) -> npt.NDArray[np.bool_]:
+        """Which rows were among the training rows, (rows,); these and those that stopped it are counted."""
+        digests = row_digests(rows)
+        seen, stopping = (
+            np.array([digest in known for digest in digests])
+            for known in (self.training_rows, self.validation_rows)
+        )
+        for found, what in ((seen, "were among the training rows"), (stopping, "chose the stopping point")):
+            if found.any():
+                self.say(f"{rows.source}: {found.sum():,} of {len(rows):,} rows {what}")
+        return seen
 
     def _base_probabilities(self, rows: Examples, answers: Answers) -> Array | None:
         """The zero-shot answer of the base; an encoder without output layer has none."""
