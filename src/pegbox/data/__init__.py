@@ -7,6 +7,7 @@ from pegbox.data._findings import Finding, Findings
 from pegbox.data._read import read
 from pegbox.data._split import split, take
 from pegbox.data._table import Table
+from pegbox.data._text import text_key
 
 __all__ = [
     "Columns",
@@ -22,4 +23,5 @@ __all__ = [
     "read",
     "split",
     "take",
+    "text_key",
 ]

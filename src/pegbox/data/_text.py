@@ -1,5 +1,6 @@
 import re
 import unicodedata
+from collections.abc import Sequence
 
 _SPACES = re.compile(r"\s+")
 _NOT_WORDS = re.compile(r"[\W_]+")
@@ -7,8 +8,13 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
 def normalised(text: str) -> str:
-    """Return the text as it counts for exact duplicates: NFKC, case folded, runs of space made one."""
+    """Return the text as it counts for duplicates: NFKC, case folded, runs of space made one."""
     return _SPACES.sub(" ", unicodedata.normalize("NFKC", text).casefold()).strip()
+
+
+def text_key(texts: Sequence[str]) -> str:
+    """Return one string for a row's texts that exact duplicates share: see :func:`normalised`."""
+    return "\x1f".join(map(normalised, texts))
 
 
 def words_only(text: str) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from pegbox.data import Examples
+from pegbox.data import Examples, text_key
 from pegbox.errors import InputError
 from pegbox.tasks._classify import Demonstration
 
@@ -98,8 +98,8 @@ def _pick(scores: Matrix, members: Sequence[npt.NDArray[np.int64]], per_class: i
 
 
 def text_keys(rows: Examples) -> list[str]:
-    """A string per row that duplicates share, letter case and spacing aside."""
-    return ["\x1f".join(" ".join(text.casefold().split()) for text in texts) for texts in rows.texts]
+    """A string per row that duplicates share: see :func:`pegbox.data.text_key`."""
+    return [text_key(texts) for texts in rows.texts]
 
 
 def demonstration(rows: Examples, index: int) -> Demonstration:

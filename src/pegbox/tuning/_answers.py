@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from pegbox.data import Examples
+from pegbox.data import Examples, text_key
 from pegbox.errors import CapabilityError, RunError
 from pegbox.models import (
     Base,
@@ -99,11 +99,8 @@ def nearest_distance(hidden: Tensor, known: Tensor) -> Array:
 
 
 def row_digests(rows: Examples) -> list[str]:
-    """A short digest of each row's texts, case and spacing aside."""
-    return [
-        sha256("\x1f".join(" ".join(text.lower().split()) for text in texts).encode()).hexdigest()[:16]
-        for texts in rows.texts
-    ]
+    """A short digest of each row's :func:`pegbox.data.text_key`."""
+    return [sha256(text_key(texts).encode()).hexdigest()[:16] for texts in rows.texts]
 
 
 def _whole_words(tuned: Tuned, encoded: Encoded) -> Answers:
