@@ -90,7 +90,7 @@ def test_the_count_and_the_row_numbers_are_told() -> None:
     rows = rows_of_length([50] * 9 + [1])
     encoded = prepare(TASK, causal_bytes(), "causal", 20).encode(rows)
     assert encoded.notes() == [
-        "9 of 10 texts shortened to fit the context (rows 1, 2, 3, 4, 5, 6, 7, 8, ...)"
+        "tiny.csv: 9 of 10 texts shortened to fit the context (rows 1, 2, 3, 4, 5, 6, 7, 8, ...)"
     ]
     with pytest.raises(InputError) as error:
         prepare(TASK, causal_bytes(), "causal", 20).encode(rows, too_long="error")

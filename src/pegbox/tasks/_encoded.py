@@ -38,8 +38,10 @@ class Encoded:
         return content.hexdigest()
 
     def notes(self) -> list[str]:
-        """A line on shortened rows, if any."""
+        """A line on shortened rows, if any, that names their source."""
         if not self.shortened:
             return []
         listed = ", ".join(map(str, self.shortened[:8])) + (", ..." if len(self.shortened) > 8 else "")
-        return [f"{len(self.shortened)} of {len(self)} texts shortened to fit the context (rows {listed})"]
+        where = f"{self.source}: " if self.source else ""
+        counts = f"{len(self.shortened)} of {len(self)} texts"
+        return [f"{where}{counts} shortened to fit the context (rows {listed})"]
