@@ -1,6 +1,7 @@
 """fit, predict and evaluate: what is told, what is refused, what nobody may touch."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,12 @@ import pytest
 import torch
 
 import pegbox
-from pegbox.data import Examples, split
+from pegbox.data import Examples, split, text_key
 from pegbox.errors import CapabilityError, InputError, RunError, UsageError
 from pegbox.methods import FewShot, LoRA
+from pegbox.tasks import text_keys
 from pegbox.tuning import base_alone
+from pegbox.tuning._answers import row_digests
 from tuning_toy import LABELS, base_of, checksum, fit, folder_of, hush, rows_of, same_parts, task_of
 
 QUICK = pegbox.Training(epochs=2, precision="float32")
@@ -115,10 +118,14 @@ def test_too_long_texts_are_told_once() -> None:
     for method in ("closed-form", "lora", "zero-shot"):
         tuned, told = told_by(method, rows, training=QUICK)
         lines = [line for line in told if "shortened" in line]
-        assert lines == ["2 of 44 texts shortened to fit the context (rows 1, 31)"], method
+        assert lines == ["toy rows: 2 of 44 texts shortened to fit the context (rows 1, 31)"], method
         tuned.evaluate(rows, resamples=5)
         tuned.predict(rows)
         assert [line for line in told if "shortened" in line] == lines, method
+        tuned.predict(replace(rows, source="other rows"))
+        assert [line for line in told if "shortened" in line][1:] == [
+            "other rows: 2 of 44 texts shortened to fit the context (rows 1, 31)"
+        ], method
     with pytest.raises(InputError, match="2 texts are longer than the context"):
         fit(base_of("llama"), "closed-form", rows, too_long="error")
 
@@ -180,6 +187,19 @@ def test_rows_that_were_tuned_on_are_told(kind: str) -> None:
     mixed = (*rows.fields["text"][:3], *other.fields["text"])
     tuned.evaluate(texts(*mixed, labels=rows.labels[:3] + other.labels), resamples=5)
     assert overlaps(told) == ["toy.csv: 3 of 11 rows were among the training rows"]
+
+
+def test_one_text_in_other_characters_is_the_same_text() -> None:
+    """Full-width letters are the same by NFKC, ß and ss by case folding; .lower() alone knows neither."""
+    rows = texts("Die Straße was broke", "great tea", labels=("bad", "fine"))
+    twins = texts("ＤＩＥ strasse  was broke", "great tea!", labels=("bad", "fine"))
+    assert [row_digests(rows)[i] == row_digests(twins)[i] for i in range(2)] == [True, False]
+    assert text_keys(rows)[0] == text_keys(twins)[0] == text_key(twins.texts[0])
+    groups = split(texts(*rows.fields["text"], *twins.fields["text"]), fractions={"a": 0.5, "b": 0.5})
+    assert any({1, 3} <= set(part.numbers) for part in groups.values())
+    told: list[str] = []
+    fit(base_of("llama"), "closed-form", rows, say=told.append).evaluate(twins, resamples=5)
+    assert overlaps(told) == ["toy.csv: 1 of 2 rows were among the training rows"]
 
 
 def test_rows_that_stopped_the_training_are_told_and_kept(tmp_path: Path) -> None:
@@ -351,6 +371,10 @@ def test_a_run_folder_belongs_to_one_fit(tmp_path: Path) -> None:
         {"base": base_of("llama", seed=1), "named": "base"},
         {"task": task_of(label_words=("no", "yes")), "named": "task"},
         {"seed": 3, "named": "seed"},
+        {"base": replace(base, context=64), "named": "max_length"},
+        {"base": replace(base, pooling="cls"), "named": "pooling"},
+        {"base": pegbox.load(folder_of("llama", "causal"), dtype="bfloat16"), "named": "number format"},
+        {"too_long": "error", "named": "too_long"},
     ):
         use: dict[str, Any] = {"base": base, "method": "lora", "rows": rows, **changed}
         named = use.pop("named")

@@ -224,6 +224,10 @@ class _Run:
         task = json.dumps(self.prompt.task.to_json(), sort_keys=True)
         return {
             "base": self.base.fingerprint,
+            "number format": str(self.base.dtype),
+            "max_length": str(self.base.context),
+            "pooling": self.base.pooling,
+            "too_long": self.too_long,
             "task": sha256(task.encode()).hexdigest(),
             "method": f"{method.name} {method.options()}",
             "training rows": rows.digest(),
