@@ -14,6 +14,7 @@ from pegbox.data import Examples, split, text_key
 from pegbox.errors import CapabilityError, InputError, RunError, UsageError
 from pegbox.methods import FewShot, LoRA
 from pegbox.tasks import text_keys
+from pegbox.training import Settings
 from pegbox.tuning import base_alone
 from pegbox.tuning._answers import row_digests
 from tuning_toy import LABELS, base_of, checksum, fit, folder_of, hush, rows_of, same_parts, task_of
@@ -92,6 +93,34 @@ def test_wrong_use_is_told_before_any_work() -> None:
     with pytest.raises(UsageError, match="training has no option 'epoch'") as error:
         pegbox.Training.of({"epoch": 3})
     assert "did you mean 'epochs'?" in str(error.value)
+
+
+def test_the_engines_settings_can_be_reached() -> None:
+    given = {
+        "warmup": 0.1,
+        "schedule": "cosine",
+        "weight_decay": 0.01,
+        "gradient_clip": 0.5,
+        "evaluations_per_epoch": 3,
+        "gradient_checkpointing": True,
+    }
+    settings, plain = (pegbox.Training.of(values).settings(LoRA(), 5) for values in (given, {}))
+    assert {name: getattr(settings, name) for name in given} == given
+    default = Settings(learning_rate=1e-3)
+    assert {name: getattr(plain, name) for name in given} == {name: getattr(default, name) for name in given}
+    with pytest.raises(UsageError, match=r"warmup is 2"):
+        fit(base_of("llama"), "lora", rows_of(8), training=pegbox.Training(warmup=2))
+
+
+def test_settings_of_the_engine_reach_the_training() -> None:
+    rows = rows_of(20)
+    plain, slow, thrifty = (
+        fit(base_of("llama"), "lora", rows, training=replace(QUICK, **options))
+        for options in ({}, {"warmup": 0.9}, {"gradient_checkpointing": True})
+    )
+    assert not same_parts(plain.module, slow.module)
+    # Recomputed activations are the same numbers.
+    np.testing.assert_allclose(thrifty.probabilities(rows), plain.probabilities(rows), atol=1e-5)
 
 
 def test_colliding_words_are_scored_whole_by_zero_shot_only() -> None:

@@ -32,25 +32,39 @@ MIN_VALID_ROWS = 40
 class Training:
     """How gradient methods are trained; what is ``None`` is the method's default.
 
+    What each value may be is said by :class:`pegbox.training.Settings`.
+
     Args:
         learning_rate: Peak learning rate.
         epochs: Most passes over the rows.
         batch_size: Rows per step.
         accumulation: Batches per optimiser step.
+        warmup: Share of the steps over which the learning rate rises from 0.
+        schedule: What follows the warm-up: ``linear`` or ``cosine`` decay to 0, or ``constant``.
+        weight_decay: Decoupled decay of matrices.
+        gradient_clip: Largest norm of the gradient; 0 = no clipping.
         precision: ``auto``, ``bf16`` or ``float32``.
-        patience: Evaluations without improvement before stopping.
+        patience: Evaluations without improvement before stopping; 0 = never stop.
+        evaluations_per_epoch: How often the validation loss is measured.
         max_steps: Upper limit on optimiser steps.
         checkpoint_every: Steps between checkpoints, or ``epoch``.
+        gradient_checkpointing: Less memory for about a third more time.
     """
 
     learning_rate: float | None = None
     epochs: float = 8
     batch_size: int = 16
     accumulation: int = 1
+    warmup: float = Settings.warmup
+    schedule: Literal["linear", "cosine", "constant"] = Settings.schedule
+    weight_decay: float = Settings.weight_decay
+    gradient_clip: float = Settings.gradient_clip
     precision: Literal["auto", "bf16", "float32"] = "auto"
     patience: int = 4
+    evaluations_per_epoch: int = Settings.evaluations_per_epoch
     max_steps: int | None = None
     checkpoint_every: int | Literal["epoch"] = "epoch"
+    gradient_checkpointing: bool = Settings.gradient_checkpointing
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Training:
