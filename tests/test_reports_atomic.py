@@ -1,8 +1,10 @@
 import contextlib
+import errno
 import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -143,6 +145,89 @@ def test_a_killed_run_leaves_no_output_and_the_next_one_works(tmp_path: Path) ->
         with contextlib.suppress(BrokenPipeError):
             run.communicate()
     assert not target.exists()
+    left = tmp_path / f".out.partial-{run.pid}"
+    assert names(tmp_path) == [left.name]
     with _atomic.folder(target) as partial:
         (partial / "whole").write_text("x")
     assert names(target) == ["whole"]
+    assert left.is_dir(), "it might belong to a process of another machine"
+    make_old(left)
+    with _atomic.folder(target, overwrite=True) as partial:
+        (partial / "whole").write_text("y")
+    assert names(tmp_path) == ["out"]
+
+
+def make_old(place: Path) -> None:
+    for path in (*place.rglob("*"), place):
+        os.utime(path, (1, 1))
+
+
+def dead_process() -> int:
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        process.wait()
+    return process.pid
+
+
+def test_leftovers_of_living_processes_and_of_other_names_stay(tmp_path: Path) -> None:
+    dead = dead_process()
+    kept = [f".out.partial-{os.getppid()}", f".outer.partial-{dead}", f".out.partial-{dead}x", ".out.old-"]
+    for name in [*kept, f".out.partial-{dead}"]:
+        (tmp_path / name).mkdir()
+        make_old(tmp_path / name)
+    _atomic.recover(tmp_path / "out")
+    assert names(tmp_path) == sorted(kept)
+
+
+def test_a_folder_that_a_killed_overwrite_moved_away_comes_back(tmp_path: Path) -> None:
+    old = tmp_path / f".out.old-{dead_process()}"
+    old.mkdir()
+    (old / "model").write_text("mine")
+    with (
+        pytest.raises(UsageError, match="exists and is not empty"),
+        _atomic.folder(tmp_path / "out"),
+    ):
+        pass
+    assert (tmp_path / "out" / "model").read_text() == "mine"
+    assert names(tmp_path) == ["out"]
+
+
+def test_a_refusal_of_the_system_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(OSError, match=r"No space left on device: .*a\.txt"):
+        _atomic.write_text(tmp_path / "a.txt", "new")
+
+
+# Each round is killed at another moment of an overwrite; the file that is written slowly is of 40 parts.
+OVERWRITE = """
+import sys, time
+from pegbox import _atomic
+print("ready", flush=True)
+for version in range(1000):
+    with _atomic.folder(sys.argv[1], overwrite=True) as place:
+        for part in ("a", "b"):
+            with (place / part).open("w") as file:
+                for _ in range(40):
+                    file.write(f"{version} ")
+                    file.flush()
+"""
+
+
+@pytest.mark.parametrize("wait", [0.0, 0.011, 0.023, 0.037, 0.052, 0.071])
+def test_a_killed_overwrite_leaves_a_whole_folder_or_none(tmp_path: Path, wait: float) -> None:
+    target = tmp_path / "out"
+    with subprocess.Popen([sys.executable, "-c", OVERWRITE, str(target)], stdout=subprocess.PIPE) as run:
+        assert run.stdout is not None
+        run.stdout.readline()
+        time.sleep(wait)
+        run.kill()
+        run.communicate()
+    assert run.returncode == -signal.SIGKILL
+    _atomic.recover(target)
+    if target.exists():
+        first, second = ((target / part).read_text().split() for part in ("a", "b"))
+        assert len(first) == 40
+        assert first == second
+        assert len(set(first)) == 1

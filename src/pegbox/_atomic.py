@@ -2,11 +2,15 @@
 
 import contextlib
 import os
+import re
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from pegbox.errors import UsageError
+
+STALE = 60
 
 
 def write_text(path: str | Path, text: str) -> Path:
@@ -45,8 +49,12 @@ def write_bytes(path: str | Path, content: bytes) -> Path:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(target)
-    except BaseException:
-        partial.unlink(missing_ok=True)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            # A full disk is reported without the name of the file.
+            raise OSError(error.errno, error.strerror, str(given)) from error
         raise
     _sync_folder(target.parent)
     return given
@@ -56,9 +64,10 @@ def write_bytes(path: str | Path, content: bytes) -> Path:
 def folder(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
     """Yield an empty folder ``.name.partial-PID`` beside ``path`` that becomes ``path`` when the block ends.
 
-    On any exception, Ctrl-C included, the partial folder is removed and ``path`` is as before. An empty
-    folder at ``path`` counts as free. With ``overwrite`` the old folder is renamed to ``.name.old-PID``
-    for the moment between the two renames, and deleted when the new one is in place.
+    What a killed process left beside ``path`` is cleared first (`recover`). On any exception, Ctrl-C
+    included, the partial folder is removed and ``path`` is as before. An empty folder at ``path`` counts as
+    free. With ``overwrite`` the old folder is renamed to ``.name.old-PID`` for the moment between the two
+    renames, and deleted when the new one is in place.
 
     Args:
         path: The folder to make; parents are created.
@@ -68,6 +77,7 @@ def folder(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
         UsageError: ``path`` is a file, is not empty (without ``overwrite``), or holds the working folder.
     """
     target = Path(path).resolve()
+    recover(target)
     _check_free(target, Path(path), overwrite)
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = _sibling(target, "partial")
@@ -84,6 +94,56 @@ def folder(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
         raise
     _sync_folder(target.parent)
+
+
+def recover(path: str | Path) -> None:
+    """Undo what processes that were killed in `folder` left beside ``path``.
+
+    The newest folder ``.name.old-PID`` is renamed back when ``path`` is missing: its process died between two
+    renames. Other such folders, and ``.name.partial-PID``, are deleted when nothing in them changed for
+    `STALE` seconds. Those of a living process are not touched.
+
+    Args:
+        path: The folder that was to be made.
+    """
+    target = Path(path).resolve()
+    for role, left in _leftovers(target):
+        if role == "old" and not target.exists():
+            left.rename(target)
+        elif time.time() - _changed(left) > STALE:
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _leftovers(target: Path) -> list[tuple[str, Path]]:
+    """Role and path of what dead processes of this machine left, the newest first."""
+    if not target.parent.is_dir():
+        return []
+    name = re.compile(rf"\.{re.escape(target.name)}\.(partial|old)-(\d{{1,9}})")
+    found = [(name.fullmatch(path.name), path) for path in target.parent.iterdir()]
+    dead = [(match[1], path) for match, path in found if match and path.is_dir() and _is_dead(int(match[2]))]
+    return sorted(dead, key=lambda item: _changed(item[1]), reverse=True)
+
+
+def _is_dead(process: int) -> bool:
+    if os.name != "posix":
+        # Elsewhere signal 0 would end the process instead of asking for it.
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _changed(place: Path) -> float:
+    """When anything in a folder last changed: a process of another machine may still be writing there."""
+    newest = 0.0
+    for path in (place, *place.rglob("*")):
+        with contextlib.suppress(OSError):
+            newest = max(newest, path.lstat().st_mtime)
+    return newest
 
 
 def _sibling(target: Path, role: str) -> Path:
