@@ -121,6 +121,14 @@ def test_leave_one_out_loss_is_that_of_real_refits() -> None:
     assert sum(losses) / len(losses) == pytest.approx(whole.details["left_out_loss"], abs=1e-5)
 
 
+def test_details_name_the_decomposition_of_large_problems(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pegbox.methods._least_squares import _spectrum
+
+    monkeypatch.setattr(_spectrum, "_SVD_WORK", 0)
+    for method in (ClosedForm(), ClosedForm(loss="log", penalty=1.0), ClosedForm(vocabulary=True)):
+        assert fit(base_of("llama"), method, rows_of(20)).details["decomposition"] == "gram"
+
+
 def test_details_say_what_was_chosen() -> None:
     details = fit(base_of("llama"), "closed-form", rows_of(40)).details
     assert details["penalty"] > 0
@@ -128,6 +136,7 @@ def test_details_say_what_was_chosen() -> None:
     assert details["system"] == "svd"
     assert details["gradient_norm"] < 1e-10
     assert math.isfinite(details["log_evidence"])
+    assert details["decomposition"] == "svd"
     given = fit(base_of("llama"), ClosedForm(penalty=3.0, smoothing=0.1), rows_of(40)).details
     assert (given["penalty"], given["smoothing"]) == (3.0, 0.1)
 

@@ -138,7 +138,9 @@ class ClosedForm(Solver):
             module=attach_rows(problem, solution.weight, solution.intercept / rows.scale),
             posterior=posterior,
             parameters=self._numbers(solution),
-            details=_chosen(choice) | _solved(solution, posterior),
+            details=_chosen(choice)
+            | _solved(solution, posterior)
+            | {"decomposition": spectrum.decomposition},
             features=problem.features.hidden,
             grow=grow,
         )
@@ -251,7 +253,8 @@ class ClosedForm(Solver):
                 base, len(prompt.task.labels), down, up, intercept / rows.scale, range(size)
             ),
             parameters=down.numel() + up.numel() + intercept.numel() * self.intercept,
-            details=_chosen(choice) | {"vocabulary": size, "rank": len(down)},
+            details=_chosen(choice)
+            | {"vocabulary": size, "rank": len(down), "decomposition": spectrum.decomposition},
             features=hidden,
         )
 

@@ -23,6 +23,7 @@ def deviations(tuned: Tuned, posterior: Posterior, hidden: Tensor, chosen: Tenso
 
     Logits are drawn before logit scale and soft-capping and pass through both: by Gauss-Hermite quadrature of
     the margin for two labels, by antithetic draws (the same for every row) for more.
+    ``Posterior.probabilities`` cannot serve: it gives means, not deviations, and knows no soft-capping.
 
     Args:
         tuned: A closed-form fit.
