@@ -59,13 +59,13 @@ Nats per {unit}, {rows} documents per genre and column.
 _ZERO = """
 ## Zero-shot accuracy
 
-{rows} rows per line. "Best possible" is what the world's exact probabilities reach; "commonest" is the share
-of the commonest answer in the sample. Prompts: reviews `{{text}} It was great.` or `terrible.`; news
-`{{text}} Topic: sport`; passages `{{text}} Question: {{question}} Answer: yes`; pairs
+{rows} rows per line. "Expected best" is the accuracy that the world's exact probabilities lead one to expect, which
+a sample can exceed by chance; "commonest" is the share of the commonest answer in the sample. Prompts:
+reviews `{{text}} It was great.` or `terrible.`; news `{{text}} Topic: sport`; passages `{{text}} Question: {{question}} Answer: yes`; pairs
 `{{premise}} Question: {{hypothesis}}? Answer: maybe`; replies `Message: ... Reply: ... Tone: polite`, on
 three lines.
 
-| genre / domains | accuracy | best possible | commonest |
+| genre / domains | accuracy | expected best | commonest |
 | --- | ---: | ---: | ---: |
 """
 
