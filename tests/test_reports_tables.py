@@ -116,7 +116,14 @@ def test_seconds(number: float, text: str) -> None:
 
 @pytest.mark.parametrize(
     ("number", "text"),
-    [(0, "0 B"), (9_999, "9,999 B"), (13_000, "12.7 KiB"), (3_456_789, "3.3 MiB"), (5 * 1024**3, "5.0 GiB")],
+    [
+        (0, "0 B"),
+        (9_999, "9,999 B"),
+        (13_000, "12.7 KiB"),
+        (133_000, "130 KiB"),
+        (3_456_789, "3.3 MiB"),
+        (5 * 1024**3, "5.0 GiB"),
+    ],
 )
 def test_sizes(number: int, text: str) -> None:
     assert size(number) == text

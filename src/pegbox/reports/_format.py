@@ -19,13 +19,13 @@ def short_count(number: int | None) -> str:
 
 
 def size(number: int | None) -> str:
-    """Bytes in the largest fitting unit: 1,234 B, 12.1 KiB, 3.0 MiB."""
+    """Bytes in the largest fitting unit: 1,234 B, 12.1 KiB, 130 KiB, 3.0 MiB."""
     if number is None or number < 10_000:
         return NONE if number is None else f"{number:,} B"
     value, units = number / 1024, ["KiB", "MiB", "GiB"]
     while value >= 1000 and len(units) > 1:
         value, units = value / 1024, units[1:]
-    return f"{value:.1f} {units[0]}"
+    return f"{value:.1f} {units[0]}" if value < 99.95 else f"{value:.0f} {units[0]}"
 
 
 def seconds(number: float | None) -> str:
