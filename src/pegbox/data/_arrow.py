@@ -50,6 +50,13 @@ def read_hub(name: str, config: str | None, split: str | None, revision: str | N
             expected="a split and config of the data set",
             fix="write hub-id:config[split], for example owner/name:default[test]",
         ) from error  # fmt: skip
+    except RuntimeError as error:
+        # What datasets raises for a set that comes as a script, which it no longer runs.
+        raise InputError(
+            f"The hub data set cannot be loaded: {_first_line(error)}", where=source,
+            expected="a data set of csv, json or parquet files",
+            fix="download it once, save it as a csv, jsonl or parquet file, and give that file",
+        ) from error  # fmt: skip
     return _from_arrow(data.with_format("arrow")[:], source, notes)
 
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 UNBOUNDED = 1_000_000
 UNKNOWN_CONTEXT = 512
+MODEL_NAMES = "a folder with config.json, a hub id that can be reached, or etude"
+REACHABLE = "check the name and the connection (HF_HUB_OFFLINE, HF_TOKEN for gated models)"
 VOCABULARY_FILES = ("tokenizer*", "vocab*", "*.model", "*.tiktoken", "merges.txt")
 
 
@@ -92,13 +94,8 @@ def _config(where: str, revision: str | None, trust: bool) -> PretrainedConfig:
         raise InputError(
             f"{'config.json cannot be used' if local else 'the model cannot be loaded'}: {_reason(error)}",
             where=where,
-            expected="the config.json that came with the model"
-            if local
-            else "a folder with config.json, a hub id that can be reached, or etude",
-            fix="copy the model again"
-            if local
-            else nearest_folder(where)
-            or "check the name and the connection (HF_HUB_OFFLINE, HF_TOKEN for gated models)",
+            expected="the config.json that came with the model" if local else MODEL_NAMES,
+            fix="copy the model again" if local else nearest_folder(where) or REACHABLE,
         ) from None
 
 
@@ -194,8 +191,10 @@ def _tokenizer(where: str, revision: str | None, trust: bool) -> PreTrainedToken
         raise InputError(
             f"the tokenizer cannot be loaded: {_reason(error)}",
             where=where,
-            expected="a whole tokenizer.json beside the model",
-            fix="save the tokenizer into the model's folder again",
+            expected="a whole tokenizer.json beside the model" if folder.is_dir() else MODEL_NAMES,
+            fix="save the tokenizer into the model's folder again"
+            if folder.is_dir()
+            else nearest_folder(where) or REACHABLE,
         ) from None
 
 
