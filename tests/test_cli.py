@@ -104,7 +104,7 @@ def test_predict_reads_csv_and_keeps_its_columns(
 def test_predict_reads_lines_of_standard_input(
     tuned: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sys.stdin", io.StringIO("The tea was great.\n\nIt broke\n"))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"The tea was great.\n\nIt broke\n")))
     code, out, told = run(capsys, "predict", tuned, "--no-cache")
     rows = list(csv.DictReader(io.StringIO(out)))
     assert code == 0
@@ -143,7 +143,8 @@ def test_configuration_file_and_flags(
 ) -> None:
     config = tmp_path / "run.yaml"
     config.write_text(
-        f"data: {data}\nmodel: {model}\nout: {tmp_path / 'a'}\noptions: {{penalty: 2.0}}\nholdout: 0\nno_cache: true\n"
+        f"data: {data}\nmodel: {model}\nout: {tmp_path / 'a'}\noptions: {{penalty: 2.0}}\n"
+        "holdout: 0\nno_cache: true\n"
     )
     code, _, told = run(capsys, "fit", "--config", config, "--out", tmp_path / "b")
     assert code == 0, told

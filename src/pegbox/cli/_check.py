@@ -2,7 +2,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from pegbox.cli._options import names
+from pegbox.cli._options import check_writable, emit, names
 
 
 def check(
@@ -36,14 +36,15 @@ def check(
     from pegbox.data import check as examine
     from pegbox.data import find_columns, read
 
+    check_writable(out, "--out")
     table = read(data, split=split)
     columns = find_columns(table, texts=names(text), label=label)
     others = {name: read(path) for name, path in (("valid", valid), ("test", test)) if path}
     findings = examine(table, columns, others=others, token_lengths=_lengths(model) if model else None)
     content = json.dumps(findings.to_json(), indent=1, ensure_ascii=False, allow_nan=False)
+    emit((content if format == "json" else "\n".join(findings.lines())) + "\n")
     if out:
         write_text(out, content + "\n")
-    print(content if format == "json" else "\n".join([columns.note, *findings.lines()]))
 
 
 def _lengths(model: str) -> Callable[[list[str]], list[int]]:

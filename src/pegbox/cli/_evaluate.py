@@ -1,7 +1,10 @@
 from pathlib import Path
 from typing import Literal
 
-from pegbox.cli._options import feature_cache, say
+from pegbox.cli._options import check_least, check_writable, emit, feature_cache, say
+from pegbox.errors import UsageError
+
+PICTURES = (".png", ".svg")
 
 
 def evaluate(
@@ -44,17 +47,32 @@ def evaluate(
     from pegbox.reports import reliability_diagram, scores_panel
     from pegbox.tuning import Tuned
 
+    check_least(resamples, 1, "--resamples")
+    check_least(seed, 0, "--seed")
+    _check_picture(reliability)
+    check_writable(out, "--out")
+    check_writable(reliability, "--reliability")
     quiet_libraries()
     loaded = Tuned.load(
         tuned, model=model, device=device, too_long=too_long, cache=feature_cache(not no_cache), say=say
     )
     scores = loaded.evaluate(data, resamples=resamples, seed=seed, on_bad=on_bad_rows)
     content = json.dumps(scores.to_json(), indent=1, ensure_ascii=False, allow_nan=False)
+    if format == "json":
+        emit(content + "\n")
+    else:
+        Console().print(scores_panel(scores, title=f"{tuned} on {data}"))
     if out:
         write_text(out, content + "\n")
     if reliability:
         reliability_diagram(scores, reliability, title=str(tuned))
-    if format == "json":
-        print(content)
-    else:
-        Console().print(scores_panel(scores, title=f"{tuned} on {data}"))
+
+
+def _check_picture(path: Path | None) -> None:
+    if path is not None and path.suffix.lower() not in PICTURES:
+        raise UsageError(
+            f"cannot draw a '{path.suffix}' file",
+            where=f"--reliability {path}",
+            expected=" or ".join(PICTURES),
+            fix=f"write --reliability {path.with_suffix('.png')}" if path.name else "name a file",
+        )

@@ -1,7 +1,17 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pegbox.cli._options import check_free, feature_cache, names, say, tell_all, words
+from pegbox.cli._options import (
+    check_free,
+    check_least,
+    check_writable,
+    feature_cache,
+    names,
+    say,
+    tell_all,
+    words,
+)
+from pegbox.errors import UsageError
 
 if TYPE_CHECKING:
     from pegbox.data import Examples
@@ -75,7 +85,10 @@ def fit(
     from pegbox.tuning import fit as tune
     from pegbox.tuning._claim import check_own, release
 
+    check_least(seed, 0, "--seed")
+    _check_share(holdout)
     check_free(out, overwrite)
+    check_writable(out / "README.md", "--out")
     quiet_libraries()
     built, settings = build(method, options), Training.of(training or {})
     # A solver keeps no checkpoints: what lies there is not its own.
@@ -124,27 +137,31 @@ def fit(
     say(f"{tuned.cost.parameters:,} tuned parameters in {tuned.cost.seconds:.1f} s, saved in {out}")
 
 
+def _check_share(share: float) -> None:
+    if not 0 <= share < 1:
+        raise UsageError(
+            "the share to hold out is no share",
+            where=f"--holdout {share}",
+            expected="0 to below 1",
+            fix="write for example --holdout 0.2, or 0 for none",
+        )
+
+
 def _hold_out(
     task: "Classify", test: str | None, share: float, seed: int, on_bad: str
 ) -> tuple["Examples", "Examples | None"]:
     """Rows to tune on, and rows to evaluate on that no choice ever sees."""
     from pegbox.data import split
-    from pegbox.errors import UsageError
 
     rows = task.rows
     assert rows is not None
     if test:
         return rows, _labelled(task, test, on_bad)
-    if not 0 <= share < 1:
-        raise UsageError(
-            "the share to hold out is no share", where=f"--holdout {share}", expected="0 to below 1"
-        )
     if share == 0:
         return rows, None
     parts = split(rows, fractions={"train": 1 - share, "test": share}, seed=seed)
-    say(
-        f"{len(parts['test'])} of {len(rows)} rows held out for evaluation (seed {seed}; --test FILE overrides)"
-    )
+    count = f"{len(parts['test'])} of {len(rows)} rows"
+    say(f"{count} held out for evaluation (seed {seed}; --test FILE overrides)")
     return parts["train"], parts["test"]
 
 
@@ -154,6 +171,6 @@ def _labelled(task: "Classify", source: str, on_bad: str) -> "Examples":
     table = read(source)
     columns = find_columns(table, texts=task.fields, label=task.label_column)
     rows = examples(table, columns, on_bad=on_bad, min_classes=1)  # type: ignore[arg-type]
-    tell_all([*table.notes, *rows.notes()])
+    tell_all([f"{source}: {note}" for note in rows.notes()])
     task.gold(rows)
     return rows

@@ -1,17 +1,16 @@
-import os
-import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pegbox._version import __version__
 from pegbox.cli._check import check
 from pegbox.cli._demo import demo
 from pegbox.cli._evaluate import evaluate
+from pegbox.cli._failures import from_encoding, from_library, from_parser, from_system, silence_output
 from pegbox.cli._fit import fit
 from pegbox.cli._methods import methods
 from pegbox.cli._predict import predict
-from pegbox.cli._signature import add_function, flag, summary, typed
+from pegbox.cli._signature import add_function, summary, typed
 from pegbox.errors import PegboxError, UsageError, nearest
 
 if TYPE_CHECKING:
@@ -35,23 +34,47 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0 when done, 1 for a failed run, 2 for wrong use, 130 after Ctrl-C.
     """
+    options: dict[str, Any] = {}
     try:
         parser, verbs = _parsers()
         given = list(sys.argv[1:] if arguments is None else arguments)
         verb, options = _parse(parser, verbs, given)
         VERBS[verb](**options)
         sys.stdout.flush()
-    except PegboxError as error:
-        _print_error(error)
-        return error.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader has seen enough; without this, Python complains once more when it closes the stream.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader has seen enough.
+        silence_output()
         return 0
+    except Exception as error:
+        clear = _clear(error, options)
+        if clear is None:
+            raise
+        _print_error(clear)
+        return clear.exit_code
     return 0
+
+
+def _clear(error: Exception, options: Mapping[str, Any]) -> PegboxError | None:
+    """The one clear error for what the user can understand; none for a fault of Pegbox itself."""
+    if isinstance(error, PegboxError):
+        return error
+    if isinstance(error, OSError):
+        _end_output()
+        return from_system(error, options)
+    if isinstance(error, UnicodeError):
+        return from_encoding(error)
+    return from_library(error, options)
+
+
+def _end_output() -> None:
+    """Flush standard output, or drop the rest where that fails; else Python complains at its exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        silence_output()
 
 
 def _parsers() -> tuple["ArgumentParser", dict[str, "ArgumentParser"]]:
@@ -89,7 +112,7 @@ def _parse(
     try:
         parsed = parser.parse_args(given)
     except ArgumentError as error:
-        raise _wrong_use(str(error), given, verbs) from None
+        raise from_parser(str(error), given, verbs) from None
     options = dict(vars(parsed[parsed.verb].clone()))
     options.pop("config", None)
     return parsed.verb, typed(VERBS[parsed.verb], options)
@@ -102,40 +125,6 @@ def _check_verb(given: list[str]) -> None:
             expected=", ".join(VERBS),
             fix=nearest(given[0], VERBS) or "see pegbox --help",
         )
-
-
-def _wrong_use(message: str, given: list[str], verbs: dict[str, "ArgumentParser"]) -> UsageError:
-    """Turn the parser's complaint into one clear error that names the nearest valid option."""
-    where = f"pegbox {given[0]}"
-    message = re.sub(rf"\b{given[0]}\.", "", " ".join(message.split()))
-    verb = verbs.get(given[0])
-    actions = verb._actions if verb else []
-    flags = [option for action in actions for option in action.option_strings]
-    keys = [action.dest for action in actions if action.dest not in ("help", "config", "print_config")]
-    unknown = re.search(r"nrecognized arguments?:? .*?(--[\w-]+)", message)
-    if unknown:
-        hint = nearest(unknown[1], flags)
-        return UsageError(f"unknown option {unknown[1]}", where=where, fix=hint or f"see {where} --help")
-    key = re.search(r"(?:[Kk]ey|nested key|option) '([\w.-]+)'", message)
-    if key and ("not expected" in message or "does not accept" in message):
-        name = key[1].rpartition(".")[2]
-        return UsageError(
-            f"unknown key '{name}'",
-            where="the configuration file",
-            expected=", ".join(keys),
-            fix=nearest(name, keys),
-        )
-    value = re.search(r'Parser key "([\w.]+)": (.*)', message)
-    if value:
-        option = flag(value[1])
-        expected = re.search(r"Literal\[(.*?)\]", value[2])
-        valid = (
-            expected[1].replace("'", "")
-            if expected
-            else re.sub(r"^Expected an? |<class '(\w+)'>", r"\1", value[2])
-        )
-        return UsageError(f"wrong value for {option}", where=where, expected=valid, fix=f"see {where} --help")
-    return UsageError(message, where=where, fix=f"see {where} --help")
 
 
 def _print_error(error: PegboxError) -> None:

@@ -1,10 +1,12 @@
 """Options that several verbs share, from strings to what the API takes."""
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pegbox._atomic import recover
 from pegbox.errors import UsageError
 
 if TYPE_CHECKING:
@@ -14,6 +16,17 @@ if TYPE_CHECKING:
 def say(line: str) -> None:
     """Tell the user something on standard error, so that standard output stays data."""
     print(line, file=sys.stderr, flush=True)
+
+
+def emit(text: str) -> None:
+    """Write data to standard output; a refusal of the system says where it happened."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, "standard output") from error
 
 
 def names(value: str | None) -> tuple[str, ...]:
@@ -46,12 +59,38 @@ def feature_cache(use: bool) -> "FeatureCache | None":
 
 def check_free(folder: Path, overwrite: bool) -> None:
     """Raise UsageError before any work when the output folder is taken."""
+    recover(folder)
     if folder.exists() and not overwrite and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(
             "the output folder exists",
             where=str(folder),
             expected="a new or empty folder",
             fix="choose another --out, or replace it with --overwrite",
+        )
+
+
+def check_writable(path: Path | None, name: str) -> None:
+    """Raise UsageError before any work when a file cannot be made there, as far as its folders tell."""
+    if path is None or (path.exists() and not path.is_dir() and os.access(path, os.W_OK)):
+        return
+    above = next(folder for folder in path.absolute().parents if folder.exists())
+    if path.is_dir() or not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        raise UsageError(
+            "the file cannot be written" if not path.is_dir() else "a file is wanted, and this is a folder",
+            where=f"{name} {path}",
+            expected="a file in a folder that may be written",
+            fix="choose another path",
+        )
+
+
+def check_least(value: int, least: int, name: str) -> None:
+    """Raise UsageError for a number that is too small."""
+    if value < least:
+        raise UsageError(
+            "the number is too small",
+            where=f"{name} {value}",
+            expected=f"at least {least}",
+            fix=f"leave {name} out for its default",
         )
 
 

@@ -1,8 +1,10 @@
+import io
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pegbox.cli._options import feature_cache, say
+from pegbox.cli._options import check_writable, emit, feature_cache, say, tell_all
+from pegbox.errors import InputError
 
 if TYPE_CHECKING:
     from pegbox.data import Examples, Table
@@ -34,6 +36,7 @@ def predict(
     from pegbox.models import quiet_libraries
     from pegbox.tuning import Tuned
 
+    check_writable(out, "--out")
     quiet_libraries()
     loaded = Tuned.load(
         tuned, model=model, device=device, too_long=too_long, cache=feature_cache(not no_cache), say=say
@@ -48,12 +51,11 @@ def predict(
         write_text(out, content)
         say(f"{len(table)} rows written to {out}")
     else:
-        sys.stdout.write(content)
+        emit(content)
 
 
 def _lines(tuned: "Tuned") -> "Table":
     from pegbox.data import Table
-    from pegbox.errors import InputError
 
     fields = tuned.prompt.task.fields
     if len(fields) != 1:
@@ -62,22 +64,36 @@ def _lines(tuned: "Tuned") -> "Table":
             expected=f"a file with the columns {' and '.join(fields)}",
             fix="write the pairs into a csv file",
         )
-    texts = tuple(line.rstrip("\r\n") for line in sys.stdin)
+    texts = tuple(line.rstrip("\n") for line in io.StringIO(_utf8(sys.stdin.buffer.read()), newline=None))
     return Table("standard input", {fields[0]: texts}, tuple(range(1, len(texts) + 1)))
+
+
+def _utf8(raw: bytes) -> str:
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise InputError(
+            "this is not UTF-8 text",
+            where=f"standard input, line {line}",
+            expected="UTF-8",
+            fix="convert it, for example with iconv -f latin1 -t utf-8",
+        ) from None
 
 
 def _csv(tuned: "Tuned", table: "Table") -> str:
     """The table's own columns, then label, probability, deviation where known, and all probabilities."""
     import csv
-    import io
 
     rows = _texts(tuned, table)
     answers = dict(zip(rows.numbers, tuned.predict(rows), strict=True))
     extra = ["predicted", "probability", "deviation", *(f"p({label})" for label in tuned.labels)]
+    own = _own_columns(tuned, table, extra)
     stream = io.StringIO(newline="")
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow([*table.columns, *extra])
-    for number, values in zip(table.numbers, zip(*table.columns.values(), strict=True), strict=True):
+    writer.writerow([*own, *extra])
+    columns = [table.columns[name] for name in own]
+    for number, *values in zip(table.numbers, *columns, strict=True):
         answer = answers.get(number)
         cells = [""] * len(extra)
         if answer is not None:
@@ -88,12 +104,19 @@ def _csv(tuned: "Tuned", table: "Table") -> str:
     return stream.getvalue()
 
 
+def _own_columns(tuned: "Tuned", table: "Table", extra: list[str]) -> list[str]:
+    """The table's columns without those of an earlier prediction, which are told and replaced."""
+    replaced = [name for name in table.columns if name in extra and name not in tuned.prompt.task.fields]
+    if replaced:
+        say(f"columns of {table.source} replaced by the new answers: {', '.join(replaced)}")
+    return [name for name in table.columns if name not in replaced]
+
+
 def _texts(tuned: "Tuned", table: "Table") -> "Examples":
     """The rows with a text; those without are told and get empty cells."""
     from pegbox.data import examples, find_columns
 
     columns = find_columns(table, texts=tuned.prompt.task.fields, need_label=False)
     rows = examples(table, columns, need_labels=False, on_bad="drop")
-    for note in (*table.notes, *rows.notes()):
-        say(note)
+    tell_all(rows.notes())
     return rows

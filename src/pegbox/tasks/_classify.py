@@ -125,7 +125,7 @@ class Classify:
             template=template,
             label_words=align_words(label_words, rows.label_names),
             rows=rows,
-            notes=(columns.note, *table.notes, *rows.notes()),
+            notes=(columns.note, *rows.notes()),
         )
 
     def with_rows(self, rows: Examples | None) -> Classify:

@@ -44,7 +44,7 @@ def claimed(folder: Path, key: Mapping[str, str], *, resume: bool) -> Iterator[N
 
 
 def check_own(folder: Path) -> None:
-    """Raise UsageError unless a run's folder is free or was made by a fit, whose checkpoints may be deleted."""
+    """Raise UsageError unless a run's folder is free or a fit made it, whose checkpoints may be deleted."""
     blocked = folder.exists() and not folder.is_dir()
     if blocked or (_foreign(folder) and not (folder / KEY).is_file()):
         raise UsageError(
