@@ -62,9 +62,8 @@ _ZERO = """
 {rows} rows per line. "Expected best" is the accuracy that the world's exact probabilities lead one to expect,
 which a sample can exceed by chance; "commonest" is the share of the commonest answer in the sample. Prompts:
 reviews `{{text}} It was great.` or `terrible.`; news `{{text}} Topic: sport`; passages
-`{{text}} Question: {{question}} Answer: yes`; pairs `{{premise}} Question: {{hypothesis}}? Answer: maybe`; replies
-`Message: ... Reply: ... Tone: polite`, on
-three lines.
+`{{text}} Question: {{question}} Answer: yes`; pairs `{{premise}} Question: {{hypothesis}}? Answer: maybe`;
+replies `Message: ... Reply: ... Tone: polite`, on three lines.
 
 | genre / domains | accuracy | expected best | commonest |
 | --- | ---: | ---: | ---: |
