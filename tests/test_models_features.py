@@ -1,7 +1,10 @@
 """Feature cache, fingerprint and pooled encoders."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -186,20 +189,20 @@ def test_the_fingerprint_sees_every_setting_but_not_how_it_was_loaded(tmp_path: 
     assert fingerprint(model) == wanted
 
 
-def test_the_same_files_with_and_without_a_revision_have_one_fingerprint(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    folder, read = tiny_folder("llama", "causal"), AutoConfig.from_pretrained
-
-    def as_from_the_hub(*names: Any, **options: Any) -> Any:
-        config = read(*names, **options)
-        config._commit_hash = "0a" * 20
-        return config
-
-    monkeypatch.setattr(AutoConfig, "from_pretrained", as_from_the_hub)
-    hub, copied = pegbox.load(folder), tiny_base("llama")
-    assert (hub.revision, copied.revision) == ("0a" * 20, None)
-    assert hub.fingerprint == copied.fingerprint
+def test_a_hub_model_is_pinned_to_its_commit_and_a_local_copy_is_the_same_base(tmp_path: Path) -> None:
+    folder, commit = tiny_folder("llama", "causal"), "0a" * 20
+    model = tmp_path / "hub" / "models--owner--tiny"
+    shutil.copytree(folder, model / "snapshots" / commit)
+    (model / "refs").mkdir()
+    (model / "refs" / "main").write_text(commit)
+    code = "import pegbox; base = pegbox.load('owner/tiny'); print(base.revision, base.fingerprint)"
+    environment = {**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    copied = tiny_base("llama")
+    assert copied.revision is None
+    assert done.stdout.split() == [commit, copied.fingerprint]
 
 
 def test_a_setting_that_is_the_family_default_does_not_count() -> None:

@@ -59,7 +59,7 @@ def load(
     with quietly():
         config = _config(where, revision, trust_remote_code)
         kind = _kind(config, where)
-        commit = getattr(config, "_commit_hash", None)
+        commit = _commit(where, revision)
         pooling = own_pooling(where, commit) if kind == "encoder" else "mean"
         own = own_length(where, commit) if kind == "encoder" else None
         words = _tokenizer(where, revision, trust_remote_code)
@@ -97,6 +97,15 @@ def _config(where: str, revision: str | None, trust: bool) -> PretrainedConfig:
             expected="the config.json that came with the model" if local else MODEL_NAMES,
             fix="copy the model again" if local else nearest_folder(where) or REACHABLE,
         ) from None
+
+
+def _commit(where: str, revision: str | None) -> str | None:
+    """The commit of a hub model, from where its configuration lies in the hub's cache."""
+    from transformers.utils.hub import cached_file, extract_commit_hash
+
+    if Path(where).is_dir():
+        return None
+    return extract_commit_hash(cached_file(where, "config.json", revision=revision), None)
 
 
 def _kind(config: PretrainedConfig, where: str) -> Kind:
