@@ -148,7 +148,7 @@ def test_a_full_disk_as_safetensors_tells_it(
     monkeypatch.setattr("safetensors.torch.save_file", refuse)
     code, _, told = run(capsys, "fit", data, "--model", model, "--out", tmp_path / "o", *FIT)
     assert code == 1
-    assert "No space left on device" in told
+    assert f"No space left on device ({tmp_path / 'o'})" in told
     assert list(tmp_path.iterdir()) == []
 
 

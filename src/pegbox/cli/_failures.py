@@ -46,7 +46,11 @@ def from_system(error: OSError, options: Mapping[str, Any]) -> PegboxError:
 def from_library(error: Exception, options: Mapping[str, Any]) -> PegboxError | None:
     """The system's refusal in the words of safetensors, which is no OSError; none for anything else."""
     code = re.search(r"\(os error (\d+)\)", str(error))
-    return from_system(OSError(int(code[1]), os.strerror(int(code[1]))), options) if code else None
+    if code is None:
+        return None
+    # It does not name the file either; what it writes belongs to the output.
+    number, out = int(code[1]), options.get("out")
+    return from_system(OSError(number, os.strerror(number), *([str(out)] if out else [])), options)
 
 
 def from_encoding(error: UnicodeError) -> PegboxError:
