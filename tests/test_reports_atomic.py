@@ -231,3 +231,12 @@ def test_a_killed_overwrite_leaves_a_whole_folder_or_none(tmp_path: Path, wait: 
         assert len(first) == 40
         assert first == second
         assert len(set(first)) == 1
+
+
+def test_every_file_of_a_folder_is_as_readable_as_the_folder(tmp_path: Path) -> None:
+    with folder(tmp_path / "out") as target:
+        (target / "weights").write_bytes(b"1")
+        (target / "weights").chmod(0o600)
+        (target / "notes").write_text("1")
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "out").iterdir()}
+    assert modes == dict.fromkeys(("weights", "notes"), (tmp_path / "out").stat().st_mode & 0o666)

@@ -87,6 +87,8 @@ def folder(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
         yield partial
         for file in partial.rglob("*"):
             if file.is_file() and not file.is_symlink():
+                # safetensors keeps its files to the owner; whoever may read the folder may read them.
+                file.chmod(partial.stat().st_mode & 0o666)
                 _sync(file)
         _check_free(target, Path(path), overwrite)
         _swap(partial, target)
