@@ -234,7 +234,7 @@ def test_a_killed_overwrite_leaves_a_whole_folder_or_none(tmp_path: Path, wait: 
 
 
 def test_every_file_of_a_folder_is_as_readable_as_the_folder(tmp_path: Path) -> None:
-    with folder(tmp_path / "out") as target:
+    with _atomic.folder(tmp_path / "out") as target:
         (target / "weights").write_bytes(b"1")
         (target / "weights").chmod(0o600)
         (target / "notes").write_text("1")
