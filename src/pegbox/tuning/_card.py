@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pegbox.evaluation import Scores
@@ -65,7 +66,10 @@ def _how_good(scores: Scores | None) -> str:
 def _how_to_load(tuned: Tuned) -> str:
     texts = '["a text"]' if len(tuned.prompt.task.fields) == 1 else '[("a text", "another text")]'
     lines = ["import pegbox", "", 'tuned = pegbox.Tuned.load("FOLDER")', f"print(tuned.predict({texts}))"]
-    return "## How to load\n\n" + _code(lines)
+    told = "`FOLDER` stands for the path of this folder, here and below."
+    if Path(tuned.base.name).is_absolute():
+        told += " The base's path is that of the machine it was tuned on: name its hub id before sharing."
+    return f"## How to load\n\n{told}\n\n" + _code(lines)
 
 
 def _plain_peft(tuned: Tuned) -> str:
@@ -79,7 +83,9 @@ def _plain_peft(tuned: Tuned) -> str:
     loading = f"{auto}.from_pretrained({inner}" + (f', revision="{base.revision}")' if base.revision else ")")
     if base.kind != "encoder":
         lines = [f"base = {loading}", 'model = PeftModel.from_pretrained(base, "FOLDER")']
-        text = "With PEFT alone; the answer is read at the label words' first tokens:"
+        text = "With PEFT; the answer is read at the label words' first tokens."
+        if tuned.method.capability.output_only:
+            text += " What PEFT says about tied embeddings and a missing bias concerns merging only:"
     else:
         needed.append("PooledClassifier")
         lines = [
