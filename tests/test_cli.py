@@ -113,6 +113,64 @@ def test_predict_reads_lines_of_standard_input(
     assert "2" in told
 
 
+def test_other_columns_stand_for_those_of_the_task(
+    tuned: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    renamed = write_rows(tmp_path / "renamed.csv", columns=("review", "stars"))
+    code, out, told = run(capsys, "predict", tuned, renamed, "--no-cache")
+    assert (code, out) == (2, "")
+    assert "There is no column 'text'" in told
+    assert "stands for it with --text" in told
+    code, out, told = run(capsys, "predict", tuned, renamed, "--text", "review", "--no-cache")
+    assert code == 0, told
+    same = run(capsys, "predict", tuned, data, "--no-cache")[1]
+    assert out == same.replace("text,label", "review,stars", 1)
+    call = ["evaluate", tuned, renamed, "--text", "review", "--format", "json", "--no-cache"]
+    code, _, told = run(capsys, *call)
+    assert code == 2
+    assert "There is no column 'label'" in told
+    assert "stands for it with --label" in told
+    code, out, told = run(capsys, *call, "--label", "stars")
+    assert code == 0, told
+    scores = json.loads(run(capsys, "evaluate", tuned, data, "--format", "json", "--no-cache")[1])
+    assert json.loads(out)["metrics"] == scores["metrics"]
+    code, _, told = run(capsys, *call[:3], "--text", "review,stars", "--label", "stars")
+    assert code == 2
+    assert "text columns given: 2, those of the task: 1" in told
+
+
+def test_predict_says_which_rows_have_no_answer(
+    tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("text,label\nThe tea was hot,positive\n,negative\nIt broke,negative\n")
+    code, _, told = run(capsys, "predict", tuned, path, "--out", tmp_path / "p.csv", "--no-cache")
+    assert code == 0
+    assert f"3 rows written to {tmp_path / 'p.csv'}, 2 labelled (row 2 without text has empty cells)" in told
+
+
+@pytest.mark.parametrize(
+    ("sent", "options", "expected"),
+    [
+        (b"\n \n", [], "fix: send at least one line with text"),
+        (b"The tea\n", ["--text", "review"], "standard input has no columns"),
+    ],
+)
+def test_standard_input_is_not_told_of_columns(
+    sent: bytes,
+    options: list[str],
+    expected: str,
+    tuned: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(sent)))
+    code, out, told = run(capsys, "predict", tuned, "--no-cache", *options)
+    assert (code, out) == (2, "")
+    assert expected in told
+    assert "--label" not in told
+
+
 def test_evaluate_prints_text_or_json_and_draws(
     tuned: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

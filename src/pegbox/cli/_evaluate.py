@@ -1,7 +1,7 @@
 from pathlib import Path
 from typing import Literal
 
-from pegbox.cli._options import check_least, check_writable, emit, feature_cache, say
+from pegbox.cli._options import check_least, check_writable, emit, feature_cache, names, say
 from pegbox.errors import UsageError
 
 PICTURES = (".png", ".svg")
@@ -11,6 +11,8 @@ def evaluate(
     tuned: Path,
     data: str,
     *,
+    text: str | None = None,
+    label: str | None = None,
     model: str | None = None,
     format: Literal["text", "json"] = "text",
     out: Path | None = None,
@@ -27,6 +29,8 @@ def evaluate(
     Args:
         tuned: Folder that pegbox fit wrote.
         data: csv, tsv, json, jsonl, parquet file or hub id with labelled rows.
+        text: Column that stands for the task's text column, or two with a comma, in the task's order.
+        label: Column that stands for the task's label column.
         model: Where the base lies now, when its name no longer leads there.
         format: Print text or JSON.
         out: Write the JSON form to this file too.
@@ -56,7 +60,9 @@ def evaluate(
     loaded = Tuned.load(
         tuned, model=model, device=device, too_long=too_long, cache=feature_cache(not no_cache), say=say
     )
-    scores = loaded.evaluate(data, resamples=resamples, seed=seed, on_bad=on_bad_rows)
+    scores = loaded.evaluate(
+        data, texts=names(text), label=label, resamples=resamples, seed=seed, on_bad=on_bad_rows
+    )
     content = json.dumps(scores.to_json(), indent=1, ensure_ascii=False, allow_nan=False)
     if format == "json":
         emit(content + "\n")

@@ -1,20 +1,24 @@
 import io
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pegbox.cli._options import check_writable, emit, feature_cache, say, tell_all
-from pegbox.errors import InputError
+from pegbox.cli._options import check_writable, emit, feature_cache, names, say, tell_all
+from pegbox.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from pegbox.data import Examples, Table
     from pegbox.tuning import Tuned
+
+STDIN = "standard input"
 
 
 def predict(
     tuned: Path,
     data: str = "-",
     *,
+    text: str | None = None,
     out: Path | None = None,
     model: str | None = None,
     device: str = "auto",
@@ -26,6 +30,7 @@ def predict(
     Args:
         tuned: Folder that pegbox fit wrote.
         data: csv, tsv, json, jsonl or parquet file, or - for one text per line of standard input.
+        text: Column that stands for the task's text column, or two with a comma, in the task's order.
         out: Csv file to write; standard output when not given.
         model: Where the base lies now, when its name no longer leads there.
         device: auto, cpu, cuda or mps.
@@ -33,6 +38,7 @@ def predict(
         no_cache: Neither read nor write the feature cache.
     """
     from pegbox._atomic import write_text
+    from pegbox.data import read
     from pegbox.models import quiet_libraries
     from pegbox.tuning import Tuned
 
@@ -41,22 +47,27 @@ def predict(
     loaded = Tuned.load(
         tuned, model=model, device=device, too_long=too_long, cache=feature_cache(not no_cache), say=say
     )
-    table = _lines(loaded) if data == "-" else None
-    if table is None:
-        from pegbox.data import read
-
-        table = read(data)
-    content = _csv(loaded, table)
+    table = _lines(loaded, text) if data == "-" else read(data)
+    texts = names(text) or loaded.prompt.task.fields
+    rows = _rows(loaded, table, texts)
+    content = _csv(loaded, table, rows, texts)
     if out:
         write_text(out, content)
-        say(f"{len(table)} rows written to {out}")
+        say(f"{len(table)} rows written to {out}, {_labelled(rows)}")
     else:
         emit(content)
 
 
-def _lines(tuned: "Tuned") -> "Table":
+def _lines(tuned: "Tuned", text: str | None) -> "Table":
     from pegbox.data import Table
 
+    if text is not None:
+        raise UsageError(
+            "standard input has no columns",
+            where=f"--text {text}",
+            expected="one text per line",
+            fix="leave --text out, or name a file",
+        )
     fields = tuned.prompt.task.fields
     if len(fields) != 1:
         raise InputError(
@@ -65,7 +76,7 @@ def _lines(tuned: "Tuned") -> "Table":
             fix="write the pairs into a csv file",
         )
     texts = tuple(line.rstrip("\n") for line in io.StringIO(_utf8(sys.stdin.buffer.read()), newline=None))
-    return Table("standard input", {fields[0]: texts}, tuple(range(1, len(texts) + 1)))
+    return Table(STDIN, {fields[0]: texts}, tuple(range(1, len(texts) + 1)))
 
 
 def _utf8(raw: bytes) -> str:
@@ -81,14 +92,13 @@ def _utf8(raw: bytes) -> str:
         ) from None
 
 
-def _csv(tuned: "Tuned", table: "Table") -> str:
+def _csv(tuned: "Tuned", table: "Table", rows: "Examples", texts: Sequence[str]) -> str:
     """The table's own columns, then label, probability, deviation where known, and all probabilities."""
     import csv
 
-    rows = _texts(tuned, table)
     answers = dict(zip(rows.numbers, tuned.predict(rows), strict=True))
     extra = ["predicted", "probability", "deviation", *(f"p({label})" for label in tuned.labels)]
-    own = _own_columns(tuned, table, extra)
+    own = _own_columns(table, extra, texts)
     stream = io.StringIO(newline="")
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow([*own, *extra])
@@ -104,19 +114,37 @@ def _csv(tuned: "Tuned", table: "Table") -> str:
     return stream.getvalue()
 
 
-def _own_columns(tuned: "Tuned", table: "Table", extra: list[str]) -> list[str]:
+def _own_columns(table: "Table", extra: Sequence[str], texts: Sequence[str]) -> list[str]:
     """The table's columns without those of an earlier prediction, which are told and replaced."""
-    replaced = [name for name in table.columns if name in extra and name not in tuned.prompt.task.fields]
+    replaced = [name for name in table.columns if name in extra and name not in texts]
     if replaced:
         say(f"columns of {table.source} replaced by the new answers: {', '.join(replaced)}")
     return [name for name in table.columns if name not in replaced]
 
 
-def _texts(tuned: "Tuned", table: "Table") -> "Examples":
+def _rows(tuned: "Tuned", table: "Table", texts: Sequence[str]) -> "Examples":
     """The rows with a text; those without are told and get empty cells."""
-    from pegbox.data import examples, find_columns
+    from pegbox.tuning._task_rows import task_rows
 
-    columns = find_columns(table, texts=tuned.prompt.task.fields, need_label=False)
-    rows = examples(table, columns, need_labels=False, on_bad="drop")
+    given = () if tuple(texts) == tuned.prompt.task.fields else texts
+    try:
+        rows = task_rows(tuned.prompt.task, table, texts=given, labelled=False, on_bad="drop")
+    except InputError as error:
+        if table.source != STDIN:
+            raise
+        raise InputError(
+            error.what, where=STDIN, expected="one text per line", fix="send at least one line with text"
+        ) from None
     tell_all(rows.notes())
     return rows
+
+
+def _labelled(rows: "Examples") -> str:
+    """How many rows have an answer, and which have none."""
+    from pegbox.data._table import rows_text
+
+    told = f"{len(rows)} labelled"
+    if not rows.dropped:
+        return told
+    have = "has" if len(rows.dropped) == 1 else "have"
+    return f"{told} ({rows_text(row.number for row in rows.dropped)} without text {have} empty cells)"

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from pegbox.data import Examples, examples, find_columns, from_texts, read
+from pegbox.data import Examples, from_texts, read
 from pegbox.errors import InputError, UsageError
 from pegbox.evaluation import Scores, score
 from pegbox.methods import Method
@@ -20,6 +20,7 @@ from pegbox.tasks import Classify, Prompt, TooLong
 from pegbox.training import tell
 from pegbox.tuning._answers import Answers, Array, answer, nearest_distance, row_digests, softmax
 from pegbox.tuning._deviation import deviations
+from pegbox.tuning._task_rows import task_rows
 
 if TYPE_CHECKING:
     from pegbox.methods import Posterior, Problem, Solved
@@ -133,7 +134,14 @@ class Tuned:
         ]
 
     def evaluate(
-        self, rows: str | Path | Examples, *, resamples: int = 1000, seed: int = 0, on_bad: str = "error"
+        self,
+        rows: str | Path | Examples,
+        *,
+        texts: Sequence[str] = (),
+        label: str | None = None,
+        resamples: int = 1000,
+        seed: int = 0,
+        on_bad: str = "error",
     ) -> Scores:
         """Score labelled rows, with flips against the base where the base can answer.
 
@@ -142,6 +150,8 @@ class Tuned:
 
         Args:
             rows: File, hub id or rows.
+            texts: As for :meth:`read`.
+            label: As for :meth:`read`.
             resamples: Bootstrap resamples of the intervals.
             seed: Their seed.
             on_bad: ``"error"`` or ``"drop"`` for rows without text or label.
@@ -149,7 +159,10 @@ class Tuned:
         Raises:
             InputError: For rows that cannot be scored.
         """
-        found = rows if isinstance(rows, Examples) else self.read(rows, on_bad=on_bad)
+        if isinstance(rows, Examples):
+            found = rows
+        else:
+            found = self.read(rows, texts=texts, label=label, on_bad=on_bad)
         if not len(found):
             raise InputError("there are no rows to evaluate on", where=found.source, expected="labelled rows")
         gold = np.array(self.prompt.task.gold(found))
@@ -171,12 +184,33 @@ class Tuned:
         )
         return replace(scores, seconds=seconds)
 
-    def read(self, source: str | Path, *, labelled: bool = True, on_bad: str = "error") -> Examples:
-        """Read rows of a file or hub id by the task's own columns."""
+    def read(
+        self,
+        source: str | Path,
+        *,
+        texts: Sequence[str] = (),
+        label: str | None = None,
+        labelled: bool = True,
+        on_bad: str = "error",
+    ) -> Examples:
+        """Read rows of a file or hub id by the task's own columns, or by others that stand for them.
+
+        Args:
+            source: File or hub id.
+            texts: Columns of the source that stand for the task's text columns, in the same order.
+            label: Column of the source that stands for the task's label column.
+            labelled: Whether each row must have a label.
+            on_bad: ``"error"`` or ``"drop"`` for rows without text or label.
+
+        Returns:
+            The rows, with the task's names for their text columns.
+
+        Raises:
+            InputError: For a column that is not there, and for rows that cannot be used.
+            UsageError: For more or fewer text columns than the task has.
+        """
         table = read(source)
-        label = self.prompt.task.label_column if labelled else None
-        columns = find_columns(table, texts=self.prompt.task.fields, label=label, need_label=labelled)
-        rows = examples(table, columns, need_labels=labelled, on_bad=on_bad, min_classes=1)  # type: ignore[arg-type]
+        rows = task_rows(self.prompt.task, table, texts=texts, label=label, labelled=labelled, on_bad=on_bad)
         for note in (*table.notes, *rows.notes()):
             self.say(note)
         return rows
