@@ -378,6 +378,11 @@ def test_an_interrupted_fit_leaves_no_output_and_resumes(
     assert process.returncode in (130, -signal.SIGKILL)
     assert "Traceback" not in told
     assert not out.exists()
+    again = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert again.returncode == 2
+    assert "continue it with --resume" in again.stderr
+    assert "remove the folder to start afresh" in again.stderr
+    assert "text column" not in again.stderr, "refused before any work"
     done = subprocess.run([*command, "--resume"], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     assert "resum" in done.stderr.lower()

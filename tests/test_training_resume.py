@@ -271,7 +271,9 @@ def test_an_unfinished_run_is_not_overwritten(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         run(tmp_path)
     assert re.search(r"the folder holds an unfinished run at step [89] \(", str(caught.value))
-    assert "resume it, or remove the folder to start afresh" in str(caught.value)
+    assert "continue it with --resume (resume=True), or remove the folder to start afresh" in str(
+        caught.value
+    )
     assert sorted(tmp_path.rglob("*")) == before
 
 

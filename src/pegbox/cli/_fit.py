@@ -81,6 +81,7 @@ def fit(
     from pegbox.models import load, quiet_libraries
     from pegbox.reports import scores_panel
     from pegbox.tasks import Classify
+    from pegbox.training._run import check_finished
     from pegbox.tuning import Training
     from pegbox.tuning import fit as tune
     from pegbox.tuning._claim import check_own, release
@@ -95,6 +96,8 @@ def fit(
     run = out.parent / f"{out.name}-run" if isinstance(built, Attached) else None
     if run:
         check_own(run)
+        if not resume:
+            check_finished(run)
     task = Classify.from_file(
         data,
         texts=names(text),

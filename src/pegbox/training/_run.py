@@ -126,13 +126,8 @@ def _origin(engine: Engine, resume: bool) -> Checkpoint | None:
     """Return the checkpoint to start from, and delete those that the run will replace."""
     checkpoints = engine.checkpoints
     found = checkpoints.newest(tell=resume)
-    if found and not resume and not found.record["finished"]:
-        raise UsageError(
-            f"the folder holds an unfinished run at step {found.step}",
-            where=str(checkpoints.folder),
-            fix="resume it, or remove the folder to start afresh",
-        )
     if not resume:
+        _check_finished(found, checkpoints.folder)
         found = None
     elif found:
         check_same(found.record["run"], engine.signature, found.path)
@@ -143,6 +138,21 @@ def _origin(engine: Engine, resume: bool) -> Checkpoint | None:
     if engine.args.process_index == 0:
         checkpoints.forget(after=found.step if found else -1)
     return found
+
+
+def check_finished(folder: Path) -> None:
+    """Raise UsageError when a folder holds a run that was interrupted, which a new run would replace."""
+    _check_finished(Checkpoints(folder, _hush).newest(tell=False), folder)
+
+
+def _check_finished(found: Checkpoint | None, folder: Path) -> None:
+    if found and not found.record["finished"]:
+        raise UsageError(
+            f"the folder holds an unfinished run at step {found.step}",
+            where=str(folder),
+            expected="no such folder, or a run that finished",
+            fix="continue it with --resume (resume=True), or remove the folder to start afresh",
+        )
 
 
 def _work(engine: Engine, say: Callable[[str], None]) -> None:
