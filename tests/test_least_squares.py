@@ -791,3 +791,19 @@ def test_repeated_rows_and_large_features_are_solved() -> None:
     # The twin of a left-out row is still there, so that almost every row is predicted right.
     assert choice.accuracy > 0.9
     assert newton(Z, L, gold, penalty=choice.penalty).gradient_norm < 1e-8
+
+
+def test_newton_recovers_from_a_base_that_is_sure_of_the_wrong_label() -> None:
+    """The curvature of the free intercept all but vanishes at such logits, and plain Newton diverges."""
+    generator = torch.Generator().manual_seed(0)
+    Z = torch.randn(400, 20, generator=generator, dtype=torch.float64)
+    gold = (Z[:, 0] > 1).long()
+    for gap in (11.0, 40.0):
+        L = torch.tensor([0.0, gap], dtype=torch.float64).expand(400, 2)
+        solution = newton(Z, L, gold, penalty=5.0)
+        fresh = newton(Z, torch.zeros_like(L), gold, penalty=5.0)
+        assert solution.gradient_norm is not None
+        assert solution.gradient_norm < 1e-8
+        # The free intercept takes up a constant offset, so both have the same optimum.
+        torch.testing.assert_close(solution.weight, fresh.weight, atol=1e-7, rtol=0)
+        assert choose_newton(Z, L, gold).loss < 0.4
