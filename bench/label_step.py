@@ -223,7 +223,7 @@ def measure(cells: common.Cells, folder: Path, setup: Setup, variant: Variant, r
 def run(arguments: argparse.Namespace) -> str:
     """Measure all variants in turn and return the report."""
     setup = Setup(rows=arguments.rows)
-    batches: tuple[int, ...] = BATCHES
+    batches: tuple[int, ...] = tuple(arguments.batches)
     if arguments.quick:
         setup, batches = replace(setup, vocabulary=2000, width=64, layers=2, rows=64), (16,)
     cells = common.Cells(arguments.out / "cells", arguments.fresh)
@@ -276,8 +276,9 @@ def report(
     """Return the comparison and the sweep in Markdown."""
     cells = [cell for kept in found.values() for cell in kept] + list(tried.values())
     million = cells[0]["parameters"] / 1e6
+    batches = " ".join(str(size) for size in sorted({variant.batch for variant in tried}))
     lines = [
-        "- Command: `python bench/label_step.py`.",
+        f"- Command: `python bench/label_step.py --rows {setup.rows} --batches {batches}`.",
         *common.provenance(cells),
         f"- Model: random Llama, {million:.1f} M parameters, width {setup.width}, {setup.layers} layers, "
         f"vocabulary {setup.vocabulary:,}, tied embeddings.",
@@ -335,6 +336,7 @@ def main() -> None:
     )
     parser.add_argument("--rows", type=int, default=Setup.rows, help="rows of the epoch")
     parser.add_argument("--repeats", type=int, default=3, help="runs of each variant")
+    parser.add_argument("--batches", type=int, nargs="+", default=list(BATCHES), help="batch sizes to try")
     parser.add_argument("--out", type=Path, default=FOLDER, help="where cells, model and report.md go")
     parser.add_argument("--fresh", action="store_true", help="measure again what was measured before")
     parser.add_argument("--quick", action="store_true", help="a smoke run: small model, few rows, one repeat")
