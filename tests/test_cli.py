@@ -214,6 +214,10 @@ def test_methods_lists_the_registry(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, "methods")
     assert code == 0
     assert all(name in out for name in ("zero-shot", "few-shot", "closed-form", "lora"))
+    assert "K labels, d hidden width, r rank, V vocabulary, N rows" in out
+    lines = out.splitlines()
+    assert "  zero-shot: none" in lines
+    assert next(line for line in lines if line.startswith("  lora: ")).startswith("  lora: rank, alpha")
 
 
 WRONG_CALLS = {

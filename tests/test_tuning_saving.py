@@ -112,7 +112,7 @@ def test_another_base_is_refused(saved: Path) -> None:
         with pytest.raises(InputError, match="this adapter was made for another base than") as error:
             load(saved, model=other)
         assert str(folder_of("llama", "causal")) in error.value.expected
-        assert "--model" in error.value.fix
+        assert error.value.fix == f"--model {folder_of('llama', 'causal')}, or leave --model out"
 
 
 def test_a_base_that_moved_is_asked_for(saved: Path, tuned: pegbox.Tuned, tmp_path: Path) -> None:

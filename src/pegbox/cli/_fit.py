@@ -53,7 +53,7 @@ def fit(
         out: Folder for the tuned model.
         model: Hub id, folder, etude or etude-masked.
         method: One of the names that pegbox methods lists.
-        options: Options of the method, for example --options.rank 4.
+        options: Options of the method, see pegbox methods; for example --options.rank 4.
         training: How gradient methods train, for example --training.epochs 3.
         text: Text column, or two with a comma for pairs; guessed when not given.
         label: Label column; guessed when not given.

@@ -1,4 +1,7 @@
+from dataclasses import fields
+
 SHOWN = ("method", "turns", "works on", "trained", "mergeable", "parameters")
+LETTERS = "K labels, d hidden width, r rank, V vocabulary, N rows"
 
 
 def methods() -> None:
@@ -6,10 +9,15 @@ def methods() -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from pegbox.methods import methods as known
     from pegbox.methods import table_rows
 
     table = Table(*SHOWN, box=None, pad_edge=False)
     for row in table_rows():
         table.add_row(*(row[column] for column in SHOWN))
     Console().print(table)
-    print("\nOptions and reasons: docs/methods.md")
+    print(f"\n{LETTERS}\n\nOptions, as --options.NAME VALUE of pegbox fit:")
+    for name, method in known().items():
+        options = [item.name for item in fields(method) if item.init]
+        print(f"  {name}: {', '.join(options) or 'none'}")
+    print("\nTheir meaning, defaults and reasons: docs/methods.md")

@@ -125,7 +125,9 @@ def _base(
             where=str(folder),
             expected=f"{saved['name']} (fingerprint {saved['fingerprint'][:12]}, "
             f"given {base.fingerprint[:12]})",
-            fix="name the base it was tuned on with --model",
+            fix="name the base it was tuned on with --model"
+            if model is None
+            else f"--model {saved['name']}, or leave --model out",
         )
     # The adapter was fitted to vectors pooled this way, whatever the base's folder says by now.
     return replace(base, pooling=saved["pooling"]) if base.kind == "encoder" and saved["pooling"] else base
