@@ -276,7 +276,7 @@ def report(
     """Return the comparison and the sweep in Markdown."""
     cells = [cell for kept in found.values() for cell in kept] + list(tried.values())
     million = cells[0]["parameters"] / 1e6
-    batches = " ".join(str(size) for size in sorted({variant.batch for variant in tried}))
+    batches = " ".join(str(size) for size in sorted({variant.batch_size for variant in tried}))
     lines = [
         f"- Command: `python bench/label_step.py --rows {setup.rows} --batches {batches}`.",
         *common.provenance(cells),
