@@ -289,6 +289,7 @@ def test_wrong_configurations_give_one_clear_error(
     code, _, told = run(capsys, "fit", data, "--out", tmp_path / "o", "--config", path)
     assert code == 2
     assert all(part in told for part in expected), told
+    assert (f"(--config {path})" in told) == (name in ("unknown key", "no YAML")), told
     assert "Union" not in told
     assert "typing" not in told
     assert [item.name for item in tmp_path.iterdir()] == ["run.yaml"]

@@ -395,20 +395,24 @@ def test_a_run_folder_belongs_to_one_fit(tmp_path: Path) -> None:
     assert same_parts(fit(base, "lora", rows, resume=True, **options).module, first.module)
     swapped = Examples(rows.source, rows.fields, rows.labels[::-1], rows.numbers)
     for changed in (
-        {"rows": swapped, "named": "training rows"},
-        {"method": LoRA(alpha=4), "named": "method"},
-        {"base": base_of("llama", seed=1), "named": "base"},
-        {"task": task_of(label_words=("no", "yes")), "named": "task"},
-        {"seed": 3, "named": "seed"},
-        {"base": replace(base, context=64), "named": "max_length"},
-        {"base": replace(base, pooling="cls"), "named": "pooling"},
-        {"base": pegbox.load(folder_of("llama", "causal"), dtype="bfloat16"), "named": "number format"},
-        {"too_long": "error", "named": "too_long"},
+        {"rows": swapped, "named": "training rows differ"},
+        {"method": LoRA(alpha=4), "named": "method differs (alpha was 16, is 4)"},
+        {"base": base_of("llama", seed=1), "named": "base differs"},
+        {"task": task_of(label_words=("no", "yes")), "named": "task differs"},
+        {"seed": 3, "named": "seed differs (was 0, is 3)"},
+        {"base": replace(base, context=64), "named": "max_length differs (was 256, is 64)"},
+        {"base": replace(base, pooling="cls"), "named": "pooling differs (was mean, is cls)"},
+        {
+            "base": pegbox.load(folder_of("llama", "causal"), dtype="bfloat16"),
+            "named": "number format differs (was torch.float32, is torch.bfloat16)",
+        },
+        {"too_long": "error", "named": "too_long differs (was shorten, is error)"},
     ):
         use: dict[str, Any] = {"base": base, "method": "lora", "rows": rows, **changed}
         named = use.pop("named")
-        with pytest.raises(UsageError, match=f"the checkpoints belong to another fit: {named} differ"):
+        with pytest.raises(UsageError) as refused:
             fit(**use, resume=True, **options)
+        assert f"the checkpoints belong to another fit: {named}" == refused.value.what
     # A refused call leaves the folder to the fit that began there.
     assert same_parts(fit(base, "lora", rows, resume=True, **options).module, first.module)
 

@@ -76,32 +76,40 @@ def from_parser(message: str, given: list[str], verbs: Mapping[str, "ArgumentPar
         return UsageError(f"unknown option {unknown[1]}", where=where, fix=hint or f"see {where} --help")
     key = re.search(r"(?:[Kk]ey|nested key|option) '([\w.-]+)'", message)
     if key and ("not expected" in message or "does not accept" in message):
-        return _unknown_key(key[1].rpartition(".")[2], (action.dest for action in actions))
+        return _unknown_key(key[1].rpartition(".")[2], (action.dest for action in actions), _config(given))
     value = re.search(r'Parser key "([\w.]+)": (.*)', message)
     if message.startswith("Problems parsing config") or (value and value[1] == "config"):
-        return _no_config(message)
+        return _no_config(message, _config(given))
     if value:
         expected, fix = _expected(value[2]), f"see {where} --help"
         return UsageError(f"wrong value for {flag(value[1])}", where=where, expected=expected, fix=fix)
     return UsageError(message, where=where, fix=f"see {where} --help")
 
 
-def _no_config(message: str) -> UsageError:
+def _config(given: list[str]) -> str:
+    """What ``--config`` was given, with its flag."""
+    for word, following in zip(given, [*given[1:], ""], strict=True):
+        if word == "--config" or word.startswith("--config="):
+            return f"{word} {following}" if word == "--config" else word.replace("=", " ", 1)
+    return "the configuration file"
+
+
+def _no_config(message: str, where: str) -> UsageError:
     missing = re.search(r"File does not exist: '(.*)'", message)
     reason = message.rpartition("parsing config: ")[2].rpartition('"config": ')[2]
     return InputError(
         "there is no such configuration file" if missing else f"the configuration file is no YAML: {reason}",
-        where=f"--config {missing[1]}" if missing else "--config",
+        where=f"--config {missing[1]}" if missing else where,
         expected="a YAML file with options such as model: etude",
         fix="check the path" if missing else "correct the line that is named",
     )
 
 
-def _unknown_key(name: str, valid: Iterable[str]) -> UsageError:
+def _unknown_key(name: str, valid: Iterable[str], where: str) -> UsageError:
     keys = [key for key in valid if key not in ("help", "config", "print_config")]
     return UsageError(
         f"unknown key '{name}'",
-        where="the configuration file",
+        where=where,
         expected=", ".join(keys),
         fix=nearest(name, keys),
     )

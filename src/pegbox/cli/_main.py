@@ -41,8 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         verb, options = _parse(parser, verbs, given)
         VERBS[verb](**options)
         sys.stdout.flush()
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+    except KeyboardInterrupt as stopped:
+        # A note on it is what the engine has told already, with more to the point.
+        if not getattr(stopped, "__notes__", None):
+            print("interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         # The reader has seen enough.

@@ -161,8 +161,8 @@ def _work(engine: Engine, say: Callable[[str], None]) -> None:
         engine.meter = Meter(engine.total, origin.step if origin else 0, say)
     try:
         engine.train(resume_from_checkpoint=str(origin.path) if origin else None)
-    except KeyboardInterrupt:
-        _interrupted(engine)
+    except KeyboardInterrupt as stopped:
+        stopped.add_note(_interrupted(engine))  # so that nobody needs to tell it again
         raise
     except RuntimeError as problem:
         if not should_reduce_batch_size(problem):
@@ -180,15 +180,18 @@ def _work(engine: Engine, say: Callable[[str], None]) -> None:
     engine.measure()
 
 
-def _interrupted(engine: Engine) -> None:
+def _interrupted(engine: Engine) -> str:
+    """Tell how far the run came and how to go on, and return what was told."""
     if engine.meter:
         engine.meter.close()
     kept = engine.checkpoints.newest(tell=False)
     rest = f"continue from step {kept.step} with --resume (resume=True)" if kept else "no checkpoint yet"
-    engine.checkpoints.say(
+    line = (
         f"interrupted after step {engine.state.global_step} of {engine.total}: {rest}, "
         f"checkpoints are in {engine.checkpoints.folder}"
     )
+    engine.checkpoints.say(line)
+    return line
 
 
 def _history(engine: Engine) -> History:

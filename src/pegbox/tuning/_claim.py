@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -10,6 +11,8 @@ from pegbox._atomic import write_text
 from pegbox.errors import UsageError
 
 KEY = "fit.json"
+_DIGEST = re.compile(r"[0-9a-f]{32,}|none")
+_OPTION = re.compile(r"'(\w+)': (.*?)(?=, '\w+': |}$)")
 MADE = ("checkpoint-*", ".checkpoint-*", f".{KEY}.partial-*")
 
 
@@ -77,11 +80,26 @@ def _remove_if_empty(folder: Path) -> None:
 
 
 def _check_same(stored: Mapping[str, str], key: Mapping[str, str], folder: Path) -> None:
-    differing = [name for name in key if stored.get(name) != key[name]]
+    differing = [
+        _difference(name, stored.get(name), key[name]) for name in key if stored.get(name) != key[name]
+    ]
     if differing:
         raise UsageError(
-            f"the checkpoints belong to another fit: {', '.join(differing)} differ",
+            f"the checkpoints belong to another fit: {'; '.join(differing)}",
             where=str(folder),
             expected="the base, task, method, rows and seed that the run began with",
             fix="repeat the first command with --resume, or remove the folder to start afresh",
         )
+
+
+def _difference(name: str, then: str | None, now: str) -> str:
+    """What differs and how; of a method, its options one by one; digests tell nobody anything."""
+    verb = "differ" if name.endswith("rows") else "differs"
+    if then is None or _DIGEST.fullmatch(now) or _DIGEST.fullmatch(then):
+        return f"{name} {verb}"
+    before, after = dict(_OPTION.findall(then)), dict(_OPTION.findall(now))
+    changed = [option for option in after if before.get(option, after[option]) != after[option]]
+    if changed and before.keys() == after.keys():
+        told = ", ".join(f"{option} was {before[option]}, is {after[option]}" for option in changed)
+        return f"{name} {verb} ({told})"
+    return f"{name} {verb} (was {then}, is {now})"
