@@ -52,6 +52,7 @@ def test_a_column_called_answer_goes_by_its_short_name() -> None:
             "{txt} {answer}",
             r"(?s)the unknown slot \{txt\}.*one of \{text\}, \{review\}, \{answer\}.*mean 'text'",
         ),
+        ("{txt} is {anwser}", r"has no \{answer\} slot and names the unknown slot \{txt\}"),
         ("{reviews} {answer}", r"(?s)the unknown slot \{reviews\}.*did you mean 'review'\?"),
         ("{} {answer}", r"the unknown slot \{\}"),
         ("{text.lower} {answer}", r"the unknown slot \{text.lower\}"),

@@ -29,23 +29,24 @@ class Template:
     def __post_init__(self) -> None:
         slots = _slots(self._parts)
         answers = slots.count(ANSWER)
+        valid = (*aliases(self.fields), ANSWER)
+        unknown = next((name for name in slots if name not in valid), None)
         if answers != 1:
             fault = "has no {answer} slot" if answers == 0 else f"has {answers} {{answer}} slots"
+            fault += "" if unknown is None else f" and names the unknown slot {{{unknown}}}"
             raise InputError(
                 f"the template {fault}",
                 where=repr(self.text),
                 expected=f"exactly one; {HELP}",
                 fix="write {answer} where the label word belongs",
             )
-        valid = (*aliases(self.fields), ANSWER)
-        for name in slots:
-            if name not in valid:
-                raise InputError(
-                    f"the template names the unknown slot {{{name}}}",
-                    where=repr(self.text),
-                    expected=f"one of {', '.join('{' + slot + '}' for slot in valid)}",
-                    fix=nearest(name, valid) or "name a text column of the data",
-                )
+        if unknown is not None:
+            raise InputError(
+                f"the template names the unknown slot {{{unknown}}}",
+                where=repr(self.text),
+                expected=f"one of {', '.join('{' + slot + '}' for slot in valid)}",
+                fix=nearest(unknown, valid) or "name a text column of the data",
+            )
         if slots == [ANSWER]:
             raise InputError(
                 "the template holds no text of the row",
