@@ -13,6 +13,7 @@ from transformers.utils import logging
 import pegbox
 from pegbox.errors import CapabilityError, InputError, PegboxError, UsageError
 from pegbox.models import find_model, tokenizer
+from pegbox.models._quiet import quietly
 from tiny import tiny_base, tiny_folder
 
 FILE = "model.safetensors"
@@ -261,3 +262,15 @@ def test_loading_leaves_other_libraries_as_they_were() -> None:
 
 def test_a_tokenizer_alone() -> None:
     assert tokenizer(tiny_folder("llama", "causal"))("yes")["input_ids"][0] == 0
+
+
+def test_the_hubs_retries_are_not_told_while_a_model_loads() -> None:
+    from huggingface_hub.utils import logging as hub
+
+    retries = hub.get_logger("huggingface_hub.utils._http")  # what tells each retry, as a warning
+    before = hub.get_verbosity()
+    assert retries.isEnabledFor(hub.WARNING)
+    with quietly():
+        assert not retries.isEnabledFor(hub.WARNING)
+    assert hub.get_verbosity() == before
+    assert retries.isEnabledFor(hub.WARNING)
