@@ -7,6 +7,7 @@ python bench/closed_form.py --quick    a smoke run
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -105,7 +106,7 @@ def report(groups: list[Group]) -> str:
     cells = [cell for group in groups for cell in group.cells]
     parts = [
         "## Closed form against scikit-learn and against LoRA by gradient",
-        "\n".join(["- Command: `python bench/closed_form.py`.", *common.provenance(cells)]),
+        "\n".join([f"- Command: `{' '.join(['python bench/closed_form.py', *sys.argv[1:]])}`.", *common.provenance(cells)]),
     ]
     for part, head in (("a", HEAD_A), ("b", HEAD_B)):
         mine = [group for group in groups if group.part == part]
