@@ -106,7 +106,12 @@ def report(groups: list[Group]) -> str:
     cells = [cell for group in groups for cell in group.cells]
     parts = [
         "## Closed form against scikit-learn and against LoRA by gradient",
-        "\n".join([f"- Command: `{' '.join(['python bench/closed_form.py', *sys.argv[1:]])}`.", *common.provenance(cells)]),
+        "\n".join(
+            [
+                f"- Command: `{' '.join(['python bench/closed_form.py', *sys.argv[1:]])}`.",
+                *common.provenance(cells),
+            ]
+        ),
     ]
     for part, head in (("a", HEAD_A), ("b", HEAD_B)):
         mine = [group for group in groups if group.part == part]
