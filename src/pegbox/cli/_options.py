@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 
 from pegbox._atomic import recover
 from pegbox.errors import UsageError
+from pegbox.training import tell
 
 if TYPE_CHECKING:
     from pegbox.models import FeatureCache
 
-
-def say(line: str) -> None:
-    """Tell the user something on standard error, so that standard output stays data."""
-    print(line, file=sys.stderr, flush=True)
+# Notes go to standard error, so that standard output stays data.
+say = tell
 
 
 def emit(text: str) -> None:

@@ -4,8 +4,6 @@ from pathlib import Path
 
 from pegbox.errors import InputError, nearest
 
-EMBEDDED = ("etude", "etude-masked")
-
 
 def find_model(name: str | Path) -> str:
     """A folder or hub id for a name, checked as far as the disk allows.
@@ -15,7 +13,7 @@ def find_model(name: str | Path) -> str:
     """
     from pegbox.models import etude
 
-    if str(name) in EMBEDDED:
+    if str(name) in etude.NAMES:
         return str(etude.folder(str(name)))
     path = Path(name).expanduser()
     if path.is_dir() and str(name).strip():
@@ -29,7 +27,7 @@ def find_model(name: str | Path) -> str:
             expected="a folder with config.json and *.safetensors, a hub id, or etude",
             fix=nearest_folder(name) or "check the path",
         )
-    hint = nearest(str(name), EMBEDDED)
+    hint = nearest(str(name), etude.NAMES)
     if "/" not in str(name) and (hint or not str(name).strip()):
         raise InputError(
             "no such model", where=repr(str(name)), expected="a hub id, folder, or etude", fix=hint

@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pegbox.evaluation import Scores
+from pegbox.models.etude import NAMES
 
 if TYPE_CHECKING:
     from pegbox.tuning._tuned import Tuned
 
-EMBEDDED = ("etude", "etude-masked")
 AUTO = {"causal": "AutoModelForCausalLM", "masked": "AutoModelForMaskedLM", "encoder": "AutoModel"}
 
 
@@ -77,7 +77,7 @@ def _plain_peft(tuned: Tuned) -> str:
     base, auto = tuned.base, AUTO[tuned.base.kind]
     inner = f'"{base.name}"'
     needed = []
-    if base.name in EMBEDDED:
+    if base.name in NAMES:
         # They lie inside the package, where their name alone does not lead.
         needed, inner = ["find_model"], f"find_model({inner})"
     loading = f"{auto}.from_pretrained({inner}" + (f', revision="{base.revision}")' if base.revision else ")")

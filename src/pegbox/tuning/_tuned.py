@@ -211,7 +211,7 @@ class Tuned:
         """
         table = read(source)
         rows = task_rows(self.prompt.task, table, texts=texts, label=label, labelled=labelled, on_bad=on_bad)
-        for note in (*table.notes, *rows.notes()):
+        for note in rows.notes():
             self.say(note)
         return rows
 
