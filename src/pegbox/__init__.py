@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from pegbox import _peft_hook
 from pegbox._lazy import lazy
 from pegbox._version import __version__
 
@@ -46,3 +47,5 @@ __getattr__, __dir__ = lazy(
     },
     ("data", "errors", "evaluation", "methods", "models", "reports", "tasks", "training", "tuning"),
 )
+
+_peft_hook.install()

@@ -35,6 +35,10 @@ class Capability:
         refusals: For each kind that it does not work on, what to use instead.
         learning_rate: Default peak learning rate of a trained method.
         output_only: Whether it changes nothing before the output layer, so that cached features serve it.
+        starts_at_base: Whether the answers before the first training step equal the base's.
+        architectures: Model types (``config.model_type``) that the conformance table runs it on.
+        holes: For each model type that it cannot work on, the reason.
+        needs_head: Whether it answers by a linear head instead of label words.
     """
 
     summary: str
@@ -48,6 +52,10 @@ class Capability:
     refusals: Mapping[Kind, str] = field(default_factory=dict)
     learning_rate: float | None = None
     output_only: bool = False
+    starts_at_base: bool = True
+    architectures: tuple[str, ...] = ()
+    holes: Mapping[str, str] = field(default_factory=dict)
+    needs_head: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,6 +150,17 @@ class Method:
                 expected=f"a {' or '.join(self.capability.kinds)} model",
                 fix=self.capability.refusals.get(base.kind, "see pegbox methods"),
             )
+        family = getattr(base.model.config, "model_type", "")
+        if family in self.capability.holes:
+            raise CapabilityError(
+                f"{self.name} cannot work on {family} models: {self.capability.holes[family]}",
+                where=base.name,
+                fix="see pegbox methods",
+            )
+
+    def prompt(self, base: Base, prompt: Prompt) -> Prompt:  # noqa: ARG002
+        """The prompt with what this method itself puts into it, such as soft tokens; by default nothing."""
+        return prompt
 
     def load_posterior(self, folder: Path) -> Posterior | None:  # noqa: ARG002
         """Read the posterior that lies in a saved folder, for methods that write one."""
@@ -162,5 +181,12 @@ class Attached(Method):
     """A method that attaches parameters, which the training engine then trains."""
 
     def attach(self, base: Base, prompt: Prompt, *, seed: int) -> nn.Module:
-        """Return the base's module with new trainable parameters; its answers still equal the base's."""
+        """Return the base's module with new trainable parameters.
+
+        Its answers still equal the base's, unless the capability row says that it does not start there.
+        """
+        raise NotImplementedError
+
+    def parameters(self, base: Base, prompt: Prompt) -> int:
+        """How many parameters :meth:`attach` makes trainable, by the table's formula from the base's shapes."""
         raise NotImplementedError

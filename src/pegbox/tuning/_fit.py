@@ -134,7 +134,7 @@ def fit(
     rows = _checked(task, rows if rows is not None else task.rows, valid)
     base = base if isinstance(base, Base) else load(base)
     method.check(base)
-    prompt = base.prepare(task.with_rows(None))
+    prompt = method.prompt(base, base.prepare(task.with_rows(None)))
     for note in prompt.notes:
         say(note)
     run = _Run(base, prompt, seed, too_long, cache, say)

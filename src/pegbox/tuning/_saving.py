@@ -79,7 +79,7 @@ def load(
     base = _base(folder, meta["base"], model, options)
     return Tuned(
         base=base,
-        prompt=base.prepare(task),
+        prompt=method.prompt(base, base.prepare(task)),
         method=method,
         module=load_adapter(base, len(task.labels), folder) if meta["adapter"] else None,
         posterior=posterior,

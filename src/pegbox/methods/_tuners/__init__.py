@@ -1,0 +1,16 @@
+"""Our own kinds of PEFT adapters: one module each with its config, layer and model, registered on import.
+
+Private modules of this package are helpers; every other one registers the adapter kind that it defines.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+
+
+def register_all() -> None:
+    """Make every own kind of adapter known to PEFT."""
+    for module in pkgutil.iter_modules(__path__):
+        if not module.name.startswith("_"):
+            importlib.import_module(f"{__name__}.{module.name}")
