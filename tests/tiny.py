@@ -13,6 +13,7 @@ from transformers import (
     AutoModel,
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
     PreTrainedTokenizerFast,
 )
 from transformers.utils import logging
@@ -68,6 +69,28 @@ CAUSAL: dict[str, dict[str, Any]] = {
 }
 MASKED: dict[str, dict[str, Any]] = {"bert": {}, "roberta": {"type_vocab_size": 1, "pad_token_id": 1}}
 ENCODERS: dict[str, dict[str, Any]] = {"bert": {}}
+# T5 has no absolute positions, and its first version scales what enters the tied output layer.
+ENCODER_DECODERS: dict[str, dict[str, Any]] = {
+    "t5": {
+        "num_decoder_layers": 2,
+        "d_ff": 48,
+        "d_kv": 8,
+        "decoder_start_token_id": 1,
+        "intermediate_size": None,
+        "max_position_embeddings": None,
+    },
+    "bart": {
+        "encoder_layers": 2,
+        "decoder_layers": 2,
+        "encoder_attention_heads": 4,
+        "decoder_attention_heads": 4,
+        "encoder_ffn_dim": 48,
+        "decoder_ffn_dim": 48,
+        "decoder_start_token_id": 2,
+        "forced_eos_token_id": None,
+    },
+}
+FAMILIES = {"causal": CAUSAL, "masked": MASKED, "encoder": ENCODERS, "encoder-decoder": ENCODER_DECODERS}
 
 
 @cache
@@ -85,7 +108,36 @@ def trained_bpe() -> str:
     return tokenizer.to_str()
 
 
-def tokenizer_for(kind: str) -> PreTrainedTokenizerFast:
+@cache
+def sentinel_tokenizer() -> PreTrainedTokenizerFast:
+    """As T5's: a bar for the space, also before the first word, an end token, and sentinels."""
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    sentinels = ["<extra_id_0>", "<extra_id_1>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=["<unk>", "<pad>", "</s>", *sentinels],
+        initial_alphabet=[chr(code) for code in range(33, 127)],
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(TEXT, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", 2)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        unk_token="<unk>",
+        eos_token="</s>",
+        pad_token="<pad>",
+        extra_special_tokens=sentinels,
+        model_input_names=["input_ids", "attention_mask"],
+    )
+
+
+def tokenizer_for(kind: str, architecture: str = "") -> PreTrainedTokenizerFast:
+    if kind == "encoder-decoder" and architecture != "bart":
+        return sentinel_tokenizer()
     tokenizer = Tokenizer.from_str(trained_bpe())
     if kind == "causal":
         single, special = "<s> $A", [("<s>", 0)]
@@ -111,9 +163,15 @@ def save_tiny(
     folder: Path, architecture: str, kind: str, *, seed: int = 0, dtype: torch.dtype = torch.float32
 ) -> Path:
     """Write a random model of an architecture and its tokenizer to ``folder``."""
-    extra = {"causal": CAUSAL, "masked": MASKED, "encoder": ENCODERS}[kind][architecture]
-    config = AutoConfig.for_model(architecture, **{**SMALL, **extra})
-    auto: Any = {"causal": AutoModelForCausalLM, "masked": AutoModelForMaskedLM, "encoder": AutoModel}[kind]
+    settings = {**SMALL, **FAMILIES[kind][architecture]}
+    known = {name: value for name, value in settings.items() if value is not None}
+    config = AutoConfig.for_model(architecture, **known)
+    auto: Any = {
+        "causal": AutoModelForCausalLM,
+        "masked": AutoModelForMaskedLM,
+        "encoder": AutoModel,
+        "encoder-decoder": AutoModelForSeq2SeqLM,
+    }[kind]
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = auto.from_config(config)
@@ -122,9 +180,10 @@ def save_tiny(
             if tensor.dim() == 1:
                 torch.nn.init.normal_(tensor, 1.0 if "norm" in name.lower() else 0.0, 0.3)
             else:
-                torch.nn.init.normal_(tensor, 0.0, 0.15)
+                # What the scale of T5's output takes away is given back here, as its own initial values do.
+                torch.nn.init.normal_(tensor, 0.0, 0.8 if name == "shared.weight" else 0.15)
     model.to(dtype).save_pretrained(folder)
-    tokenizer_for(kind).save_pretrained(folder)
+    tokenizer_for(kind, architecture).save_pretrained(folder)
     return folder
 
 
