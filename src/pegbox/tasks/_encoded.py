@@ -8,11 +8,13 @@ class Encoded:
 
     Args:
         ids: Token ids of each row, special tokens included.
-        positions: Index in ``ids`` (plus the prefix) whose output holds the answer; 0 for encoders.
+        positions: Index in ``ids`` (plus the prefix) whose output holds the answer, or in ``decoder`` where
+            there is one; 0 for encoders.
         types: Token type ids, where the tokenizer makes them.
         prefix: Token ids that stand before every row and are the same for all (shared demonstrations).
         shortened: Row numbers whose text was cut to fit the context.
         source: Where the rows come from.
+        decoder: Token ids that the decoder of an encoder-decoder reads before the answer, for all rows.
     """
 
     ids: tuple[tuple[int, ...], ...]
@@ -21,6 +23,7 @@ class Encoded:
     prefix: tuple[int, ...] = ()
     shortened: tuple[int, ...] = ()
     source: str = ""
+    decoder: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -33,7 +36,8 @@ class Encoded:
     def digest(self) -> str:
         """SHA-256 over all that a model sees."""
         content = sha256()
-        for part in (self.prefix, self.positions, *self.ids, *(self.types or ())):
+        decoder = (self.decoder,) if self.decoder else ()
+        for part in (self.prefix, self.positions, *self.ids, *(self.types or ()), *decoder):
             content.update(repr(tuple(part)).encode())
         return content.hexdigest()
 

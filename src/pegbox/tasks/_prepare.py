@@ -9,25 +9,34 @@ from pegbox.tasks._classify import Classify
 from pegbox.tasks._defaults import derive_wording, plain_template
 from pegbox.tasks._prompt import Kind, Prompt
 from pegbox.tasks._template import Template
-from pegbox.tasks._tokens import check_sayable, continuation, first_token, vocabulary_words
+from pegbox.tasks._tokens import check_sayable, continuation, first_token, sentinel, vocabulary_words
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-def prepare(task: Classify, tokenizer: PreTrainedTokenizerBase, kind: Kind, context: int) -> Prompt:
+def prepare(
+    task: Classify,
+    tokenizer: PreTrainedTokenizerBase,
+    kind: Kind,
+    context: int,
+    *,
+    start: Sequence[int] = (),
+) -> Prompt:
     """Fill in template and label words and find the tokens of the answers.
 
     Args:
         task: The task.
         tokenizer: The model's tokenizer.
-        kind: ``causal``, ``masked`` or ``encoder`` (no output layer: plain texts, no words).
+        kind: ``causal``, ``masked``, ``encoder`` (no output layer: plain texts, no words) or
+            ``encoder-decoder``.
         context: Longest sequence in tokens.
+        start: Token ids that the decoder of an encoder-decoder starts with.
 
     Raises:
         InputError: For a label word that the tokenizer cannot say, or two that it says alike.
-        CapabilityError: For a causal model whose template goes on after the answer, and for a masked model
-            whose tokenizer has no mask.
+        CapabilityError: For a causal model, or an encoder-decoder whose tokenizer has no sentinel, when text
+            slots follow the answer, and for a masked model whose tokenizer has no mask.
     """
     if kind == "encoder":
         return Prompt(task, tokenizer, kind, context, notes=_unused(task))
@@ -38,30 +47,42 @@ def prepare(task: Classify, tokenizer: PreTrainedTokenizerBase, kind: Kind, cont
             expected="a tokenizer with a mask token, as masked language models have",
             fix="save the model's own tokenizer beside it",
         )
-    template, words, notes = _wording(task, tokenizer, single=kind == "masked")
+    gap = sentinel(tokenizer) if kind == "encoder-decoder" else None
+    opens = kind == "encoder-decoder" and gap is None
+    template, words, notes = _wording(task, tokenizer, single=kind == "masked", opens=opens)
     parsed = Template(template, task.fields)
-    if kind == "causal" and not parsed.answer_last:
-        raise CapabilityError(
-            "the template goes on after the answer, which a causal model reads from left to right",
-            where=repr(template),
-            expected="{answer} after all text slots",
-            fix="move {answer} to the end, or use a masked model",
-        )
+    if (kind == "causal" or opens) and not parsed.answer_last:
+        raise _answer_not_last(template, kind)
+    if not parsed.goes_on:
+        gap, opens = None, kind == "encoder-decoder"
     hidden = [name for name in task.fields if name not in parsed.used()]
     notes += [f"the template does not show the column '{name}'" for name in hidden]
-    answers = _answers(parsed, tokenizer, words, single=kind == "masked")
+    answers = _answers(parsed, tokenizer, words, single=kind == "masked", opens=opens)
     task = replace(task, template=template, label_words=words)
-    return Prompt(task, tokenizer, kind, context, answers, tuple(notes))
+    return Prompt(task, tokenizer, kind, context, answers, tuple(notes), tuple(start), gap)
+
+
+def _answer_not_last(template: str, kind: Kind) -> CapabilityError:
+    if kind == "causal":
+        what, other = "a causal model reads from left to right", "a masked model"
+    else:
+        what, other = "this tokenizer has no token such as <extra_id_0> to stand for", "a masked or T5 model"
+    return CapabilityError(
+        f"the template goes on after the answer, which {what}",
+        where=repr(template),
+        expected="{answer} after all text slots",
+        fix=f"move {{answer}} to the end, or use {other}",
+    )
 
 
 def _wording(
-    task: Classify, tokenizer: PreTrainedTokenizerBase, *, single: bool
+    task: Classify, tokenizer: PreTrainedTokenizerBase, *, single: bool, opens: bool
 ) -> tuple[str, tuple[str, ...], list[str]]:
     """Template and label words, derived where the task has none, and lines that say what was derived."""
     template, words = task.template, task.label_words
     notes: list[str] = []
     if words is None:
-        first = first_token(tokenizer, single=single)
+        first = first_token(tokenizer, single=single, opens=opens)
         derived = derive_wording(
             task.fields,
             task.labels,
@@ -101,10 +122,12 @@ def _unused(task: Classify) -> tuple[str, ...]:
 
 
 def _answers(
-    template: Template, tokenizer: PreTrainedTokenizerBase, words: Sequence[str], *, single: bool
+    template: Template, tokenizer: PreTrainedTokenizerBase, words: Sequence[str], *, single: bool, opens: bool
 ) -> tuple[tuple[int, ...], ...]:
-    before = template.before(dict.fromkeys(template.fields, "x"))
-    found = [continuation(tokenizer, before, template.gap() + word) for word in words]
+    """Token ids of the label words after the template, or at the beginning of a text (``opens``)."""
+    before = "" if opens else template.before(dict.fromkeys(template.fields, "x"))
+    gap = "" if opens else template.gap()
+    found = [continuation(tokenizer, before, gap + word) for word in words]
     checked = check_sayable(tokenizer, words, found, single=single)
     for index, tokens in enumerate(checked):
         if tokens in checked[:index]:

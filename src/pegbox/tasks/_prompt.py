@@ -10,12 +10,12 @@ from pegbox.errors import CapabilityError, InputError
 from pegbox.tasks._classify import Classify, Demonstration
 from pegbox.tasks._encoded import Encoded
 from pegbox.tasks._template import Template
-from pegbox.tasks._tokens import cut_longest, edges, plain_ids
+from pegbox.tasks._tokens import cut_longest, edges, following_ids, plain_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Kind = Literal["causal", "masked", "encoder"]
+Kind = Literal["causal", "masked", "encoder", "encoder-decoder"]
 TooLong = Literal["shorten", "error"]
 SEPARATOR = "\n\n"
 
@@ -27,10 +27,13 @@ class Prompt:
     Args:
         task: The task with template and label words filled in (none for encoders).
         tokenizer: The tokenizer.
-        kind: ``causal``, ``masked`` or ``encoder``.
+        kind: ``causal``, ``masked``, ``encoder`` or ``encoder-decoder``.
         context: Longest sequence in tokens.
         answers: Token ids of each label word as it stands after the template; empty for encoders.
         notes: What was derived, one line each.
+        start: Token ids that the decoder of an encoder-decoder always starts with.
+        sentinel: Token that stands for the answer in the encoder's text and before it in the decoder's; only
+            where an encoder-decoder's template goes on after the answer.
     """
 
     task: Classify
@@ -39,6 +42,13 @@ class Prompt:
     context: int
     answers: tuple[tuple[int, ...], ...] = ()
     notes: tuple[str, ...] = field(default=(), compare=False)
+    start: tuple[int, ...] = ()
+    sentinel: int | None = None
+
+    @property
+    def opening(self) -> tuple[int, ...]:
+        """What the decoder of an encoder-decoder reads before the answer; empty for other kinds."""
+        return self.start if self.sentinel is None else (*self.start, self.sentinel)
 
     @property
     def distinct(self) -> bool:
@@ -123,9 +133,12 @@ class Prompt:
                 for ids, (before, after) in zip(shown, pieces, strict=True)
             ),
             positions=tuple(
-                len(start) + len(ids) + len(before) - (self.kind == "causal")
+                len(self.opening) - 1
+                if self.kind == "encoder-decoder"
+                else len(start) + len(ids) + len(before) - (self.kind == "causal")
                 for ids, (before, _) in zip(shown, pieces, strict=True)
             ),
+            decoder=self.opening,
             shortened=tuple(rows.numbers[index] for index in long),
             source=rows.source,
         )
@@ -147,14 +160,17 @@ class Prompt:
     @cached_property
     def _edges(self) -> tuple[list[int], list[int]]:
         start, end = edges(self.tokenizer)
-        return start, end if self.kind == "masked" else []
+        return start, [] if self.kind == "causal" else end
 
     def _pieces(self, texts: Sequence[Mapping[str, str]]) -> list[tuple[list[int], list[int]]]:
         """Tokens before the answer's output position and after it."""
         template = self.template
         before = plain_ids(self.tokenizer, [template.before(row) for row in texts])
-        if self.kind == "causal":
+        if self.kind == "causal" or (self.kind == "encoder-decoder" and self.sentinel is None):
             return [(ids, []) for ids in before]
+        if self.sentinel is not None:
+            tails = following_ids(self.tokenizer, [template.after(row) for row in texts])
+            return [(head, [self.sentinel, *tail]) for head, tail in zip(before, tails, strict=True)]
         after = plain_ids(self.tokenizer, [template.after(row) for row in texts])
         mask = self.tokenizer.mask_token_id
         return [(head, [mask, *tail]) for head, tail in zip(before, after, strict=True)]
@@ -185,9 +201,13 @@ class Prompt:
             )
 
     def _check_readable(self, rows: Examples, pieces: Sequence[tuple[list[int], list[int]]]) -> None:
-        """A causal model answers at the last token before the answer, so there must be one."""
-        for number, (before, _) in zip(rows.numbers, pieces, strict=True):
-            if self.kind == "causal" and not before:
+        """A causal model answers at the last token before the answer, so there must be one.
+
+        An encoder must have something to read, be it the end of an empty text.
+        """
+        ended = self.kind != "causal" and bool(self._edges[1])
+        for number, (before, after) in zip(rows.numbers, pieces, strict=True):
+            if not (before or after or ended):
                 raise InputError(
                     "nothing is left of the text and the template to read an answer after",
                     where=f"{rows.source}, row {number}",

@@ -60,6 +60,11 @@ class Template:
         """Whether no text slot follows the answer, as a causal model needs."""
         return _slots(self._parts[self._answer_index + 1 :]) == []
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether anything but spaces follows the answer."""
+        return any(literal.strip() or name for literal, name in self._parts[self._answer_index + 1 :])
+
     def before(self, row: Mapping[str, str]) -> str:
         """Render what stands before the answer, up to the space that belongs to the answer."""
         return self._render(self._parts[: self._answer_index + 1], row).rstrip(" ")

@@ -8,6 +8,8 @@ from pegbox.errors import InputError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+# As T5 and UMT5 write it, and as mT5 does, whose vocabulary gives it a space of its own.
+SENTINELS = ("<extra_id_0>", "▁<extra_id_0>")
 COMMON_WORDS = ("yes", "no", "good", "bad", "great", "true", "false", "A", "B", "C", "1", "2", "3")
 
 
@@ -24,6 +26,25 @@ def plain_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[
         verbose=False,
     )
     return coded["input_ids"]
+
+
+def following_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    """As :func:`plain_ids`, of texts in the middle of a line, so that none gets a space of its own.
+
+    A text that would merge with what it follows is said on its own.
+    """
+    head, alone = plain_ids(tokenizer, ["x"])[0], plain_ids(tokenizer, texts)
+    whole = plain_ids(tokenizer, ["x" + text for text in texts])
+    return [
+        ids[len(head) :] if ids[: len(head)] == head else plain
+        for ids, plain in zip(whole, alone, strict=True)
+    ]
+
+
+def sentinel(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """The token that span corruption (Raffel et al. 2020) puts where the first gap is, or ``None``."""
+    vocabulary = tokenizer.get_vocab()
+    return next((vocabulary[token] for token in SENTINELS if token in vocabulary), None)
 
 
 def edges(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
@@ -49,16 +70,19 @@ def continuation(tokenizer: PreTrainedTokenizerBase, before: str, text: str) -> 
     return None if not added or (unknown is not None and unknown in added) else added
 
 
-def first_token(tokenizer: PreTrainedTokenizerBase, *, single: bool) -> Callable[[str], int | None]:
+def first_token(
+    tokenizer: PreTrainedTokenizerBase, *, single: bool, opens: bool = False
+) -> Callable[[str], int | None]:
     """Tell the first token of a word in the middle of a text; ``None`` where it cannot be said.
 
     Args:
         tokenizer: The tokenizer.
         single: Whether the word must be one token, as one mask holds.
+        opens: Whether the word stands at the beginning of a text instead, as a decoder's answer.
     """
 
     def first(word: str) -> int | None:
-        tokens = continuation(tokenizer, "x", " " + word)
+        tokens = continuation(tokenizer, "", word) if opens else continuation(tokenizer, "x", " " + word)
         return None if tokens is None or (single and len(tokens) != 1) else tokens[0]
 
     return first
