@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -204,7 +203,7 @@ def test_holes_are_refused_with_their_reason(name: str, family: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[dict[str, Tensor], Path]]:
+def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Tensor], Path]:
     """Every case saved here and loaded in one process that never saw it made."""
     folder = tmp_path_factory.mktemp("saved")
     answers: dict[str, Tensor] = {}
@@ -221,7 +220,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[dict[str, 
     command = [sys.executable, str(reader), str(write_list(folder, entries)), str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=reader.parent)
     assert done.returncode == 0, done.stderr[-2000:]
-    yield answers, folder
+    return answers, folder
 
 
 @each
