@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     )
     from pegbox.models._sequences import word_logprobs
     from pegbox.models._similar import encode
+    from pegbox.models._vocabulary import class_means, slot_logits
 
 __all__ = [
     "Answers",
@@ -41,6 +42,7 @@ __all__ = [
     "answer_tokens",
     "batches",
     "check_safetensors",
+    "class_means",
     "collate",
     "encode",
     "extract",
@@ -56,6 +58,7 @@ __all__ = [
     "read",
     "rows_of",
     "share",
+    "slot_logits",
     "tokenizer",
     "word_logprobs",
 ]
@@ -72,6 +75,7 @@ __getattr__, __dir__ = lazy(
         "answer_tokens": "pegbox.models._features",
         "batches": "pegbox.models._batches",
         "check_safetensors": "pegbox.models._find",
+        "class_means": "pegbox.models._vocabulary",
         "collate": "pegbox.models._batches",
         "encode": "pegbox.models._similar",
         "extract": "pegbox.models._features",
@@ -86,6 +90,7 @@ __getattr__, __dir__ = lazy(
         "read": "pegbox.models._readout",
         "rows_of": "pegbox.models._readout",
         "share": "pegbox.models._base",
+        "slot_logits": "pegbox.models._vocabulary",
         "output_rows": "pegbox.models._features",
         "tokenizer": "pegbox.models._loading",
         "word_logprobs": "pegbox.models._sequences",
