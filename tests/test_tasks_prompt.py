@@ -296,12 +296,12 @@ def test_ten_thousand_rows_are_encoded_in_seconds() -> None:
 
 
 def test_rows_that_fit_are_tokenised_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pegbox.tasks import _prompt
+    from pegbox.tasks import _soft
 
     sizes: list[int] = []
-    plain = _prompt.plain_ids
+    plain = _soft.plain_ids
     monkeypatch.setattr(
-        _prompt, "plain_ids", lambda tok, texts: (sizes.append(len(texts)), plain(tok, texts))[1]
+        _soft, "plain_ids", lambda tok, texts: (sizes.append(len(texts)), plain(tok, texts))[1]
     )
     Prompt.encode(prepare(TASK, causal_bytes(), "causal", 512), long_and_short(300))
     assert sizes == [0, 300]  # no demonstrations, all rows

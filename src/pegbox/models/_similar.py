@@ -54,7 +54,7 @@ def _similar(
     say: Callable[[str], None] | None,
 ) -> list[list[int]]:
     """For each row the pool's most similar demonstrations, the nearest last, never the row itself."""
-    plain, pool = prompt.with_demonstrations(()), _pool(prompt)
+    plain, pool = prompt.without_soft().with_demonstrations(()), _pool(prompt)
     queries, features = (
         extract(base, plain, plain.encode(part), cache=cache, say=say, need_logits=False).hidden.numpy()
         for part in (rows, pool)

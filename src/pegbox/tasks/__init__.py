@@ -11,14 +11,17 @@ from pegbox.tasks._demonstrations import (
 from pegbox.tasks._encoded import Encoded
 from pegbox.tasks._prepare import prepare
 from pegbox.tasks._prompt import Kind, Prompt, TooLong
-from pegbox.tasks._template import Template
+from pegbox.tasks._soft import Soft
+from pegbox.tasks._template import MARK, Template
 
 __all__ = [
+    "MARK",
     "Classify",
     "Demonstration",
     "Encoded",
     "Kind",
     "Prompt",
+    "Soft",
     "Template",
     "TooLong",
     "align_words",

@@ -9,8 +9,9 @@ from pegbox.data import Examples
 from pegbox.errors import CapabilityError, InputError
 from pegbox.tasks._classify import Classify, Demonstration
 from pegbox.tasks._encoded import Encoded
-from pegbox.tasks._template import Template
-from pegbox.tasks._tokens import cut_longest, edges, following_ids, plain_ids
+from pegbox.tasks._soft import Soft, woven_ids
+from pegbox.tasks._template import MARK, Template
+from pegbox.tasks._tokens import cut_longest, edges
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -34,6 +35,7 @@ class Prompt:
         start: Token ids that the decoder of an encoder-decoder always starts with.
         sentinel: Token that stands for the answer in the encoder's text and before it in the decoder's; only
             where an encoder-decoder's template goes on after the answer.
+        soft: The soft tokens that a method puts into it.
     """
 
     task: Classify
@@ -44,6 +46,7 @@ class Prompt:
     notes: tuple[str, ...] = field(default=(), compare=False)
     start: tuple[int, ...] = ()
     sentinel: int | None = None
+    soft: Soft | None = None
 
     @property
     def opening(self) -> tuple[int, ...]:
@@ -83,6 +86,13 @@ class Prompt:
     def with_pool(self, demonstrations: Sequence[Demonstration], per_class: int) -> Prompt:
         """The same prompt with a pool from which each question gets its most similar rows of each label."""
         return replace(self, task=replace(self.task, demonstrations=tuple(demonstrations), similar=per_class))
+
+    def without_soft(self) -> Prompt:
+        """The same prompt without soft tokens, as the base alone reads it."""
+        if self.soft is None:
+            return self
+        template = self.task.template and self.template.unmarked()
+        return replace(self, soft=None, task=replace(self.task, template=template))
 
     def encode(self, rows: Examples, *, too_long: TooLong = "shorten") -> Encoded:
         """Turn rows into token ids; a text that is too long is cut at its end, never template or answer.
@@ -150,30 +160,48 @@ class Prompt:
 
     def solved_ids(self, shown: Sequence[Demonstration]) -> list[list[int]]:
         """Token ids of each of some demonstrations, with its answer and a separator."""
-        return plain_ids(self.tokenizer, [self._solved(row) for row in shown])
+        return woven_ids(self.tokenizer, [self._solved(row) for row in shown], self._inner)
 
-    def _solved(self, shown: Demonstration) -> str:
+    def _solved(self, shown: Demonstration) -> list[str]:
         word = dict(zip(self.task.labels, self.task.label_words or (), strict=True))[shown.label]
-        before, after = self.template.before(shown.fields), self.template.after(shown.fields)
-        return before + self.template.gap() + word + after + SEPARATOR
+        before, after = self._before(shown.fields), self.template.pieces_after(shown.fields)
+        middle = before[-1] + self.template.gap() + word + after[0]
+        pieces = [*before[:-1], middle, *after[1:]]
+        return [*pieces[:-1], pieces[-1] + SEPARATOR]
+
+    def _before(self, row: Mapping[str, str]) -> list[str]:
+        return self.template.pieces_before(row) + [""] * (self.soft.back if self.soft else 0)
+
+    @cached_property
+    def _inner(self) -> list[int]:
+        """Ids of the soft tokens within the template."""
+        marks = sum(self.template.marks)
+        if marks != (self.soft.marks if self.soft else 0):
+            raise CapabilityError(
+                f"the template marks {marks} soft tokens with {MARK}, which this method does not learn",
+                where=repr(self.task.template),
+                expected=f"a template without {MARK}",
+                fix=f"use p-tuning, or leave {MARK} out",
+            )
+        return self.soft.inner if self.soft else []
 
     @cached_property
     def _edges(self) -> tuple[list[int], list[int]]:
         start, end = edges(self.tokenizer)
+        start = [*start, *(self.soft.leading if self.soft else [])]
         return start, [] if self.kind == "causal" else end
 
     def _pieces(self, texts: Sequence[Mapping[str, str]]) -> list[tuple[list[int], list[int]]]:
         """Tokens before the answer's output position and after it."""
         template = self.template
-        before = plain_ids(self.tokenizer, [template.before(row) for row in texts])
+        before = woven_ids(self.tokenizer, [self._before(row) for row in texts], self._inner)
         if self.kind == "causal" or (self.kind == "encoder-decoder" and self.sentinel is None):
             return [(ids, []) for ids in before]
-        if self.sentinel is not None:
-            tails = following_ids(self.tokenizer, [template.after(row) for row in texts])
-            return [(head, [self.sentinel, *tail]) for head, tail in zip(before, tails, strict=True)]
-        after = plain_ids(self.tokenizer, [template.after(row) for row in texts])
-        mask = self.tokenizer.mask_token_id
-        return [(head, [mask, *tail]) for head, tail in zip(before, after, strict=True)]
+        rest = self._inner[template.marks[0] + (self.soft.back if self.soft else 0) :]
+        tails = [template.pieces_after(row) for row in texts]
+        after = woven_ids(self.tokenizer, tails, rest, follows=self.sentinel is not None)
+        gap = self.tokenizer.mask_token_id if self.sentinel is None else self.sentinel
+        return [(head, [gap, *tail]) for head, tail in zip(before, after, strict=True)]
 
     def _fit(self, row: Mapping[str, str], room: int, where: str) -> tuple[list[int], list[int]]:
         row, used = dict(row), self.template.used()
@@ -220,18 +248,21 @@ class Prompt:
         if not len(rows):
             return Encoded(ids=(), positions=(), source=rows.source)
         coded = self.tokenizer(*columns, split_special_tokens=True, verbose=False)
-        long = [index for index, ids in enumerate(coded["input_ids"]) if len(ids) > self.context]
+        soft = self.soft.leading if self.soft else []
+        room = self.context - len(soft)
+        long = [index for index, ids in enumerate(coded["input_ids"]) if len(ids) > room]
         if long:
             if too_long == "error":
                 raise _too_long(rows, long, self.context)
             coded = self.tokenizer(
-                *columns, split_special_tokens=True, truncation="longest_first", max_length=self.context
+                *columns, split_special_tokens=True, truncation="longest_first", max_length=room
             )
         types = coded.get("token_type_ids")
+        at = len(edges(self.tokenizer)[0])
         return Encoded(
-            ids=tuple(map(tuple, coded["input_ids"])),
+            ids=tuple((*row[:at], *soft, *row[at:]) for row in coded["input_ids"]),
             positions=(0,) * len(rows),
-            types=tuple(map(tuple, types)) if types is not None else None,
+            types=tuple((*[0] * len(soft), *row) for row in types) if types is not None else None,
             shortened=tuple(rows.numbers[index] for index in long),
             source=rows.source,
         )

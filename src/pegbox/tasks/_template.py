@@ -1,3 +1,4 @@
+import re
 import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,6 +7,8 @@ from functools import cached_property
 from pegbox.errors import InputError, nearest
 
 ANSWER = "answer"
+MARK = "[P]"
+_MARKS = re.compile(r" *\[P\](?: *\[P\])* *")
 HELP = "a template is text with slots, such as '{text} It was {answer}.'"
 
 Part = tuple[str, str | None]
@@ -14,6 +17,9 @@ Part = tuple[str, str | None]
 @dataclass(frozen=True)
 class Template:
     """Text with named slots and exactly one ``{answer}`` slot.
+
+    Each ``[P]`` in it marks a soft token between anchor words, for methods that learn some. The spaces before
+    a mark are layout; a space after it belongs to the word that follows.
 
     Args:
         text: The template, for example ``{text} It was {answer}.``.
@@ -61,13 +67,29 @@ class Template:
         return _slots(self._parts[self._answer_index + 1 :]) == []
 
     @property
+    def marks(self) -> tuple[int, int]:
+        """How many soft tokens are marked before the answer and after it."""
+        at = self._answer_index + 1
+        before, after = (sum(text.count(MARK) for text, _ in part) for part in self._cut(at))
+        return before, after
+
+    def unmarked(self) -> str:
+        """The template's text without its marks."""
+        return _MARKS.sub(_left, self.text)
+
+    @property
     def goes_on(self) -> bool:
         """Whether anything but spaces follows the answer."""
         return any(literal.strip() or name for literal, name in self._parts[self._answer_index + 1 :])
 
     def before(self, row: Mapping[str, str]) -> str:
         """Render what stands before the answer, up to the space that belongs to the answer."""
-        return self._render(self._parts[: self._answer_index + 1], row).rstrip(" ")
+        return _joined(self.pieces_before(row))
+
+    def pieces_before(self, row: Mapping[str, str]) -> list[str]:
+        """As :meth:`before`, in pieces: between each two stands one soft token."""
+        pieces = self._render(self._cut(self._answer_index + 1)[0], row)
+        return [*pieces[:-1], pieces[-1].rstrip(" ")]
 
     def gap(self) -> str:
         """The space between what stands before and the answer: one space or nothing."""
@@ -75,7 +97,11 @@ class Template:
 
     def after(self, row: Mapping[str, str]) -> str:
         """Render what stands after the answer."""
-        return self._render(self._parts[self._answer_index + 1 :], row)
+        return "".join(self.pieces_after(row))
+
+    def pieces_after(self, row: Mapping[str, str]) -> list[str]:
+        """As :meth:`after`, in pieces: between each two stands one soft token."""
+        return self._render(self._cut(self._answer_index + 1)[1], row)
 
     def used(self) -> tuple[str, ...]:
         """Names of the text columns that the template shows."""
@@ -107,14 +133,22 @@ class Template:
     def _answer_index(self) -> int:
         return [name for _, name in self._parts].index(ANSWER)
 
-    def _render(self, parts: Sequence[Part], row: Mapping[str, str]) -> str:
+    def _cut(self, at: int) -> tuple[tuple[Part, ...], tuple[Part, ...]]:
+        return self._parts[:at], self._parts[at:]
+
+    def _render(self, parts: Sequence[Part], row: Mapping[str, str]) -> list[str]:
+        """The text in pieces, cut at the template's own marks: one in a row's text is plain text."""
         known = aliases(self.fields)
-        pieces: list[str] = []
+        pieces = [""]
         for literal, name in parts:
-            pieces.append(literal)
+            first, *rest = literal.split(MARK)
+            pieces[-1] += first
+            for piece in rest:
+                pieces[-1] = pieces[-1].rstrip(" ")
+                pieces.append(piece)
             if name is not None and name != ANSWER:
-                pieces.append(row[known[name]])
-        return "".join(pieces)
+                pieces[-1] += row[known[name]]
+        return pieces
 
 
 def aliases(fields: Sequence[str]) -> dict[str, str]:
@@ -143,6 +177,17 @@ def _short(fields: Sequence[str]) -> list[str]:
         while names[index] in fields and names[index] != field:
             names[index] += "_"
     return names
+
+
+def _joined(pieces: Sequence[str]) -> str:
+    """Pieces as one text, without the space that followed a mark at its beginning."""
+    text = "".join(pieces)
+    return text.lstrip(" ") if len(pieces) > 1 and not pieces[0] else text
+
+
+def _left(marks: re.Match[str]) -> str:
+    """What stays where marks and the spaces around them were."""
+    return " " if marks.start() and (marks[0][0] == " " or marks[0][-1] == " ") else ""
 
 
 def _slots(parts: Sequence[Part]) -> list[str]:

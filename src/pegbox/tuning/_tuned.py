@@ -309,8 +309,8 @@ class Tuned:
 
 
 def base_alone(tuned: Tuned) -> Tuned:
-    """The same task answered by the base without adapter and demonstrations."""
-    prompt = tuned.prompt.with_demonstrations(())
+    """The same task answered by the base without adapter, soft tokens and demonstrations."""
+    prompt = tuned.prompt.without_soft().with_demonstrations(())
     return replace(tuned, prompt=prompt, module=None, posterior=None, grow=None, say=_hush)
 
 
