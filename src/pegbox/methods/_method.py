@@ -143,9 +143,12 @@ class Method:
     def check(self, base: Base) -> None:
         """Raise CapabilityError when this method cannot work on this base."""
         if base.kind not in self.capability.kinds:
+            named = {
+                "encoder": "an encoder without an output layer",
+                "encoder-decoder": "an encoder-decoder model",
+            }
             raise CapabilityError(
-                f"{self.name} cannot work on "
-                + {"encoder": "an encoder without an output layer"}.get(base.kind, f"a {base.kind} model"),
+                f"{self.name} cannot work on {named.get(base.kind, f'a {base.kind} model')}",
                 where=base.name,
                 expected=f"a {' or '.join(self.capability.kinds)} model",
                 fix=self.capability.refusals.get(base.kind, "see pegbox methods"),

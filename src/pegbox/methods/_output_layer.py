@@ -80,7 +80,7 @@ def attach_factors(
         target_modules=[name],
         lora_bias=bool(intercept.any()),
         init_lora_weights=False,
-        task_type="CAUSAL_LM" if base.kind == "causal" else None,
+        task_type={"causal": "CAUSAL_LM", "encoder-decoder": "SEQ_2_SEQ_LM"}.get(base.kind),
     )
     peft = wrap(base, module, config)
     adapted: Any = peft.get_submodule(f"base_model.model.{name}")

@@ -61,7 +61,7 @@ class ClosedForm(Solver):
     name: ClassVar[str] = "closed-form"
     capability: ClassVar[Capability] = Capability(
         summary="the label rows of the output matrix",
-        kinds=("causal", "masked", "encoder"),
+        kinds=("causal", "masked", "encoder", "encoder-decoder"),
         trains=False,
         mergeable=False,
         quantised=True,
@@ -113,7 +113,7 @@ class ClosedForm(Solver):
             raise CapabilityError(
                 "closed-form with vocabulary cannot work on an encoder without an output layer",
                 where=base.name,
-                expected="a causal or masked model",
+                expected="a causal, masked or encoder-decoder model",
                 fix="leave vocabulary off",
             )
 

@@ -27,7 +27,7 @@ class FewShot(Solver):
     name: ClassVar[str] = "few-shot"
     capability: ClassVar[Capability] = Capability(
         summary="nothing; solved rows stand before the question",
-        kinds=("causal", "masked"),
+        kinds=("causal", "masked", "encoder-decoder"),
         refusals={"encoder": NO_WORDS},
         trains=False,
         mergeable=False,

@@ -15,7 +15,7 @@ class ZeroShot(Solver):
     name: ClassVar[str] = "zero-shot"
     capability: ClassVar[Capability] = Capability(
         summary="nothing; the template asks the base",
-        kinds=("causal", "masked"),
+        kinds=("causal", "masked", "encoder-decoder"),
         refusals={"encoder": NO_WORDS},
         trains=False,
         mergeable=False,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from pegbox.models._decoder import decoder_start
 from pegbox.models._encoder import PooledClassifier, Pooling
 from pegbox.tasks import Classify, Kind, Prompt, prepare
 
@@ -20,11 +21,11 @@ class Base:
 
     Args:
         name: The name it was loaded by.
-        kind: ``causal``, ``masked`` or ``encoder`` (no output layer).
+        kind: ``causal``, ``masked``, ``encoder`` (no output layer) or ``encoder-decoder``.
         model: The model in eval mode with frozen parameters.
         tokenizer: Its tokenizer.
         fingerprint: See :func:`pegbox.models.fingerprint`.
-        context: Longest sequence in tokens.
+        context: Longest sequence in tokens; of an encoder-decoder, for its encoder.
         revision: Pinned revision of a hub model.
         pooling: For encoders, how hidden states become one vector.
     """
@@ -63,7 +64,8 @@ class Base:
 
     def prepare(self, task: Classify) -> Prompt:
         """The task made ready for this model."""
-        return prepare(task, self.tokenizer, self.kind, self.context)
+        start = decoder_start(self.model)
+        return prepare(task, self.tokenizer, self.kind, self.context, start=start)
 
     def module(self, labels: int) -> nn.Module:
         """A module of its own that shares all weights with the base; an encoder gets a zero score layer."""

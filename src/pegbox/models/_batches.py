@@ -26,7 +26,8 @@ def collate(
 
     Returns:
         ``input_ids`` (batch, tokens), ``answer_positions`` (batch,), for non-causal models
-        ``attention_mask``, and ``token_type_ids`` where the tokenizer makes them.
+        ``attention_mask``, for encoder-decoders ``decoder_input_ids``, and ``token_type_ids`` where the
+        tokenizer makes them.
     """
     prefix = encoded.prefix if with_prefix else ()
     rows = [(*prefix, *encoded.ids[index]) for index in indices]
@@ -38,6 +39,8 @@ def collate(
     }
     if kind != "causal":
         batch["attention_mask"] = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in rows])
+    if encoded.decoder:
+        batch["decoder_input_ids"] = torch.tensor([encoded.decoder] * len(indices))
     if encoded.types is not None:
         types = [encoded.types[index] for index in indices]
         batch["token_type_ids"] = torch.tensor([[*row, *[0] * (length - len(row))] for row in types])

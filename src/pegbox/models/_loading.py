@@ -8,6 +8,7 @@ from torch import nn
 
 from pegbox.errors import CapabilityError, InputError, PegboxError, UsageError, nearest
 from pegbox.models._base import Base
+from pegbox.models._decoder import check_plain_logits, decoder_start
 from pegbox.models._encoder import own_length, own_pooling
 from pegbox.models._find import find_model, nearest_folder
 from pegbox.models._fingerprint import fingerprint
@@ -65,6 +66,8 @@ def load(
         words = _tokenizer(where, revision, trust_remote_code)
         model = _weights(where, kind, config, number_format, revision, trust_remote_code)
     _check_vocabulary(model, words, where)
+    decoder_start(model)
+    check_plain_logits(model, where)
     return Base(
         name=str(name),
         kind=kind,
@@ -111,33 +114,40 @@ def _commit(where: str, revision: str | None) -> str | None:
 def _kind(config: PretrainedConfig, where: str) -> Kind:
     named = config.architectures
     architecture = str(named[0]) if isinstance(named, list | tuple) and named else ""
-    if config.is_encoder_decoder:
-        raise CapabilityError(
-            f"{architecture or config.model_type} is an encoder-decoder model",
-            where=where,
-            expected="a causal, masked or encoder model",
-            fix="choose a decoder-only or encoder-only model",
-        )
+    if config.is_encoder_decoder and _writes(architecture):
+        return "encoder-decoder"
     if architecture.endswith(("ForCausalLM", "LMHeadModel")) and "WithLMHead" not in architecture:
         return "causal"
     if architecture.endswith(("ForMaskedLM", "ForPreTraining")):
         return "masked"
-    if architecture.endswith("Model") and getattr(config, "hidden_size", None):
+    plain = architecture.endswith("Model") and not config.is_encoder_decoder
+    if plain and getattr(config, "hidden_size", None):
         return "encoder"
     raise CapabilityError(
         f"cannot tell what kind of model '{architecture or config.model_type}' is",
         where=where,
-        expected="an architecture ...ForCausalLM, ...LMHeadModel, ...ForMaskedLM or ...Model in config.json",
+        expected="an architecture ...ForCausalLM, ...LMHeadModel, ...ForMaskedLM, "
+        "...ForConditionalGeneration or ...Model in config.json",
         fix="start from the pretrained language model rather than from one with a task head",
     )
+
+
+def _writes(architecture: str) -> bool:
+    """Whether an architecture with an encoder has a decoder too; BART's own folders name it ``BartModel``."""
+    return architecture.endswith(("ForConditionalGeneration", "Model")) and "Encoder" not in architecture
 
 
 def _weights(
     where: str, kind: Kind, config: PretrainedConfig, dtype: torch.dtype, revision: str | None, trust: bool
 ) -> nn.Module:
-    from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM
+    from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM
 
-    auto: Any = {"causal": AutoModelForCausalLM, "masked": AutoModelForMaskedLM, "encoder": AutoModel}[kind]
+    auto: Any = {
+        "causal": AutoModelForCausalLM,
+        "masked": AutoModelForMaskedLM,
+        "encoder": AutoModel,
+        "encoder-decoder": AutoModelForSeq2SeqLM,
+    }[kind]
     try:
         model, info = auto.from_pretrained(
             where,

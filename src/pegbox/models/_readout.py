@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pegbox.errors import CapabilityError
+from pegbox.models._decoder import any_width
 
 POSITIONS = "answer_positions"
 
@@ -37,7 +38,8 @@ def read(
 
     Args:
         model: Any model with an output layer, with or without PEFT adapters.
-        batch: Model inputs (batch, tokens) and ``answer_positions`` (batch,).
+        batch: Model inputs (batch, tokens) and ``answer_positions`` (batch,), which count the tokens of the
+            decoder of an encoder-decoder.
         tokens: Rows of the output matrix, (labels,); all when ``None``.
         options: Further keyword arguments of the model's forward.
 
@@ -59,7 +61,8 @@ def narrowed(model: nn.Module, positions: Tensor, tokens: Tensor | None) -> Iter
     narrow = Narrow(layer, positions, tokens)
     setattr(parent, name.rpartition(".")[2], narrow)
     try:
-        yield narrow
+        with any_width(unwrapped(model)):
+            yield narrow
     finally:
         setattr(parent, name.rpartition(".")[2], layer)
 
@@ -160,7 +163,11 @@ def output_tail(model: nn.Module, raw: Tensor) -> Tensor:
     setattr(parent, name.rpartition(".")[2], Constant())
     try:
         ids = torch.zeros(1, 2, dtype=torch.long, device=next(model.parameters()).device)
-        output = model(input_ids=ids, attention_mask=torch.ones_like(ids))
+        inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        if getattr(getattr(unwrapped(model), "config", None), "is_encoder_decoder", False):
+            inputs["decoder_input_ids"] = ids
+        with any_width(unwrapped(model)):
+            output = model(**inputs)
     finally:
         setattr(parent, name.rpartition(".")[2], layer)
     logits = output if isinstance(output, Tensor) else output.logits

@@ -104,9 +104,9 @@ def row_digests(rows: Examples) -> list[str]:
 
 
 def _whole_words(tuned: Tuned, encoded: Encoded) -> Answers:
-    if tuned.base.kind != "causal":
+    if tuned.base.kind not in ("causal", "encoder-decoder"):
         raise CapabilityError(
-            "whole label words are scored on causal models only",
+            "whole label words are scored on causal and encoder-decoder models only",
             where=tuned.base.name,
             expected="label words with different first tokens",
             fix="choose other words with --label-words",

@@ -9,7 +9,12 @@ from pegbox.models.etude import NAMES
 if TYPE_CHECKING:
     from pegbox.tuning._tuned import Tuned
 
-AUTO = {"causal": "AutoModelForCausalLM", "masked": "AutoModelForMaskedLM", "encoder": "AutoModel"}
+AUTO = {
+    "causal": "AutoModelForCausalLM",
+    "masked": "AutoModelForMaskedLM",
+    "encoder": "AutoModel",
+    "encoder-decoder": "AutoModelForSeq2SeqLM",
+}
 
 
 def card(tuned: Tuned, scores: Scores | None) -> str:

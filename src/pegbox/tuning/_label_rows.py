@@ -41,6 +41,7 @@ class LabelRows:
         """Summed cross-entropy and the number of rows."""
         gold = batch[GOLD]
         inputs = {key: value for key, value in batch.items() if key != GOLD}
-        options = {"use_cache": False} if self._base.kind == "causal" else {}
+        cached = self._base.kind in ("causal", "encoder-decoder")
+        options = {"use_cache": False} if cached else {}
         logits = read(model, inputs, self._tokens, **options).logits.float()
         return functional.cross_entropy(logits, gold, reduction="sum"), gold.new_tensor(len(gold))
