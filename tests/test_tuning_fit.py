@@ -16,7 +16,7 @@ from pegbox.methods import FewShot, LoRA
 from pegbox.tasks import text_keys
 from pegbox.training import Settings
 from pegbox.tuning import base_alone
-from pegbox.tuning._answers import row_digests
+from pegbox.tuning._seen import row_digests
 from tuning_toy import LABELS, base_of, checksum, fit, folder_of, hush, rows_of, same_parts, task_of
 
 QUICK = pegbox.Training(epochs=2, precision="float32")
@@ -304,12 +304,12 @@ def test_rows_of_one_class_can_be_evaluated() -> None:
 def test_evaluating_changes_nothing_and_tuning_never_sees_the_test_rows(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from pegbox.tuning import _fit
+    from pegbox.tuning._shapes import classify
 
     seen: list[str] = []
-    encode = _fit.encode
+    encode = classify.encode
     monkeypatch.setattr(
-        _fit,
+        classify,
         "encode",
         lambda base, prompt, rows, **o: seen.extend(rows.fields["text"]) or encode(base, prompt, rows, **o),
     )

@@ -5,6 +5,7 @@ from pegbox.data._doctor import check
 from pegbox.data._examples import Dropped, Examples, examples, from_texts
 from pegbox.data._findings import Finding, Findings
 from pegbox.data._read import read
+from pegbox.data._rows import Rows
 from pegbox.data._split import split, take
 from pegbox.data._table import Table
 from pegbox.data._text import text_key
@@ -15,6 +16,7 @@ __all__ = [
     "Examples",
     "Finding",
     "Findings",
+    "Rows",
     "Table",
     "check",
     "examples",

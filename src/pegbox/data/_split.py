@@ -3,7 +3,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from math import floor
 
-from pegbox.data._examples import Examples
+from pegbox.data._rows import R, Rows
 from pegbox.data._table import counted, rows_text
 from pegbox.data._text import label_order, normalised
 from pegbox.errors import InputError, UsageError
@@ -11,7 +11,7 @@ from pegbox.errors import InputError, UsageError
 _TOLERANCE = 1e-6
 
 
-def split(examples: Examples, *, fractions: Mapping[str, float], seed: int = 0) -> dict[str, Examples]:
+def split(examples: R, *, fractions: Mapping[str, float], seed: int = 0) -> dict[str, R]:
     """Split examples into named parts, by class, with equal texts on one side.
 
     Each class is dealt out by largest remainder over its distinct texts (case and spaces do not count), so
@@ -19,7 +19,7 @@ def split(examples: Examples, *, fractions: Mapping[str, float], seed: int = 0) 
     whatever the order of the rows. Near duplicates are not kept together; the doctor names those.
 
     Args:
-        examples: Labelled or unlabelled rows.
+        examples: Labelled or unlabelled rows of any kind of task.
         fractions: Part name to fraction; they add up to 1.
         seed: Another seed gives another split.
 
@@ -50,13 +50,13 @@ def split(examples: Examples, *, fractions: Mapping[str, float], seed: int = 0) 
     return {name: examples.select(sorted(indices)) for name, indices in parts.items()}
 
 
-def take(examples: Examples, rows: int, seed: int, per_class: bool = False) -> Examples:
+def take(examples: R, rows: int, seed: int, per_class: bool = False) -> R:
     """Return a seeded subset with the classes in proportion; a smaller one is the start of a larger one.
 
     One row of each class comes first, rarest class last, then rows in the proportion of the classes.
 
     Args:
-        examples: Labelled or unlabelled rows.
+        examples: Labelled or unlabelled rows of any kind of task.
         rows: How many rows, or how many of each class.
         seed: Another seed gives another subset.
         per_class: Whether ``rows`` counts per class.
@@ -88,7 +88,7 @@ def take(examples: Examples, rows: int, seed: int, per_class: bool = False) -> E
     return examples.select([item[-1] for item in sorted(ranked)[:wanted]])
 
 
-def _ordered(examples: Examples, seed: int) -> list[int]:
+def _ordered(examples: Rows, seed: int) -> list[int]:
     """Return the row positions in seeded order; equal texts stay in row order."""
     keys = [_key(seed, text) for text in examples.texts]
     return sorted(range(len(examples)), key=lambda i: (keys[i], i))
@@ -98,7 +98,7 @@ def _key(seed: int, texts: Sequence[str]) -> bytes:
     return hashlib.sha256("\0".join((str(seed), *map(normalised, texts))).encode()).digest()
 
 
-def _groups(examples: Examples, seed: int) -> dict[str, list[list[int]]]:
+def _groups(examples: Rows, seed: int) -> dict[str, list[list[int]]]:
     """Return, per class, the row positions that share a text, in seeded order.
 
     A text with conflicting labels goes with the label it has most often.
@@ -126,7 +126,7 @@ def _dealt(shares: Mapping[str, float], total: int) -> dict[str, int]:
     return counts
 
 
-def _too_few(examples: Examples, label: str, groups: Sequence[Sequence[int]], parts: int) -> InputError:
+def _too_few(examples: Rows, label: str, groups: Sequence[Sequence[int]], parts: int) -> InputError:
     numbers = [examples.numbers[i] for group in groups for i in group]
     what = f"Class {label!r} has" if examples.labels is not None else "The examples have"
     return InputError(

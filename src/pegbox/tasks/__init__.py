@@ -12,7 +12,9 @@ from pegbox.tasks._encoded import Encoded
 from pegbox.tasks._prepare import prepare
 from pegbox.tasks._prompt import Kind, Prompt, TooLong
 from pegbox.tasks._soft import Soft
+from pegbox.tasks._task import Task, task_from_json
 from pegbox.tasks._template import MARK, Template
+from pegbox.tasks._vocabulary import answer_word, first_words
 
 __all__ = [
     "MARK",
@@ -22,13 +24,17 @@ __all__ = [
     "Kind",
     "Prompt",
     "Soft",
+    "Task",
     "Template",
     "TooLong",
     "align_words",
+    "answer_word",
     "demonstration",
+    "first_words",
     "most_similar",
     "nearest_rows",
     "prepare",
     "random_per_class",
+    "task_from_json",
     "text_keys",
 ]

@@ -2,6 +2,7 @@
 
 from pegbox.tuning._fit import Training, fit
 from pegbox.tuning._saving import adapter_bytes
-from pegbox.tuning._tuned import Cost, Prediction, Tuned, base_alone
+from pegbox.tuning._shapes import Prediction
+from pegbox.tuning._tuned import Cost, Tuned, base_alone
 
 __all__ = ["Cost", "Prediction", "Training", "Tuned", "adapter_bytes", "base_alone", "fit"]

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,7 +8,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from pegbox.data import Examples, text_key
+from pegbox.data import Examples
 from pegbox.errors import CapabilityError, RunError
 from pegbox.models import (
     Base,
@@ -96,11 +95,6 @@ def nearest_distance(hidden: Tensor, known: Tensor) -> Array:
     reference = known.double()
     blocks = [torch.cdist(part.double(), reference).min(1).values for part in hidden.split(_BLOCK)]
     return torch.cat(blocks).numpy()
-
-
-def row_digests(rows: Examples) -> list[str]:
-    """A short digest of each row's :func:`pegbox.data.text_key`."""
-    return [sha256(text_key(texts).encode()).hexdigest()[:16] for texts in rows.texts]
 
 
 def _whole_words(tuned: Tuned, encoded: Encoded) -> Answers:

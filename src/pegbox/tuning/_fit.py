@@ -10,18 +10,16 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
-from pegbox.data import Examples, split
+from pegbox.data import Rows, split
 from pegbox.errors import InputError, UsageError, nearest
-from pegbox.methods import Attached, Method, Problem, Solved, Solver, build
-from pegbox.models import Base, FeatureCache, encode, load
-from pegbox.tasks import Classify, Encoded, Prompt, TooLong
+from pegbox.methods import Attached, Method, Solved, Solver, build
+from pegbox.models import Base, FeatureCache, load
+from pegbox.tasks import Task, TooLong
 from pegbox.training import Settings, tell, train
-from pegbox.tuning._answers import row_digests
 from pegbox.tuning._claim import claimed
-from pegbox.tuning._label_rows import LabelRows
 from pegbox.tuning._once import Once
+from pegbox.tuning._seen import row_digests
+from pegbox.tuning._shapes import Shape, Work, shape_of
 from pegbox.tuning._tuned import Cost, Tuned
 
 VALID_SHARE = 0.15
@@ -90,11 +88,11 @@ class Training:
 
 def fit(
     base: Base | str | Path,
-    task: Classify,
+    task: Task,
     method: Method | str = "closed-form",
     *,
-    rows: Examples | None = None,
-    valid: Examples | None = None,
+    rows: Rows | None = None,
+    valid: Rows | None = None,
     training: Training | None = None,
     folder: str | Path | None = None,
     resume: bool = False,
@@ -131,13 +129,15 @@ def fit(
         raise UsageError(
             "there is nothing to resume from", expected="the folder of the run", fix="pass folder="
         )
-    rows = _checked(task, rows if rows is not None else task.rows, valid)
-    base = base if isinstance(base, Base) else load(base)
+    shape = shape_of(task)
+    rows = _some(rows if rows is not None else task.rows)
+    shape.check(task, rows, valid, say)
+    base = shape.base(base if isinstance(base, Base) else load(base), method)
     method.check(base)
     prompt = method.prompt(base, base.prepare(task.with_rows(None)))
     for note in prompt.notes:
         say(note)
-    run = _Run(base, prompt, seed, too_long, cache, say)
+    run = _Run(shape, Work(base, prompt, seed, too_long, cache, say))
     if isinstance(method, Solver):
         return run.solve(method, rows)
     assert isinstance(method, Attached)
@@ -146,14 +146,9 @@ def fit(
     return run.train(method, used, valid, settings, folder, resume)
 
 
-def _checked(task: Classify, rows: Examples | None, valid: Examples | None) -> Examples:
-    """The training rows, all of them labelled and every label among them."""
+def _some(rows: Rows | None) -> Rows:
     if rows is None or not len(rows):
         raise InputError("there are no rows to tune on", expected="labelled rows", fix="pass rows=")
-    for part in (rows, valid):
-        if part is not None:
-            task.gold(part)
-    task.check_all_present(rows)
     return rows
 
 
@@ -174,36 +169,29 @@ def _settings(method: Method, training: Training, seed: int) -> Settings | None:
 class _Run:
     """One fit: what both roads, solving and training, have in common."""
 
-    base: Base
-    prompt: Prompt
-    seed: int
-    too_long: TooLong
-    cache: FeatureCache | None
-    say: Callable[[str], None]
+    shape: Shape
+    work: Work
 
-    def solve(self, method: Solver, rows: Examples) -> Tuned:
-        encoded, gold = self._encode(rows), torch.tensor(self.prompt.task.gold(rows))
-        self._tell(encoded)
+    def solve(self, method: Solver, rows: Rows) -> Tuned:
+        solve = self.shape.solver(self.work, method, rows)
         started = time.perf_counter()
-        problem = Problem(self.base, self.prompt, rows, gold, encoded, self.seed, self.cache, self.say)
-        solved = method.solve(problem)
+        solved = solve()
         cost = Cost(time.perf_counter() - started, solved.parameters, len(rows))
         return self._tuned(method, rows, cost, solved)
 
     def train(
         self,
         method: Attached,
-        rows: Examples,
-        valid: Examples | None,
+        rows: Rows,
+        valid: Rows | None,
         settings: Settings,
         folder: str | Path | None,
         resume: bool,
     ) -> Tuned:
-        parts = [(part, self._encode(part)) for part in (rows, valid) if part is not None]
-        self._tell(*(encoded for _, encoded in parts))
-        coded = [self._label_rows(part, encoded) for part, encoded in parts]
+        work = self.work
+        coded = self.shape.trainable(work, [part for part in (rows, valid) if part is not None])
         started = time.perf_counter()
-        module = method.attach(self.base, self.prompt, seed=self.seed)
+        module = method.attach(work.base, work.prompt, seed=work.seed)
         parameters = sum(p.numel() for p in module.parameters() if p.requires_grad)
         with self._folder(folder) as place, claimed(place, self._key(method, rows, valid), resume=resume):
             history = train(
@@ -213,11 +201,11 @@ class _Run:
                 folder=place,
                 valid=coded[1] if valid is not None else None,
                 resume=resume,
-                say=self.say,
+                say=work.say,
             )
         module.requires_grad_(False).eval()
         seconds = max(time.perf_counter() - started, history.seconds)
-        solved = Solved(self.prompt, module, details={"history": history.to_json()})
+        solved = Solved(work.prompt, module, details={"history": history.to_json()})
         tuned = self._tuned(method, rows, Cost(seconds, parameters, len(rows)), solved)
         return replace(tuned, validation_rows=frozenset(row_digests(valid) if valid is not None else ()))
 
@@ -230,28 +218,29 @@ class _Run:
             try:
                 yield Path(temporary)
             except KeyboardInterrupt:
-                self.say("the checkpoints are removed: to be able to resume, pass folder=")
+                self.work.say("the checkpoints are removed: to be able to resume, pass folder=")
                 raise
 
-    def _key(self, method: Method, rows: Examples, valid: Examples | None) -> dict[str, str]:
+    def _key(self, method: Method, rows: Rows, valid: Rows | None) -> dict[str, str]:
         """All that a fit depends on and the engine cannot see."""
-        task = json.dumps(self.prompt.task.to_json(), sort_keys=True)
+        work = self.work
+        task = json.dumps(work.prompt.task.to_json(), sort_keys=True)
         return {
-            "base": self.base.fingerprint,
-            "number format": str(self.base.dtype),
-            "max_length": str(self.base.context),
-            "pooling": self.base.pooling,
-            "too_long": self.too_long,
+            "base": work.base.fingerprint,
+            "number format": str(work.base.dtype),
+            "max_length": str(work.base.context),
+            "pooling": work.base.pooling,
+            "too_long": work.too_long,
             "task": sha256(task.encode()).hexdigest(),
             "method": f"{method.name} {method.options()}",
             "training rows": rows.digest(),
             "validation rows": valid.digest() if valid is not None else "none",
-            "seed": str(self.seed),
+            "seed": str(work.seed),
         }
 
-    def _tuned(self, method: Method, rows: Examples, cost: Cost, solved: Solved) -> Tuned:
+    def _tuned(self, method: Method, rows: Rows, cost: Cost, solved: Solved) -> Tuned:
         return Tuned(
-            base=self.base,
+            base=self.work.base,
             prompt=solved.prompt,
             method=method,
             module=solved.module,
@@ -260,34 +249,16 @@ class _Run:
             cost=cost,
             training_rows=frozenset(row_digests(rows)),
             features=solved.features,
-            cache=self.cache,
-            too_long=self.too_long,
-            say=self.say,
+            cache=self.work.cache,
+            too_long=self.work.too_long,
+            say=self.work.say,
             grow=solved.grow,
         )
 
-    def _label_rows(self, rows: Examples, encoded: Encoded) -> LabelRows:
-        return LabelRows(self.base, self.prompt, encoded, self.prompt.task.gold(rows))
-
-    def _encode(self, rows: Examples) -> Encoded:
-        options = {"too_long": self.too_long, "cache": self.cache, "say": self.say}
-        return encode(self.base, self.prompt, rows, **options)  # type: ignore[arg-type]
-
-    def _tell(self, first: Encoded, second: Encoded | None = None) -> None:
-        """One line on what was shortened in rows of one file, however they were divided."""
-        if second is None or second.source != first.source:
-            parts = [first] if second is None else [first, second]
-        else:
-            shortened = tuple(sorted(first.shortened + second.shortened))
-            parts = [replace(first, ids=first.ids + second.ids, shortened=shortened)]
-        for encoded in parts:
-            for note in encoded.notes():
-                self.say(note)
-
 
 def _validation(
-    rows: Examples, valid: Examples | None, seed: int, say: Callable[[str], None]
-) -> tuple[Examples, Examples | None]:
+    rows: Rows, valid: Rows | None, seed: int, say: Callable[[str], None]
+) -> tuple[Rows, Rows | None]:
     """Rows to train on and rows to stop by; the latter are cut off the former when none are given."""
     if valid is not None:
         return rows, valid

@@ -10,7 +10,7 @@ from pegbox.data import Examples
 from pegbox.errors import CapabilityError
 from pegbox.methods import Problem
 from pegbox.models import encode
-from pegbox.tuning._answers import row_digests
+from pegbox.tuning._seen import row_digests
 
 if TYPE_CHECKING:
     from pegbox.tuning._tuned import Tuned

@@ -14,10 +14,11 @@ from pegbox.evaluation import Scores
 from pegbox.methods import Method, Posterior, build, check_adapter, load_adapter, save_adapter
 from pegbox.models import Base, FeatureCache
 from pegbox.models import load as load_base
-from pegbox.tasks import Classify, TooLong
+from pegbox.tasks import Task, TooLong, task_from_json
 from pegbox.training import tell
 from pegbox.tuning._card import card
 from pegbox.tuning._once import Once
+from pegbox.tuning._shapes import shape_of
 from pegbox.tuning._tuned import Cost, Tuned
 
 FORMAT = 1
@@ -71,12 +72,12 @@ def load(
         InputError: When a file is missing or damaged, or the base is not the one it was tuned on.
     """
     meta = _read_meta(folder)
-    task = Classify.from_json(_read_json(folder, TASK), where=str(folder / TASK))
+    task = task_from_json(_read_json(folder, TASK), where=str(folder / TASK))
     method = build(meta["method"]["name"], meta["method"]["options"])
     if meta["adapter"]:
         check_adapter(folder)
     posterior = _posterior(folder, method, task, expected=meta["posterior"])
-    base = _base(folder, meta["base"], model, options)
+    base = shape_of(task).base(_base(folder, meta["base"], model, options), method)
     return Tuned(
         base=base,
         prompt=method.prompt(base, base.prepare(task)),
@@ -133,7 +134,7 @@ def _base(
     return replace(base, pooling=saved["pooling"]) if base.kind == "encoder" and saved["pooling"] else base
 
 
-def _posterior(folder: Path, method: Method, task: Classify, *, expected: bool) -> Posterior | None:
+def _posterior(folder: Path, method: Method, task: Task, *, expected: bool) -> Posterior | None:
     """The posterior in the folder, which must be there when the folder says so."""
     posterior = method.load_posterior(folder)
     if expected and posterior is None:

@@ -1,46 +1,24 @@
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-import torch
 from torch import Tensor, nn
 
-from pegbox.data import Examples, from_texts, read
+from pegbox.data import Examples, Rows, read
 from pegbox.errors import InputError, UsageError
-from pegbox.evaluation import Scores, score
+from pegbox.evaluation import Scores
 from pegbox.methods import Method
 from pegbox.models import Base, FeatureCache
 from pegbox.tasks import Classify, Prompt, TooLong
 from pegbox.training import tell
-from pegbox.tuning._answers import Answers, Array, answer, nearest_distance, row_digests, softmax
-from pegbox.tuning._deviation import deviations
-from pegbox.tuning._task_rows import task_rows
+from pegbox.tuning._answers import Array, softmax
+from pegbox.tuning._shapes import shape_of
 
 if TYPE_CHECKING:
     from pegbox.methods import Posterior, Problem, Solved
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The answer for one row.
-
-    Args:
-        label: The most probable label.
-        probability: Its probability.
-        probabilities: All labels' probabilities.
-        deviation: Standard deviation of ``probability`` under the posterior, where there is one.
-    """
-
-    label: str
-    probability: float
-    probabilities: Mapping[str, float]
-    deviation: float | None = None
 
 
 @dataclass(frozen=True)
@@ -99,15 +77,15 @@ class Tuned:
         """The label names, in the order of all probability columns."""
         return self.prompt.task.labels
 
-    def logits(self, rows: Examples) -> Tensor:
+    def logits(self, rows: Rows) -> Tensor:
         """Answer logits of rows, (rows, labels), or log-probabilities of whole label words."""
-        return answer(self, rows).logits
+        return shape_of(self.prompt.task).logits(self, rows)
 
-    def probabilities(self, rows: Examples) -> Array:
+    def probabilities(self, rows: Rows) -> Array:
         """Probabilities of the labels, (rows, labels)."""
         return softmax(self.logits(rows))
 
-    def predict(self, texts: Sequence[str] | Sequence[tuple[str, str]] | Examples) -> list[Prediction]:
+    def predict(self, texts: Sequence[Any] | Rows) -> list[Any]:
         """Answer for texts, pairs of texts, or rows that were read from a file.
 
         Returns:
@@ -118,31 +96,18 @@ class Tuned:
         """
         if isinstance(texts, str):
             raise UsageError("predict takes several texts", expected="a list", fix="write predict([text])")
-        rows = texts if isinstance(texts, Examples) else from_texts(texts, self.prompt.task.fields)
-        if not len(rows):
-            return []
-        answers = answer(self, rows)
-        probabilities = softmax(answers.logits)
-        return [
-            Prediction(
-                label=self.labels[int(row.argmax())],
-                probability=float(row.max()),
-                probabilities=dict(zip(self.labels, map(float, row), strict=True)),
-                deviation=deviation,
-            )
-            for row, deviation in zip(probabilities, self._deviations(answers, probabilities), strict=True)
-        ]
+        return shape_of(self.prompt.task).predict(self, texts)
 
     def evaluate(
         self,
-        rows: str | Path | Examples,
+        rows: str | Path | Rows,
         *,
         texts: Sequence[str] = (),
         label: str | None = None,
         resamples: int = 1000,
         seed: int = 0,
         on_bad: str = "error",
-    ) -> Scores:
+    ) -> Any:
         """Score labelled rows, with flips against the base where the base can answer.
 
         Flipped rows are named by their row numbers in the source. Rows that were tuned on, or that chose
@@ -159,30 +124,13 @@ class Tuned:
         Raises:
             InputError: For rows that cannot be scored.
         """
-        if isinstance(rows, Examples):
-            found = rows
+        if isinstance(rows, str | Path):
+            found: Rows = self.read(rows, texts=texts, label=label, on_bad=on_bad)
         else:
-            found = self.read(rows, texts=texts, label=label, on_bad=on_bad)
+            found = rows
         if not len(found):
             raise InputError("there are no rows to evaluate on", where=found.source, expected="labelled rows")
-        gold = np.array(self.prompt.task.gold(found))
-        started = time.perf_counter()
-        answers = answer(self, found)
-        seconds = time.perf_counter() - started
-        base = self._base_probabilities(found, answers)
-        seen = self._told_seen(found)
-        scores = score(
-            softmax(answers.logits),
-            gold,
-            self.labels,
-            base=base,
-            in_training=seen if base is not None else None,
-            distance=self._distance(answers) if base is not None else None,
-            numbers=found.numbers if base is not None else None,
-            resamples=resamples,
-            seed=seed,
-        )
-        return replace(scores, seconds=seconds)
+        return shape_of(self.prompt.task).evaluate(self, found, resamples=resamples, seed=seed)
 
     def read(
         self,
@@ -192,7 +140,7 @@ class Tuned:
         label: str | None = None,
         labelled: bool = True,
         on_bad: str = "error",
-    ) -> Examples:
+    ) -> Any:
         """Read rows of a file or hub id by the task's own columns, or by others that stand for them.
 
         Args:
@@ -210,7 +158,9 @@ class Tuned:
             UsageError: For more or fewer text columns than the task has.
         """
         table = read(source)
-        rows = task_rows(self.prompt.task, table, texts=texts, label=label, labelled=labelled, on_bad=on_bad)
+        task = self.prompt.task
+        options = {"texts": texts, "label": label, "labelled": labelled, "on_bad": on_bad}
+        rows = shape_of(task).rows(task, table, **options)
         for note in rows.notes():
             self.say(note)
         return rows
@@ -276,36 +226,6 @@ class Tuned:
         from pegbox.tuning._foreign import adopt
 
         return adopt(Path(folder), task=task, base=base, **options)
-
-    def _told_seen(self, rows: Examples) -> npt.NDArray[np.bool_]:
-        """Which rows were among the training rows, (rows,); these and those that stopped it are counted."""
-        digests = row_digests(rows)
-        seen, stopping = (
-            np.array([digest in known for digest in digests])
-            for known in (self.training_rows, self.validation_rows)
-        )
-        for found, what in ((seen, "were among the training rows"), (stopping, "chose the stopping point")):
-            if found.any():
-                self.say(f"{rows.source}: {found.sum():,} of {len(rows):,} rows {what}")
-        return seen
-
-    def _base_probabilities(self, rows: Examples, answers: Answers) -> Array | None:
-        """The zero-shot answer of the base; an encoder without output layer has none."""
-        if self.base.kind == "encoder":
-            return None
-        return softmax(answers.base if answers.base is not None else base_alone(self).logits(rows))
-
-    def _deviations(self, answers: Answers, probabilities: Array) -> list[float | None]:
-        if self.posterior is None:
-            return [None] * len(probabilities)
-        chosen = torch.from_numpy(probabilities.argmax(1))
-        return list(deviations(self, self.posterior, answers.hidden, chosen).tolist())
-
-    def _distance(self, answers: Answers) -> Array | None:
-        """Euclidean distance of each row's base features to the nearest training row's."""
-        if self.features is None or not self.method.capability.output_only:
-            return None
-        return nearest_distance(answers.hidden, self.features)
 
 
 def base_alone(tuned: Tuned) -> Tuned:

@@ -1,0 +1,25 @@
+from collections.abc import Mapping
+from typing import Any
+
+from pegbox.errors import InputError
+from pegbox.tasks._classify import Classify
+
+Task = Classify
+_KINDS: dict[str, type[Task]] = {"classify": Classify}
+
+
+def task_from_json(saved: Mapping[str, Any], where: str = "task.json") -> Task:
+    """Read what the ``to_json`` of any task wrote.
+
+    Raises:
+        InputError: When the mapping is no task that this version knows.
+    """
+    name = saved.get("task")
+    if name not in _KINDS:
+        raise InputError(
+            f"this is no task that this version can read: it is a {name!r} task",
+            where=where,
+            expected=f"one of {', '.join(_KINDS)}",
+            fix="save the model again with this version",
+        )
+    return _KINDS[name].from_json(saved, where=where)

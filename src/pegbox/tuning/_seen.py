@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+from hashlib import sha256
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from pegbox.data import Rows, text_key
+
+if TYPE_CHECKING:
+    from pegbox.tuning._tuned import Tuned
+
+
+def row_digests(rows: Rows) -> list[str]:
+    """A short digest of each row's :func:`pegbox.data.text_key`."""
+    return [sha256(text_key(texts).encode()).hexdigest()[:16] for texts in rows.texts]
+
+
+def told_seen(tuned: Tuned, rows: Rows) -> npt.NDArray[np.bool_]:
+    """Which rows were among the training rows, (rows,); these and those that stopped it are counted."""
+    digests = row_digests(rows)
+    seen, stopping = (
+        np.array([digest in known for digest in digests])
+        for known in (tuned.training_rows, tuned.validation_rows)
+    )
+    for found, what in ((seen, "were among the training rows"), (stopping, "chose the stopping point")):
+        if found.any():
+            tuned.say(f"{rows.source}: {found.sum():,} of {len(rows):,} rows {what}")
+    return seen
