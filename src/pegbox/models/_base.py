@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from pegbox.errors import CapabilityError
 from pegbox.models._decoder import decoder_start
 from pegbox.models._encoder import PooledClassifier, Pooling
+from pegbox.models._quantised import Quantise, size
 from pegbox.tasks import Classify, Kind, Prompt, prepare
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ class Base:
         context: Longest sequence in tokens; of an encoder-decoder, for its encoder.
         revision: Pinned revision of a hub model.
         pooling: For encoders, how hidden states become one vector.
+        quantise: ``nf4`` when its linear layers are kept in 4 bits.
     """
 
     name: str
@@ -38,6 +41,7 @@ class Base:
     context: int
     revision: str | None = None
     pooling: Pooling = "mean"
+    quantise: Quantise | None = None
 
     @property
     def device(self) -> torch.device:
@@ -52,7 +56,7 @@ class Base:
     @property
     def parameters(self) -> int:
         """Number of parameters."""
-        return sum(tensor.numel() for tensor in self.model.parameters())
+        return sum(map(size, self.model.parameters()))
 
     @property
     def pad(self) -> int:
@@ -67,6 +71,31 @@ class Base:
         start = decoder_start(self.model)
         return prepare(task, self.tokenizer, self.kind, self.context, start=start)
 
+    def headed(self, pooling: Pooling | None = None) -> Base:
+        """The same weights seen as an encoder: the trunk below the output layer, for a head of its own.
+
+        Args:
+            pooling: How hidden states become one vector, or ``none`` to score every token. By default that of
+                an encoder, the last real token of a causal model, the first token of a masked one.
+
+        Raises:
+            CapabilityError: For a model whose trunk cannot be told from its output layer.
+        """
+        if self.kind == "encoder":
+            return replace(self, pooling=pooling) if pooling else self
+        whole: Any = self.model
+        trunk = getattr(whole, "base_model", whole)
+        if self.kind == "encoder-decoder" or trunk is whole:
+            raise CapabilityError(
+                f"a head needs a trunk below the output layer, and {type(whole).__name__} has none that answers "
+                "by hidden states",
+                where=self.name,
+                expected="a causal, masked or encoder model",
+                fix="read the answer by label words (readout words)",
+            )
+        own: Pooling = "last" if self.kind == "causal" else "cls"
+        return replace(self, kind="encoder", model=share(trunk), pooling=pooling or own)
+
     def module(self, labels: int) -> nn.Module:
         """A module of its own that shares all weights with the base; an encoder gets a zero score layer."""
         shared = share(self.model)
@@ -75,6 +104,9 @@ class Base:
 
 def share(model: nn.Module) -> nn.Module:
     """Copy the structure of a model but not its tensors, so that adapters on the copy leave it untouched."""
-    memo: dict[int, Tensor] = {id(p): p for p in model.parameters()}
+    memo: dict[int, Any] = {id(p): p for p in model.parameters()}
     memo |= {id(buffer): buffer for buffer in model.buffers()}
+    # Block scales and the like of quantised weights, which are no tensors of the module.
+    states = [getattr(owner, "quant_state", None) for owner in (*model.parameters(), *model.modules())]
+    memo |= {id(state): state for state in states if state is not None}
     return copy.deepcopy(model, memo)

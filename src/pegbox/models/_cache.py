@@ -61,6 +61,7 @@ class FeatureCache:
             "format": FORMAT,
             "transformers": __version__,
             "base": base.fingerprint,
+            "kind": base.kind,
             "dtype": str(base.dtype),
             "device": base.device.type,
             "pooling": base.pooling if base.kind == "encoder" else "",

@@ -4,11 +4,12 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from pegbox.errors import CapabilityError, InputError
 
-Pooling = Literal["mean", "cls"]
+Pooling = Literal["mean", "cls", "last", "none"]
 POOLING_FILE = "1_Pooling/config.json"
 LENGTH_FILE = "sentence_bert_config.json"
 
@@ -16,9 +17,13 @@ LENGTH_FILE = "sentence_bert_config.json"
 class PooledClassifier(nn.Module):
     """An encoder without an output layer, its own pooling, and a linear ``score`` layer that starts at zero.
 
+    An encoder that is not trained runs in eval mode, so that a head always learns from the same features.
+
     Args:
-        encoder: A Transformers encoder that returns ``last_hidden_state`` (batch, tokens, width).
-        pooling: ``mean`` over the real tokens or the first token (``cls``).
+        encoder: A Transformers encoder, or the trunk of a language model, that returns ``last_hidden_state``
+            (batch, tokens, width).
+        pooling: ``mean`` over the real tokens, the first token (``cls``), the last real one (``last``), or
+            ``none``, to score every token.
         labels: Outputs of the score layer.
     """
 
@@ -38,19 +43,44 @@ class PooledClassifier(nn.Module):
         """The score layer, which stands where a language model has its output matrix."""
         return self.score
 
+    @property
+    def supports_gradient_checkpointing(self) -> bool:
+        """Whether the encoder can recompute its activations."""
+        return bool(getattr(self.encoder, "supports_gradient_checkpointing", False))
+
+    def _set_gradient_checkpointing(self, *arguments: Any) -> None:
+        encoder: Any = self.encoder
+        encoder._set_gradient_checkpointing(*arguments)
+
+    def train(self, mode: bool = True) -> PooledClassifier:
+        """Set the mode; an encoder without a parameter to train stays in eval mode."""
+        super().train(mode)
+        if mode and not any(value.requires_grad for value in self.encoder.parameters()):
+            self.encoder.eval()
+        return self
+
     def forward(self, input_ids: Tensor, attention_mask: Tensor, **inputs: Any) -> Tensor:
-        """Scores (batch, labels) of ``input_ids`` (batch, tokens)."""
+        """Scores (batch, labels) of ``input_ids`` (batch, tokens), or (batch, tokens, labels) unpooled."""
+        if (getattr(self.config, "type_vocab_size", None) or 0) < 2:
+            # Some tokenizers make types for models that know none, and GPT-2 would add them as words.
+            inputs.pop("token_type_ids", None)
         hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **inputs).last_hidden_state
         return self.score(pool(hidden, attention_mask, self.pooling).float())
 
 
 def pool(hidden: Tensor, mask: Tensor, pooling: Pooling) -> Tensor:
-    """Pool (batch, tokens, width) to (batch, width).
+    """Pool (batch, tokens, width) to (batch, width), or leave it as it is (``none``).
 
-    The formulas of Reimers & Gurevych 2019: the first token, or the mean over the tokens that the mask holds.
+    The formulas of Reimers & Gurevych 2019: the first token, or the mean over the tokens that the mask holds;
+    for causal models the last token that the mask holds, wherever the padding is and whatever its id.
     """
+    if pooling == "none":
+        return hidden
     if pooling == "cls":
         return hidden[:, 0]
+    if pooling == "last":
+        last = mask.shape[1] - 1 - mask.flip(1).argmax(1)
+        return hidden[torch.arange(len(hidden), device=hidden.device), last]
     weight = mask.unsqueeze(-1).to(hidden.dtype)
     return (hidden * weight).sum(1) / weight.sum(1).clamp(min=1)
 

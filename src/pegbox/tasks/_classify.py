@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pegbox.data import Examples, Table, examples, find_columns, read
 from pegbox.errors import InputError, nearest
@@ -25,7 +25,8 @@ class Classify:
     """Ask which of K labels fits a text or a pair of texts.
 
     The answer is read as a probability of each label word at the answer slot of the template; an encoder
-    without an output layer reads the plain texts instead and needs neither template nor words.
+    without an output layer, and any model with a head, reads the plain texts instead and needs neither
+    template nor words.
 
     Args:
         labels: The K >= 2 label names, in the order of all probability columns.
@@ -35,6 +36,7 @@ class Classify:
         label_words: One word per label; derived when ``None``.
         demonstrations: Solved rows that are shown before each question, or the pool for ``similar``.
         similar: When set, each question is shown this many of the most similar demonstrations per label.
+        readout: ``words``, or ``head`` for a linear layer of its own on the hidden states of the plain texts.
         rows: Labelled rows to tune on; not part of the saved task.
         notes: What was guessed on the way, one line each.
 
@@ -49,6 +51,7 @@ class Classify:
     label_words: tuple[str, ...] | None = None
     demonstrations: tuple[Demonstration, ...] = ()
     similar: int | None = None
+    readout: Literal["words", "head"] = "words"
     rows: Examples | None = field(default=None, compare=False, repr=False)
     notes: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
@@ -69,6 +72,10 @@ class Classify:
                 where=f"fields {list(self.fields)}",
                 expected="one name, or two different ones for pairs",
                 fix="name them with --text",
+            )
+        if self.readout not in ("words", "head"):
+            raise InputError(
+                "unknown readout", where=f"readout {self.readout!r}", expected="words or head", fix="write words"
             )
         if self.template is not None:
             Template(self.template, self.fields)
@@ -143,6 +150,7 @@ class Classify:
             "template": self.template,
             "label_words": list(self.label_words) if self.label_words else None,
             "similar": self.similar,
+            "readout": self.readout,
             "demonstrations": [{"fields": dict(d.fields), "label": d.label} for d in self.demonstrations],
         }
 
@@ -166,6 +174,7 @@ class Classify:
                     Demonstration(dict(d["fields"]), d["label"]) for d in saved["demonstrations"]
                 ),
                 similar=saved["similar"],
+                readout=saved.get("readout", "words"),  # earlier folders lack it
             )
         except (KeyError, TypeError, AttributeError) as error:
             fault = f"the key {error} is missing" if isinstance(error, KeyError) else str(error)

@@ -118,7 +118,8 @@ def _unused(task: Classify) -> tuple[str, ...]:
     if not given:
         return ()
     names = " and ".join(name.replace("_", " ") for name in given)
-    return (f"{names} not used: an encoder without an output layer reads the plain texts",)
+    reader = "a head" if task.readout == "head" else "an encoder without an output layer"
+    return (f"{names} not used: {reader} reads the plain texts",)
 
 
 def _answers(

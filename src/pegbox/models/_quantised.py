@@ -1,0 +1,99 @@
+"""Weights in 4 bits: NormalFloat with double quantisation (Dettmers et al. 2023), by bitsandbytes."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from pegbox.errors import CapabilityError, UsageError, nearest
+
+if TYPE_CHECKING:
+    from transformers import BitsAndBytesConfig
+
+Quantise = Literal["nf4"]
+
+
+def check_quantise(quantise: str | None, where: str) -> None:
+    """Raise when there is no such quantisation, or nothing installed that does it.
+
+    Raises:
+        UsageError: For an unknown name.
+        CapabilityError: Without bitsandbytes.
+    """
+    valid = get_args(Quantise)
+    if quantise is not None and quantise not in valid:
+        raise UsageError(
+            "unknown quantisation",
+            where=f"quantise '{quantise}'",
+            expected=", ".join(valid),
+            fix=nearest(quantise, valid) or "use --quantise nf4, or leave it out",
+        )
+    if quantise is not None and importlib.util.find_spec("bitsandbytes") is None:
+        raise CapabilityError(
+            "4-bit weights need bitsandbytes, which is not installed",
+            where=where,
+            expected="the extra qlora",
+            fix="pip install 'pegbox[qlora]'",
+        )
+
+
+def settings(dtype: torch.dtype) -> BitsAndBytesConfig:
+    """What Transformers loads a model by: NF4 in blocks of 64, their scales in 8 bits.
+
+    Args:
+        dtype: Number format that weights are multiplied in, and of all that stays as it is: embeddings, norms,
+            biases and the output layer.
+    """
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+
+
+def make_trainable(model: nn.Module) -> None:
+    """Keep evaluation from changing what training computes.
+
+    On processors with AVX512-BF16, bitsandbytes 0.50 repacks a layer's weights in the first forward pass in
+    eval mode; gradients through the layer are wrong from then on, with the loss unchanged.
+    """
+    from bitsandbytes.nn import Linear4bit
+
+    for layer in model.modules():
+        if isinstance(layer, Linear4bit):
+            layer.support_avx512bf16_for_cpu = False
+
+
+def quantised_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """The layers with 4-bit weights by name; none where there are none."""
+    return {
+        name: layer
+        for name, layer in model.named_modules()
+        if getattr(getattr(layer, "weight", None), "quant_state", None) is not None
+    }
+
+
+def dequantised(layer: Any, dtype: torch.dtype) -> nn.Linear:
+    """A linear layer with the values that a 4-bit layer stands for."""
+    from bitsandbytes.functional import dequantize_4bit
+
+    weight = dequantize_4bit(layer.weight.data, layer.weight.quant_state).to(dtype)
+    plain = nn.utils.skip_init(
+        nn.Linear, weight.shape[1], weight.shape[0], bias=layer.bias is not None, device=weight.device, dtype=dtype
+    )
+    plain.weight = nn.Parameter(weight, requires_grad=False)
+    if layer.bias is not None:
+        plain.bias = nn.Parameter(layer.bias.detach().to(dtype).clone(), requires_grad=False)
+    return plain
+
+
+def size(tensor: Tensor) -> int:
+    """How many numbers a parameter stands for; packed weights hold two in a byte."""
+    state = getattr(tensor, "quant_state", None)
+    return tensor.numel() if state is None else int(torch.Size(state.shape).numel())
