@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     )
     from pegbox.models._sequences import word_logprobs
     from pegbox.models._similar import encode
+    from pegbox.models._trunk import Trunk, blocks_of, frozen_trunk
     from pegbox.models._vocabulary import class_means, slot_logits
 
 __all__ = [
@@ -38,9 +39,11 @@ __all__ = [
     "FeatureCache",
     "Features",
     "PooledClassifier",
+    "Trunk",
     "answer_logits",
     "answer_tokens",
     "batches",
+    "blocks_of",
     "check_safetensors",
     "class_means",
     "collate",
@@ -48,6 +51,7 @@ __all__ = [
     "extract",
     "find_model",
     "fingerprint",
+    "frozen_trunk",
     "load",
     "narrowed",
     "output_layer",
@@ -90,6 +94,9 @@ __getattr__, __dir__ = lazy(
         "read": "pegbox.models._readout",
         "rows_of": "pegbox.models._readout",
         "share": "pegbox.models._base",
+        "Trunk": "pegbox.models._trunk",
+        "blocks_of": "pegbox.models._trunk",
+        "frozen_trunk": "pegbox.models._trunk",
         "slot_logits": "pegbox.models._vocabulary",
         "output_rows": "pegbox.models._features",
         "tokenizer": "pegbox.models._loading",

@@ -1,0 +1,133 @@
+"""The frozen trunk below what is trained: where it ends, and how to run without it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class Trunk:
+    """The lowest blocks of a model, none of which is trained.
+
+    Args:
+        blocks: Those blocks, in the order of the forward pass; at least one.
+        model: The whole model.
+    """
+
+    def __init__(self, blocks: Sequence[nn.Module], model: nn.Module) -> None:
+        self.blocks, self.model = tuple(blocks), model
+        self._bare = True  # whether a block returns its hidden states bare, or first of several
+
+    def capture(self, run: Callable[[], object]) -> Tensor:
+        """Run the model up to the end of the trunk and return its hidden states (batch, tokens, width).
+
+        Args:
+            run: Calls the model; it is left as soon as the trunk ends.
+
+        Raises:
+            LookupError: When the trunk never ran, or a trained module ran before its end.
+        """
+        early: list[str] = []
+
+        def stop(_: nn.Module, __: Any, output: Any) -> None:
+            self._bare = isinstance(output, Tensor)
+            raise _Reached(output if self._bare else output[0])
+
+        watched = [
+            module.register_forward_pre_hook(lambda *_, name=name: early.append(name))
+            for name, module in self.model.named_modules()
+            if any(value.requires_grad for value in module.parameters(recurse=False))
+        ]
+        last = self.blocks[-1].register_forward_hook(stop)
+        try:
+            with torch.no_grad():
+                run()
+        except _Reached as reached:
+            if early:
+                raise LookupError(f"{early[0]} is trained and runs before the trunk ends") from None
+            return reached.hidden
+        finally:
+            for hook in (*watched, last):
+                hook.remove()
+        raise LookupError("the trunk did not run")
+
+    @contextmanager
+    def replay(self, hidden: Tensor) -> Iterator[None]:
+        """While the block runs, the trunk costs nothing and ends in ``hidden`` (batch, tokens, width)."""
+        own = [block.__dict__.get("forward") for block in self.blocks]
+        for block in self.blocks:
+            last = block is self.blocks[-1]
+            # As an attribute of the instance it stands before the method of the class.
+            block.__dict__["forward"] = _passing(hidden if last else None, bare=self._bare)
+        try:
+            yield
+        finally:
+            for block, forward in zip(self.blocks, own, strict=True):
+                del block.__dict__["forward"]
+                if forward is not None:
+                    block.__dict__["forward"] = forward
+
+    def dropout(self) -> float:
+        """The largest dropout probability at work below the end of the trunk; 0 for none.
+
+        The embeddings count too, since their result is what the trunk keeps.
+        """
+        own = {id(block) for block in self.blocks}
+        upper = [block for block in blocks_of(self.model) if id(block) not in own]
+        above = {id(part) for block in upper for part in block.modules()}
+        return max((_dropout(part) for part in self.model.modules() if id(part) not in above), default=0.0)
+
+
+class _Reached(Exception):  # noqa: N818 - no error: it leaves the forward pass early
+    def __init__(self, hidden: Tensor) -> None:
+        self.hidden = hidden
+
+
+def _passing(hidden: Tensor | None, *, bare: bool) -> Callable[..., Any]:
+    """A block's forward that returns ``hidden``, or else its input."""
+
+    def forward(hidden_states: Tensor, *_: Any, **__: Any) -> Any:
+        answer = hidden_states if hidden is None else hidden
+        return answer if bare else (answer,)
+
+    return forward
+
+
+def blocks_of(model: nn.Module) -> tuple[nn.Module, ...]:
+    """The repeated blocks of a model with one stack of them, lowest first; empty for other models."""
+    stacks = [
+        tuple(module)
+        for module in model.modules()
+        if isinstance(module, nn.ModuleList) and len(module) and len({type(part) for part in module}) == 1
+    ]
+    if not stacks:
+        return ()
+    sizes = [sum(value.numel() for part in stack for value in part.parameters()) for stack in stacks]
+    largest = max(sizes)
+    if sum(size > largest / 2 for size in sizes) > 1:
+        return ()  # an encoder and a decoder: the decoder's blocks look at the encoder's end
+    return stacks[sizes.index(largest)]
+
+
+def frozen_trunk(model: nn.Module) -> Trunk | None:
+    """The blocks below the lowest that holds a trained parameter, or ``None`` where there are none.
+
+    A trained parameter outside the blocks may still run before them: :meth:`Trunk.capture` finds out.
+    """
+    blocks: Sequence[nn.Module] = blocks_of(model)
+    trained = [any(value.requires_grad for value in block.parameters()) for block in blocks]
+    count = trained.index(True) if True in trained else len(blocks)
+    return Trunk(blocks[:count], model) if count else None
+
+
+def _dropout(module: nn.Module) -> float:
+    if isinstance(module, nn.Dropout):
+        return module.p
+    rates = [
+        value for name, value in vars(module).items() if "dropout" in name and isinstance(value, float)
+    ]
+    return max(rates, default=0.0)

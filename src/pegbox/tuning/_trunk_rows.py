@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from pegbox._progress import track
+from pegbox.errors import CapabilityError, UsageError
+from pegbox.models import Trunk, batches, frozen_trunk
+from pegbox.training import Trainable, resolve_precision
+
+HIDDEN = "trunk_states"
+TrunkCache = Literal["auto", "on", "off"]
+TOKENS_PER_BATCH = 4096
+# Of the memory that is free when training starts.
+MEMORY_SHARE = 0.25
+
+
+class TrunkRows:
+    """Rows whose frozen trunk has run already, so that each step starts from its stored hidden states.
+
+    Args:
+        rows: The rows.
+        trunk: The trunk of the model that is trained.
+        states: Hidden states of each row at the end of the trunk, (tokens of the row, width).
+    """
+
+    def __init__(self, rows: Trainable, trunk: Trunk, states: Sequence[Tensor]) -> None:
+        self._rows, self._trunk, self._states = rows, trunk, states
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getattr__(self, name: str) -> object:
+        """What else the rows tell the engine, such as their lengths and classes."""
+        return getattr(self._rows, name)
+
+    @property
+    def lengths(self) -> Sequence[int]:
+        """Tokens of each row."""
+        return self._rows.lengths
+
+    def collate(self, indices: Sequence[int]) -> dict[str, Tensor]:
+        """The rows' own batch with their stored states, padded by zeros: (batch, tokens, width)."""
+        batch = self._rows.collate(indices)
+        width = self._states[0].shape[-1]
+        states = self._states[0].new_zeros(len(indices), batch["input_ids"].shape[1], width)
+        for at, index in enumerate(indices):
+            kept = self._states[index]
+            states[at, : len(kept)] = kept
+        return {**batch, HIDDEN: states}
+
+    def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """The rows' own loss, from the stored states on."""
+        rest = {key: value for key, value in batch.items() if key != HIDDEN}
+        with self._trunk.replay(batch[HIDDEN]):
+            return self._rows.loss(model, rest)
+
+
+@dataclass(frozen=True)
+class _Unfit(Exception):
+    """Why the trunk is not cached."""
+
+    reason: str
+
+
+def with_trunk_cached(
+    model: nn.Module,
+    parts: Sequence[Trainable],
+    *,
+    wanted: TrunkCache,
+    precision: str,
+    say: Callable[[str], None],
+) -> list[Trainable]:
+    """Run the frozen trunk once per row where what is trained lies above it.
+
+    Args:
+        model: The module that will be trained.
+        parts: Training rows, and validation rows where there are some.
+        wanted: ``auto`` where the result stays the same and the states fit into memory; ``on`` also where
+            the trunk has dropout, which it then loses, and else an error; ``off`` never.
+        precision: As in :class:`pegbox.training.Settings`.
+        say: Receives a line on what was done.
+
+    Returns:
+        The parts, with stored states or as they were.
+
+    Raises:
+        CapabilityError: When it is ``on`` and cannot be done.
+    """
+    if wanted not in ("auto", "on", "off"):
+        raise UsageError(f"trunk_cache is {wanted!r}", expected="auto, on or off")
+    if wanted == "off":
+        return list(parts)
+    trunk = frozen_trunk(model)
+    try:
+        if trunk is None:
+            raise _Unfit("what is trained reaches down to the lowest layer")
+        return _cached(trunk, parts, wanted, precision, say)
+    except _Unfit as unfit:
+        if wanted == "on":
+            raise CapabilityError(
+                f"the frozen trunk cannot be cached: {unfit.reason}",
+                where="training.trunk_cache on",
+                expected="a method that changes the top layers only, such as head, or one with layers=",
+                fix="leave trunk_cache at auto",
+            ) from None
+        if trunk is not None:
+            say(f"the frozen trunk runs in every step: {unfit.reason}")
+        return list(parts)
+
+
+def _cached(
+    trunk: Trunk, parts: Sequence[Trainable], wanted: str, precision: str, say: Callable[[str], None]
+) -> list[Trainable]:
+    rate = trunk.dropout()
+    if rate and wanted == "auto":
+        raise _Unfit(
+            f"it has dropout ({rate:g}), which stored activations lose (trunk_cache on does so all the same)"
+        )
+    device = next(trunk.model.parameters()).device
+    bf16 = resolve_precision(precision, device) == "bf16"
+    training = trunk.model.training
+    trunk.model.eval()
+    try:
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            made: list[Trainable] = [TrunkRows(part, trunk, _states(trunk, part)) for part in parts]
+            _check(trunk, parts[0], made[0])
+    finally:
+        trunk.model.train(training)
+    count = sum(map(len, parts))
+    lost = f", without its dropout of {rate:g}" if rate else ""
+    say(f"the {len(trunk.blocks)} frozen layers below were run once for each of {count} rows{lost}")
+    return made
+
+
+def _states(trunk: Trunk, rows: Trainable) -> list[Tensor]:
+    lengths = [int(length) for length in rows.lengths]
+    device = next(trunk.model.parameters()).device
+    states: list[Tensor] = [torch.empty(0)] * len(lengths)
+    for indices in track(batches(lengths, TOKENS_PER_BATCH), "running the frozen layers"):
+        batch = {key: value.to(device) for key, value in rows.collate(indices).items()}
+        try:
+            hidden = trunk.capture(lambda batch=batch: rows.loss(trunk.model, batch))
+        except LookupError as error:
+            raise _Unfit(str(error)) from None
+        if len(hidden) != len(indices):
+            raise _Unfit("one row of this task is several sequences")
+        if states[indices[0]].numel() == 0 and indices[0] == max(range(len(lengths)), key=lengths.__getitem__):
+            _check_memory(sum(lengths) * hidden.shape[-1] * hidden.element_size())
+        for at, index in enumerate(indices):
+            states[index] = hidden[at, : lengths[index]].cpu().clone()
+    return states
+
+
+def _check_memory(needed: int) -> None:
+    import psutil
+
+    free = psutil.virtual_memory().available
+    if needed > MEMORY_SHARE * free:
+        raise _Unfit(f"its states need {needed / 2**20:,.0f} MiB, a quarter of {free / 2**20:,.0f} MiB are free")
+
+
+def _check(trunk: Trunk, rows: Trainable, cached: Trainable) -> None:
+    """Compare the loss of one row by both ways: a family may look past the blocks' hidden states."""
+    device = next(trunk.model.parameters()).device
+    losses = []
+    for part in (rows, cached):
+        batch = {key: value.to(device) for key, value in part.collate([0]).items()}
+        with torch.no_grad():
+            losses.append(float(part.loss(trunk.model, batch)[0]))
+    # The batch is another than the one that made the states, so sums are taken in another order.
+    if abs(losses[0] - losses[1]) > 2e-2 * max(1.0, abs(losses[0])):
+        raise _Unfit("this architecture's upper layers look at more than the hidden states below them")

@@ -1,0 +1,166 @@
+"""The trunk cache: what is frozen runs once per row, and nothing else changes."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import pegbox
+from pegbox.errors import CapabilityError, UsageError
+from pegbox.methods import LoRA
+from pegbox.models import Base, encode, frozen_trunk
+from pegbox.training import Settings, train
+from pegbox.tuning._label_rows import LabelRows
+from pegbox.tuning._trunk_rows import TrunkRows, with_trunk_cached
+from tiny import tiny_base
+from tuning_toy import hush, rows_of, task_of
+
+FAMILIES = [
+    ("llama", "causal"),
+    ("qwen3", "causal"),
+    ("gemma3_text", "causal"),
+    ("mistral", "causal"),
+    ("bloom", "causal"),
+]
+WITH_DROPOUT = [("gpt2", "causal"), ("bert", "masked"), ("roberta", "masked"), ("bert", "encoder")]
+# The upper of two layers, by its position in each family's names.
+TOP = {
+    "bloom": "h.1.self_attention.query_key_value",
+    "gpt2": "h.1.attn.c_attn",
+    "bert": "layer.1.attention.self.value",
+    "roberta": "layer.1.attention.self.value",
+}
+
+
+def parts(architecture: str, kind: str, count: int = 12) -> tuple[Base, torch.nn.Module, LabelRows]:
+    base = tiny_base(architecture, kind)
+    prompt = base.prepare(task_of(2))
+    rows = rows_of(count)
+    method = LoRA(targets=TOP.get(architecture, "layers.1.self_attn.v_proj"))
+    module = method.attach(base, prompt, seed=1)
+    coded = encode(base, prompt, rows, say=hush)
+    return base, module, LabelRows(base, prompt, coded, prompt.task.gold(rows))
+
+
+def cached(module: torch.nn.Module, rows: LabelRows, wanted: str = "auto") -> Any:
+    return with_trunk_cached(module, [rows], wanted=wanted, precision="float32", say=hush)[0]  # type: ignore[arg-type]
+
+
+def moved(module: torch.nn.Module) -> None:
+    dice = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for value in module.parameters():
+            if value.requires_grad:
+                value.add_(0.2 * torch.randn(value.shape, generator=dice))
+
+
+@pytest.mark.parametrize(("architecture", "kind"), FAMILIES + WITH_DROPOUT)
+def test_loss_and_gradients_are_those_of_the_whole_model(architecture: str, kind: str) -> None:
+    _, module, rows = parts(architecture, kind)
+    moved(module)
+    module.eval()
+    fast = cached(module, rows, "on")
+    assert isinstance(fast, TrunkRows)
+    picked = [3, 0, 7, 5]
+    found = []
+    for part in (rows, fast):
+        module.zero_grad()
+        loss, _ = part.loss(module, part.collate(picked))
+        loss.backward()
+        found.append(
+            [loss.detach()] + [p.grad.clone() for p in module.parameters() if p.grad is not None]
+        )
+    assert len(found[0]) > 1
+    for slow, quick in zip(*found, strict=True):
+        # Sums in float32 over batches of other lengths.
+        torch.testing.assert_close(quick, slow, rtol=1e-4, atol=1e-5)
+
+
+def test_a_whole_training_ends_the_same(tmp_path: Path) -> None:
+    ends = []
+    settings = Settings(learning_rate=5e-3, epochs=4, batch_size=4, precision="float32", seed=3)
+    for wanted in ("off", "on"):
+        _, module, rows = parts("llama", "causal")
+        train(module, cached(module, rows, wanted), settings=settings, folder=tmp_path / wanted, say=hush)
+        ends.append({name: value for name, value in module.named_parameters() if "lora_" in name})
+    for name, value in ends[0].items():
+        # Twelve steps of AdamW carry rounding on; a step is about 5e-3.
+        torch.testing.assert_close(ends[1][name], value, rtol=1e-3, atol=2e-5)
+
+
+def test_frozen_layers_do_not_run_again() -> None:
+    _, module, rows = parts("llama", "causal")
+    fast = cached(module, rows)
+    trunk = frozen_trunk(module)
+    assert trunk is not None
+    assert len(trunk.blocks) == 1
+    ran: list[str] = []
+    inner = trunk.blocks[0].get_submodule("self_attn")
+    hook = inner.register_forward_hook(lambda *_: ran.append("trunk"))
+    fast.loss(module, fast.collate([0, 1]))
+    assert not ran
+    rows.loss(module, rows.collate([0, 1]))
+    assert ran == ["trunk"]
+    hook.remove()
+
+
+def test_dropout_in_the_trunk_is_not_lost_silently() -> None:
+    _, module, rows = parts("bert", "masked")
+    told: list[str] = []
+    kept = with_trunk_cached(module, [rows], wanted="auto", precision="float32", say=told.append)
+    assert kept == [rows]
+    assert "dropout (0.1)" in told[0]
+    told.clear()
+    with_trunk_cached(module, [rows], wanted="on", precision="float32", say=told.append)
+    assert "without its dropout of 0.1" in told[0]
+
+
+def test_what_reaches_down_is_refused_with_its_reason() -> None:
+    base = tiny_base("llama")
+    prompt = base.prepare(task_of(2))
+    module = LoRA().attach(base, prompt, seed=1)
+    rows = parts("llama", "causal")[2]
+    assert cached(module, rows) is rows
+    with pytest.raises(CapabilityError, match="reaches down to the lowest layer"):
+        cached(module, rows, "on")
+    with pytest.raises(UsageError, match="auto, on or off"):
+        cached(module, rows, "yes")
+
+
+def test_a_trained_embedding_keeps_the_trunk_running() -> None:
+    _, module, rows = parts("llama", "causal")
+    module.get_submodule("base_model.model.model.embed_tokens").requires_grad_(True)
+    try:
+        with pytest.raises(CapabilityError, match="embed_tokens is trained and runs before"):
+            cached(module, rows, "on")
+    finally:
+        module.get_submodule("base_model.model.model.embed_tokens").requires_grad_(False)
+
+
+def test_too_large_states_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pegbox.tuning._trunk_rows.MEMORY_SHARE", 0.0)
+    _, module, rows = parts("llama", "causal")
+    told: list[str] = []
+    assert with_trunk_cached(module, [rows], wanted="auto", precision="float32", say=told.append) == [rows]
+    assert "MiB" in told[0]
+
+
+def test_fit_uses_it_and_says_so() -> None:
+    told: list[str] = []
+    rows = rows_of(60)
+    method = LoRA(targets="layers.1.self_attn.v_proj")
+    training = pegbox.Training(epochs=2, precision="float32", trunk_cache="on")
+    tuned = pegbox.fit(
+        tiny_base("llama"), task_of(2), method, rows=rows, training=training, say=told.append
+    )
+    assert any("frozen layers below were run once for each of 60 rows" in line for line in told)
+    plain = pegbox.fit(
+        tiny_base("llama"),
+        task_of(2),
+        method,
+        rows=rows,
+        training=pegbox.Training(epochs=2, precision="float32", trunk_cache="off"),
+        say=hush,
+    )
+    torch.testing.assert_close(tuned.logits(rows), plain.logits(rows), rtol=1e-3, atol=1e-4)
