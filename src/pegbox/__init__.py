@@ -8,13 +8,15 @@ from pegbox._version import __version__
 
 if TYPE_CHECKING:
     from pegbox.evaluation import Scores
-    from pegbox.methods import ClosedForm, FewShot, LoRA, ZeroShot
+    from pegbox.methods import IA3, Bottleneck, ClosedForm, FewShot, LoRA, ZeroShot
     from pegbox.models import Base, FeatureCache, load
     from pegbox.tasks import Classify
     from pegbox.tuning import Training, Tuned, fit
 
 __all__ = [
+    "IA3",
     "Base",
+    "Bottleneck",
     "Classify",
     "ClosedForm",
     "FeatureCache",
@@ -33,10 +35,12 @@ __getattr__, __dir__ = lazy(
     __name__,
     {
         "Base": "pegbox.models",
+        "Bottleneck": "pegbox.methods",
         "Classify": "pegbox.tasks",
         "ClosedForm": "pegbox.methods",
         "FeatureCache": "pegbox.models",
         "FewShot": "pegbox.methods",
+        "IA3": "pegbox.methods",
         "LoRA": "pegbox.methods",
         "Scores": "pegbox.evaluation",
         "Training": "pegbox.tuning",

@@ -10,13 +10,17 @@ if TYPE_CHECKING:
     from pegbox.methods._peft import check_adapter, load_adapter, save_adapter
     from pegbox.methods._registry import build, methods, register
     from pegbox.methods._table import table_markdown, table_rows
+    from pegbox.methods.bottleneck import Bottleneck
     from pegbox.methods.closed_form import ClosedForm
     from pegbox.methods.few_shot import FewShot
+    from pegbox.methods.ia3 import IA3
     from pegbox.methods.lora import LoRA
     from pegbox.methods.zero_shot import ZeroShot
 
 __all__ = [
+    "IA3",
     "Attached",
+    "Bottleneck",
     "Capability",
     "ClosedForm",
     "FewShot",
@@ -55,8 +59,10 @@ __getattr__, __dir__ = lazy(
         "register": "pegbox.methods._registry",
         "table_markdown": "pegbox.methods._table",
         "table_rows": "pegbox.methods._table",
+        "Bottleneck": "pegbox.methods.bottleneck",
         "ClosedForm": "pegbox.methods.closed_form",
         "FewShot": "pegbox.methods.few_shot",
+        "IA3": "pegbox.methods.ia3",
         "LoRA": "pegbox.methods.lora",
         "ZeroShot": "pegbox.methods.zero_shot",
     },

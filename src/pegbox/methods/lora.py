@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import nn
 
 from pegbox.errors import UsageError, nearest
 from pegbox.methods._checks import boolean, check_options, number, positive_int
+from pegbox.methods._layers import block_names, features, inside, linear_layers, top
 from pegbox.methods._method import Attached, Capability
 from pegbox.methods._peft import wrap
+from pegbox.methods._peft_options import common_options, head_parameters
 from pegbox.methods._registry import register
-from pegbox.models import Base, PooledClassifier
+from pegbox.models import Base
 from pegbox.tasks import Prompt
 
 FUSED = ("c_attn", "query_key_value", "qkv_proj", "Wqkv", "attn_qkv", "in_proj")
-QUERY_VALUE = ("q_proj", "v_proj", "query", "value", "query_proj", "value_proj", "q_lin", "v_lin")
+QUERY_VALUE = (
+    *("q_proj", "v_proj", "query", "value", "query_proj", "value_proj", "q_lin", "v_lin"),
+    *("q", "v"),
+)
 
 
 @register
@@ -31,6 +37,7 @@ class LoRA(Attached):
         targets: ``attention`` (queries and values, or the one layer that makes queries, keys and values),
             ``all-linear`` (all linear layers below the head), or names of linear layers, comma-separated.
         rank_stabilised: Scale by alpha / sqrt(rank) instead (Kalajdzievski 2023).
+        layers: Only this many layers from the top; all when left out. A decoder stands on its encoder.
     """
 
     rank: int = 8
@@ -38,11 +45,12 @@ class LoRA(Attached):
     dropout: float = 0.0
     targets: str = "attention"
     rank_stabilised: bool = False
+    layers: int | None = None
 
     name: ClassVar[str] = "lora"
     capability: ClassVar[Capability] = Capability(
         summary="low-rank products beside linear layers",
-        kinds=("causal", "masked", "encoder"),
+        kinds=("causal", "masked", "encoder", "encoder-decoder"),
         trains=True,
         mergeable=True,
         quantised=True,
@@ -50,6 +58,7 @@ class LoRA(Attached):
         parameters="sum over targets of r (inputs + outputs), plus K (d + 1) for an encoder's head",
         learning_rate=1e-3,
         source="Hu et al. 2021",
+        architectures=("llama", "qwen3", "gemma3_text", "mistral", "gpt2", "bert", "roberta", "t5"),
     )
 
     def __post_init__(self) -> None:
@@ -66,27 +75,55 @@ class LoRA(Attached):
                     "attention, all-linear, or names of layers separated by commas",
                 ),
                 ("rank_stabilised", self.rank_stabilised, boolean, "true or false"),
+                (
+                    "layers",
+                    self.layers,
+                    lambda v: v is None or positive_int(v),
+                    "a whole number of at least 1, or none",
+                ),
             ],
         )
 
     def attach(self, base: Base, prompt: Prompt, *, seed: int) -> nn.Module:
         """Put LoRA on the base; an encoder also trains its score layer."""
         from peft import LoraConfig
-        from transformers.pytorch_utils import Conv1D
 
         module = base.module(len(prompt.task.labels))
-        names = target_names(module, self.targets)
+        names = self._names(base, module)
         config = LoraConfig(
             r=self.rank,
             lora_alpha=self.alpha,  # type: ignore[arg-type]
             lora_dropout=self.dropout,
             target_modules=names,
-            fan_in_fan_out=any(isinstance(module.get_submodule(name), Conv1D) for name in names),
+            fan_in_fan_out=not isinstance(module.get_submodule(names[0]), nn.Linear),
             use_rslora=self.rank_stabilised,
-            modules_to_save=["score"] if base.kind == "encoder" else None,
-            task_type="CAUSAL_LM" if base.kind == "causal" else None,
+            **common_options(base),
         )
-        return wrap(base, module, config, seed=seed)
+        with warnings.catch_warnings():
+            # PEFT mends this setting layer by layer where GPT-2's layers and others are both targets.
+            warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
+            return wrap(base, module, config, seed=seed)
+
+    def parameters(self, base: Base, prompt: Prompt) -> int:
+        """r (inputs + outputs) for each target, and the score layer of an encoder."""
+        module = base.module(len(prompt.task.labels))
+        sizes = [sum(features(module.get_submodule(name))) for name in self._names(base, module)]
+        return self.rank * sum(sizes) + head_parameters(base, prompt)
+
+    def _names(self, base: Base, module: nn.Module) -> list[str]:
+        names = target_names(module, self.targets)
+        if self.layers is None:
+            return names
+        chosen = top(block_names(module), self.layers, self.name, base)
+        kept = [name for name in names if inside(name, chosen)]
+        if not kept:
+            raise UsageError(
+                f"lora: none of the targets '{self.targets}' lies in the top {self.layers} layers",
+                where=base.name,
+                expected="targets within the chosen layers",
+                fix="raise layers or leave it out",
+            )
+        return kept
 
 
 def target_names(module: nn.Module, targets: str) -> list[str]:
@@ -99,7 +136,7 @@ def target_names(module: nn.Module, targets: str) -> list[str]:
     Raises:
         UsageError: When a name matches no layer, listing the valid ones.
     """
-    linear = _trunk_layers(module)
+    linear = linear_layers(module)
     kinds = sorted({name.rpartition(".")[2] for name in linear})
     if targets == "all-linear":
         return linear
@@ -120,21 +157,6 @@ def target_names(module: nn.Module, targets: str) -> list[str]:
             fix="choose all-linear",
         )
     return [name for name in linear if any(_matches(name, wish) for wish in wanted)]
-
-
-def _trunk_layers(module: nn.Module) -> list[str]:
-    """Names of the linear layers that every answer passes through below the head."""
-    from transformers.pytorch_utils import Conv1D
-
-    trunk: Any = (
-        module.encoder if isinstance(module, PooledClassifier) else getattr(module, "base_model", module)
-    )
-    inside = {id(part) for part in trunk.modules()}
-    return [
-        name
-        for name, child in module.named_modules()
-        if id(child) in inside and isinstance(child, nn.Linear | Conv1D) and "pooler" not in name.split(".")
-    ]
 
 
 def _listed(targets: str) -> list[str]:
