@@ -7,7 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import (
+    AddedToken,
+    Regex,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -112,6 +122,7 @@ def trained_bpe() -> str:
 def sentinel_tokenizer() -> PreTrainedTokenizerFast:
     """As T5's: a bar for the space, also before the first word, an end token, and sentinels."""
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.Replace(Regex(r"\s+"), " ")
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.decoder = decoders.Metaspace()
     sentinels = ["<extra_id_0>", "<extra_id_1>"]
