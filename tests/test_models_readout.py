@@ -5,21 +5,30 @@ tiny models' logits reach about 10, so 2e-5 is an order above what was seen and 
 """
 
 import copy
+import json
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import pegbox
 from pegbox.errors import CapabilityError
 from pegbox.models import Base, collate, output_layer, output_scale, output_tail, read
 from pegbox.tasks import Encoded
-from tiny import CAUSAL, MASKED, VOCABULARY, tiny_base
+from tiny import CAUSAL, ENCODER_DECODERS, MASKED, VOCABULARY, save_tiny, tiny_base, tiny_folder
 
 CLOSE = {"rtol": 1e-5, "atol": 2e-5}
-FAMILIES = [("causal", name) for name in CAUSAL] + [("masked", name) for name in MASKED]
+FAMILIES = [
+    (kind, name)
+    for kind, names in (("causal", CAUSAL), ("masked", MASKED), ("encoder-decoder", ENCODER_DECODERS))
+    for name in names
+]
 LENGTHS = (3, 41, 17, 29, 1)  # longer and shorter than the sliding window of 16
 TOKENS = torch.tensor([40, 7, 300, 2])
 
@@ -38,8 +47,10 @@ def encoded(kind: str, lengths: tuple[int, ...] = LENGTHS) -> Encoded:
     if len(texts) > 2:
         texts[2][-2:] = [2, 2]  # real tokens that equal end-of-sequence and padding
     ids = tuple(map(tuple, texts))
-    # A causal model answers at the last token; a masked one anywhere.
-    return Encoded(ids=ids, positions=tuple(n - 1 if kind == "causal" else n // 2 for n in lengths))
+    # A causal model answers at the last token; a masked one anywhere, as a decoder of its own might.
+    positions = tuple(n - 1 if kind == "causal" else n // 2 for n in lengths)
+    decoder = torch.randint(4, VOCABULARY, (max(lengths),), generator=draw).tolist()
+    return Encoded(ids=ids, positions=positions, decoder=tuple(decoder) if "decoder" in kind else ())
 
 
 def full(model: nn.Module, rows: Encoded, kind: str) -> Tensor:
@@ -47,7 +58,9 @@ def full(model: nn.Module, rows: Encoded, kind: str) -> Tensor:
     answers = []
     for ids, position in zip(rows.ids, rows.positions, strict=True):
         row = torch.tensor([ids])
-        extra = {"use_cache": False} if kind == "causal" else {}
+        extra = options(kind)
+        if rows.decoder:
+            extra["decoder_input_ids"] = torch.tensor([rows.decoder])
         answers.append(model(input_ids=row, attention_mask=torch.ones_like(row), **extra).logits[0, position])
     return torch.stack(answers)
 
@@ -57,7 +70,7 @@ def batch(base: Base, rows: Encoded) -> dict[str, Tensor]:
 
 
 def options(kind: str) -> dict[str, Any]:
-    return {"use_cache": False} if kind == "causal" else {}
+    return {"use_cache": False} if kind in ("causal", "encoder-decoder") else {}
 
 
 @pytest.mark.parametrize(("kind", "name"), FAMILIES)
@@ -90,6 +103,41 @@ def test_logit_scale_and_soft_capping_are_seen() -> None:
     assert output_scale(tiny_base("gemma2").model) == pytest.approx(1.0, rel=1e-5)
     far = output_tail(tiny_base("gemma2").model, torch.tensor([[100.0, -100.0]]))
     assert far.tolist() == [[pytest.approx(4.0), pytest.approx(-4.0)]]  # 4 tanh(100 / 4)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_the_scale_of_t5_is_seen(tied: bool, tmp_path: Path) -> None:
+    """The first T5 divides by the root of the width (32 here) before its output layer; later ones do not."""
+    folder = shutil.copytree(tiny_folder("t5", "encoder-decoder"), tmp_path / "t5")
+    settings = json.loads((folder / "config.json").read_text())
+    settings |= {"tie_word_embeddings": tied, "scale_decoder_outputs": tied}
+    (folder / "config.json").write_text(json.dumps(settings))
+    base, rows = pegbox.load(folder), encoded("encoder-decoder")
+    with torch.no_grad():
+        first = read(tiny_base("t5", "encoder-decoder").model, batch(base, rows), TOKENS)
+        answers = read(base.model, batch(base, rows), TOKENS)
+        torch.testing.assert_close(
+            answers.logits, full(base.model, rows, "encoder-decoder")[:, TOKENS], **CLOSE
+        )
+    factor = 1.0 if tied else 32**0.5
+    torch.testing.assert_close(answers.hidden, first.hidden * factor, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(answers.logits, first.logits * factor, rtol=1e-5, atol=1e-4)
+    assert output_scale(base.model) == 1.0  # it lies before the hidden state that is read
+
+
+def test_a_bias_behind_the_output_layer_is_refused_and_one_of_zeros_left_as_it_was(tmp_path: Path) -> None:
+    base, rows = tiny_base("bart", "encoder-decoder"), encoded("encoder-decoder")
+    before = base.model.final_logits_bias
+    read(base.model, batch(base, rows), TOKENS)
+    assert base.model.final_logits_bias is before
+    assert before.shape == (1, VOCABULARY)
+    folder = save_tiny(tmp_path / "bart", "bart", "encoder-decoder")
+    tensors = load_file(folder / "model.safetensors")
+    tensors["final_logits_bias"] = torch.zeros(1, VOCABULARY)
+    tensors["final_logits_bias"][0, 7] = 0.5
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CapabilityError, match="adds final_logits_bias to its logits, which is not zero"):
+        pegbox.load(folder)
 
 
 @pytest.mark.parametrize("name", list(CAUSAL))
@@ -149,6 +197,9 @@ ADAPTED = [
     ("causal", "gpt2", ["c_attn", "lm_head"]),
     ("masked", "bert", ["query", "decoder"]),
     ("masked", "roberta", ["query", "decoder"]),
+    ("encoder-decoder", "t5", ["q", "v"]),
+    ("encoder-decoder", "t5", ["q", "lm_head"]),
+    ("encoder-decoder", "bart", ["q_proj", "lm_head"]),
 ]
 
 
