@@ -19,6 +19,7 @@ from pegbox.training import Settings, tell, train
 from pegbox.tuning._claim import claimed
 from pegbox.tuning._once import Once
 from pegbox.tuning._seen import row_digests
+from pegbox.tuning._readout import as_read, with_readout
 from pegbox.tuning._shapes import Shape, Work, shape_of
 from pegbox.tuning._tuned import Cost, Tuned
 
@@ -132,7 +133,9 @@ def fit(
     shape = shape_of(task)
     rows = _some(rows if rows is not None else task.rows)
     shape.check(task, rows, valid, say)
-    base = shape.base(base if isinstance(base, Base) else load(base), method)
+    base = base if isinstance(base, Base) else load(base)
+    task = with_readout(task, base, method, say)
+    base = shape.base(as_read(base, task), method)
     method.check(base)
     prompt = method.prompt(base, base.prepare(task.with_rows(None)))
     for note in prompt.notes:

@@ -18,6 +18,7 @@ from pegbox.tasks import Task, TooLong, task_from_json
 from pegbox.training import tell
 from pegbox.tuning._card import card
 from pegbox.tuning._once import Once
+from pegbox.tuning._readout import as_read
 from pegbox.tuning._shapes import shape_of
 from pegbox.tuning._tuned import Cost, Tuned
 
@@ -77,7 +78,7 @@ def load(
     if meta["adapter"]:
         check_adapter(folder)
     posterior = _posterior(folder, method, task, expected=meta["posterior"])
-    base = shape_of(task).base(_base(folder, meta["base"], model, options), method)
+    base = shape_of(task).base(_base(folder, task, meta["base"], model, options), method)
     return Tuned(
         base=base,
         prompt=method.prompt(base, base.prepare(task)),
@@ -101,7 +102,7 @@ def adapter_bytes(folder: Path) -> int:
 
 
 def _base(
-    folder: Path, saved: dict[str, Any], model: str | Path | Base | None, options: dict[str, Any]
+    folder: Path, task: Task, saved: dict[str, Any], model: str | Path | Base | None, options: dict[str, Any]
 ) -> Base:
     """The base that the adapter in ``folder`` was made for."""
     if isinstance(model, Base):
@@ -130,6 +131,7 @@ def _base(
             if model is None
             else f"--model {saved['name']}, or leave --model out",
         )
+    base = as_read(base, task)
     # The adapter was fitted to vectors pooled this way, whatever the base's folder says by now.
     return replace(base, pooling=saved["pooling"]) if base.kind == "encoder" and saved["pooling"] else base
 

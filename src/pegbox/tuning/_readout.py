@@ -1,0 +1,24 @@
+"""How the answer is read: by label words of the base, or by a head of its own on the base's trunk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from pegbox.methods import Method
+from pegbox.models import Base
+from pegbox.tasks import Classify, Task
+
+
+def with_readout(task: Task, base: Base, method: Method, say: Callable[[str], None]) -> Task:
+    """The task with the readout that the method needs, told where it changes."""
+    plain = isinstance(task, Classify) and task.readout == "words" and base.kind != "encoder"
+    if not (plain and method.capability.needs_head):
+        return task
+    say(f"{method.name} answers by a head of its own: readout head instead of label words")
+    return replace(task, readout="head")
+
+
+def as_read(base: Base, task: Task) -> Base:
+    """The base as the task reads it: its trunk where a head answers."""
+    return base.headed() if getattr(task, "readout", "words") == "head" else base
