@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from pegbox.errors import CapabilityError, InputError, RunError, UsageError
-from pegbox.training import History, Settings, train
+from pegbox.training import History, Settings, resolve_precision, train
 from pegbox.training._batches import Buckets
 from training_toy import Rows, same_bits, tiny_model, trained
 
@@ -239,14 +239,6 @@ class Broken(Rows):
         raise RuntimeError(self.message)
 
 
-def test_out_of_memory_says_what_to_lower(tmp_path: Path) -> None:
-    rows = Broken("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
-    with pytest.raises(RunError) as caught:
-        train(tiny_model(), rows, settings=PLAIN, folder=tmp_path, say=quiet)
-    assert f"out of memory with 8 rows of up to {max(rows.lengths)} tokens a batch" in str(caught.value)
-    assert "halve batch_size (to 4) and double accumulation (to 2)" in str(caught.value)
-
-
 def test_other_errors_pass_unchanged(tmp_path: Path) -> None:
     model = tiny_model()
     with pytest.raises(RuntimeError, match="shapes do not match"):
@@ -280,8 +272,6 @@ def test_precision_and_mode(tmp_path: Path, precision: str, dtype: torch.dtype) 
 
 
 def test_auto_precision_asks_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pegbox.training._objective import resolve_precision
-
     cpu = torch.device("cpu")
     for avx, amx, expected in ((True, False, "bf16"), (False, True, "bf16"), (False, False, "float32")):
         monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda value=avx: value)

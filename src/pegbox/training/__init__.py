@@ -1,10 +1,20 @@
 """The training engine: one for every method that needs gradients, knowing neither method nor task."""
 
 from pegbox.training._history import History
-from pegbox.training._objective import resolve_precision
+from pegbox.training._precision import resolve_precision
 from pegbox.training._settings import Settings
 from pegbox.training._trackers import trackers
 from pegbox.training._train import recover, tell, train
 from pegbox.training._trainable import WEIGHTS, Trainable
 
-__all__ = ["WEIGHTS", "History", "Settings", "Trainable", "recover", "resolve_precision", "tell", "trackers", "train"]
+__all__ = [
+    "WEIGHTS",
+    "History",
+    "Settings",
+    "Trainable",
+    "recover",
+    "resolve_precision",
+    "tell",
+    "trackers",
+    "train",
+]

@@ -8,13 +8,12 @@ from pathlib import Path
 from transformers import TrainingArguments
 
 from pegbox.training._settings import Settings
+from pegbox.training._trackers import trackers
 
 _SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
 
 
-def arguments(
-    settings: Settings, folder: Path, *, use_cpu: bool, report_to: str | list[str]
-) -> TrainingArguments:
+def arguments(settings: Settings, folder: Path, *, use_cpu: bool) -> TrainingArguments:
     """Return Trainer's arguments with everything switched off that the engine does itself."""
     made = TrainingArguments(
         output_dir=str(folder),
@@ -25,7 +24,7 @@ def arguments(
         max_grad_norm=settings.gradient_clip or math.inf,
         seed=settings.seed,
         use_cpu=use_cpu,
-        report_to=report_to,
+        report_to=trackers(settings.report_to),
         logging_strategy="no",
         eval_strategy="no",
         save_strategy="no",

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from torch.utils.data import Dataset, Sampler
 
+from pegbox.training._balance import Numbers, drawn
+
 # Rows are sorted within blocks of this many batches: long enough for little padding, short enough that the
 # batches of two epochs differ. The rule (blocks of at most 50 batches, at least four blocks) is that of
 # transformers' LengthGroupedSampler.
@@ -39,14 +41,23 @@ class Buckets(Sampler[list[int]]):
         seed: Of the order.
         rank: This process.
         processes: Number of processes.
+        groups: Class of each row ``(rows,)``, to be drawn equally often; None = each row once.
     """
 
     def __init__(
-        self, lengths: Sequence[int], batch_size: int, *, seed: int, rank: int = 0, processes: int = 1
+        self,
+        lengths: Sequence[int],
+        batch_size: int,
+        *,
+        seed: int,
+        rank: int = 0,
+        processes: int = 1,
+        groups: Numbers | None = None,
     ) -> None:
         self.lengths = np.asarray(lengths, dtype=np.int64)
         self.size = batch_size * processes
         self.seed, self.rank, self.processes = seed, rank, processes
+        self.groups = groups
         self.epoch = 0
 
     def __len__(self) -> int:
@@ -60,7 +71,8 @@ class Buckets(Sampler[list[int]]):
 
     def _order(self) -> list[np.ndarray]:
         generator = np.random.default_rng((self.seed, self.epoch))
-        shuffled = generator.permutation(len(self.lengths))
+        rows = len(self.lengths) if self.groups is None else drawn(self.groups, generator)
+        shuffled = generator.permutation(rows)
         block = self.size * max(1, min(_BLOCK, len(self) // 4))
         batches = []
         for start in range(0, len(shuffled), block):

@@ -109,6 +109,14 @@ class Checkpoints:
                 self.say(f"the checkpoint of step {step} is damaged ({fault}): trying the one before")
         return None
 
+    def best(self) -> Checkpoint | None:
+        """Return the checkpoint of the best parameters so far; the newest where none was validated."""
+        newest = self.newest(tell=False)
+        if newest is None:
+            return None
+        step = newest.record["ledger"]["best_step"]
+        return newest if step is None else self.read(step)
+
     def read(self, step: int) -> Checkpoint:
         """Return the checkpoint of ``step``, believed intact."""
         path = self.folder / f"checkpoint-{step}"

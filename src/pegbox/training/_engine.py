@@ -13,14 +13,19 @@ from torch.utils.data import DataLoader
 from transformers import PrinterCallback, TrainingArguments
 
 from pegbox.errors import CapabilityError, RunError
-from pegbox.training import _random
-from pegbox.training._batches import Buckets, Indices, descending
+from pegbox.training import _memory, _moments, _random
+from pegbox.training._balance import class_weights, classes
+from pegbox.training._batches import Buckets, Indices
 from pegbox.training._checkpoints import Checkpoint, Checkpoints
 from pegbox.training._history import Ledger
 from pegbox.training._objective import Objective
+from pegbox.training._optimizer import adamw
 from pegbox.training._pace import Pace
+from pegbox.training._portions import Portions
 from pegbox.training._progress import Meter
 from pegbox.training._settings import Settings
+from pegbox.training._trainable import WEIGHTS
+from pegbox.training._validation import Validation
 
 # Reading a loss waits for an accelerator, so there it is done once in so many steps.
 _READ_EVERY = 16
@@ -31,7 +36,8 @@ class Engine(transformers.Trainer):
 
     What differs from `transformers.Trainer`: length buckets; gradients of the mean loss over all answers of
     an accumulated batch, on all processes; fused AdamW over the trained parameters only; checkpoints by
-    `Checkpoints`; a stop at the first loss that is not finite; nothing printed but by the meter.
+    `Checkpoints`; a stop at the first loss that is not finite, or when it explodes; fewer rows at once when
+    memory runs out; nothing printed but by the meter.
 
     Args:
         objective: Model, rows and precision.
@@ -51,15 +57,25 @@ class Engine(transformers.Trainer):
         checkpoints: Checkpoints,
     ) -> None:
         self.objective: Objective = objective
-        self.valid: Objective | None = valid
         self.settings, self.checkpoints = settings, checkpoints
+        groups = classes(objective.rows, settings.balance)
+        self.weights: Tensor | None = None
+        if groups is not None and settings.balance == "weights":
+            self.weights, groups = torch.from_numpy(class_weights(groups)), None
         self.order = Buckets(
             objective.rows.lengths,
             settings.batch_size,
             seed=settings.seed,
             rank=arguments.process_index,
             processes=arguments.world_size,
+            groups=groups,
         )
+        self.portions = self._portions(objective, settings.batch_size, arguments)
+        self.valid: Validation | None = None
+        if valid is not None:
+            twice = 2 * settings.batch_size  # without a backward pass they need less memory
+            portions = self._portions(valid, twice, arguments)
+            self.valid = Validation(valid, twice, portions, self._prepare_inputs)
         self.updates = math.ceil(len(self.order) / settings.accumulation)
         self.total = arguments.max_steps = settings.total_steps(self.updates)
         arguments.warmup_steps = math.ceil(settings.warmup * self.total)
@@ -80,6 +96,12 @@ class Engine(transformers.Trainer):
         self._zero = torch.zeros((), device=arguments.device)
         self._loss = self._answers = self._mean = self._zero
         self._pending: list[tuple[Tensor, Tensor]] = []
+        self._batches: list[list[int]] = []
+        self._generators: dict[str, Tensor] = {}
+
+    def _portions(self, objective: Objective, rows: int, arguments: TrainingArguments) -> Portions:
+        alone = arguments.world_size == 1
+        return Portions(rows, halving=alone, lengths=objective.rows.lengths, say=self.checkpoints.say)
 
     # Batches
 
@@ -88,36 +110,63 @@ class Engine(transformers.Trainer):
         return DataLoader(
             Indices(len(self.objective.rows)),
             batch_sampler=self.order,
-            collate_fn=self._collate,
+            collate_fn=lambda indices: {"rows": indices},  # collated part by part, see _portions
             generator=torch.Generator(),  # or each pass would draw from the global one, which dropout uses
         )
 
-    def _collate(self, indices: list[int]) -> dict[str, Tensor]:
-        self.rows_seen += len(indices) * self.args.world_size
-        return self.objective.rows.collate(indices)
-
     # One step
 
-    def training_step(self, model: nn.Module, inputs: dict[str, Tensor], *_: Any, **__: Any) -> Tensor:
-        """Add the gradient of the summed loss of ``inputs``; on the last part divide by the answers.
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], *_: Any, **__: Any) -> Tensor:
+        """Add the gradient of the summed loss of a batch; on the last of the step divide by the answers.
 
         Returns:
             The mean loss per answer of the whole accumulated batch on its last part, else 0: a scalar.
         """
-        loss, answers = model(self._prepare_inputs(inputs))
-        self.accelerator.backward(loss)
-        self._loss = self._loss + loss.detach()
-        self._answers = self._answers + answers
+        if not self._batches and self.portions.halving:
+            self._generators = _random.capture()
+        self._batches.append(inputs["rows"])
+        self.rows_seen += len(inputs["rows"]) * self.args.world_size
+        if not self._add(model, inputs["rows"]):
+            self._repeat(model)
         if not self.accelerator.sync_gradients:
             return self._zero
+        self._batches = []
         return self._normalise()
+
+    def _add(self, model: nn.Module, indices: list[int]) -> bool:
+        """Add the gradient of a batch; return False when memory ran out and fewer rows at once may do."""
+        try:
+            for part in self.portions.cut(indices):
+                loss, answers = model(self._prepare_inputs(self._collated(part)))
+                self.accelerator.backward(loss)
+                self._loss = self._loss + loss.detach()
+                self._answers = self._answers + answers
+        except RuntimeError as problem:
+            if not self.portions.shrink(problem, indices, f"at step {self.state.global_step + 1}"):
+                raise
+            return False
+        return True
+
+    def _repeat(self, model: nn.Module) -> None:
+        """Do the batches of this step again: a backward pass that broke off left parts of gradients."""
+        done = False
+        while not done:
+            self.objective.zero_grad()
+            _memory.release()
+            _random.restore(self._generators)
+            self._loss, self._answers = self._zero, self._zero
+            done = all(self._add(model, indices) for indices in self._batches)
+
+    def _collated(self, indices: list[int]) -> dict[str, Tensor]:
+        batch = self.objective.rows.collate(indices)
+        return batch if self.weights is None else {**batch, WEIGHTS: self.weights[indices]}
 
     def _normalise(self) -> Tensor:
         loss, answers = self._loss, self._answers
         processes = self.args.world_size
         if processes > 1:
             loss, answers = self.accelerator.reduce(torch.stack([loss, answers.to(loss.dtype)]), "sum")
-        answers = answers.clamp(min=1)
+        answers = torch.where(answers > 0, answers, 1)  # the sum of a few weights may be below 1
         gradients = [value.grad for value in self.objective.trained if value.grad is not None]
         # Data-parallel processes average their gradients, so the sum is `processes` times what lies here.
         torch._foreach_div_(gradients, answers / processes)
@@ -136,7 +185,7 @@ class Engine(transformers.Trainer):
         """Read the losses and gradient norms of the steps up to ``step`` that were not read yet.
 
         Raises:
-            RunError: One of them is not finite.
+            RunError: One of them is not finite, or the losses explode.
         """
         if not self._pending:
             return
@@ -147,16 +196,29 @@ class Engine(transformers.Trainer):
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 self.diverged(at, f"training loss {loss:.4g}, gradient norm {norm:.4g}")
             self.ledger.window.append(loss)
+            watch = self.ledger.watch
+            watch.note(loss)
+            if watch.exploded(self.settings.divergence):
+                seen = f"the training loss rose from {watch.lowest:.4g} to {watch.smoothed:.4g}"
+                self.diverged(at, seen, f"at most {watch.limit(self.settings.divergence):.4g}")
 
-    def diverged(self, step: int, seen: str) -> None:
-        """Raise the error for a loss that is not finite."""
-        kept = self.checkpoints.newest(tell=False)
+    def diverged(self, step: int, seen: str, expected: str = "finite values") -> None:
+        """Raise the error for a loss that is not finite or explodes; the model gets its last good parameters.
+
+        Args:
+            step: When it was seen.
+            seen: What was seen.
+            expected: What it should have been.
+        """
+        kept = self.checkpoints.best()
         remedy = f"lower learning_rate (now {self.settings.learning_rate:g}) or raise warmup"
         if self.objective.bf16:
             remedy += ", or set precision to float32"
+        if kept:
+            self.objective.load(kept.tensors("parameters"))
         rest = f"; the last good checkpoint is {kept.path}" if kept else "; there is no checkpoint yet"
         raise RunError(
-            f"training diverged: {seen}", where=f"step {step}", expected="finite values", fix=remedy + rest
+            f"training diverged: {seen}", where=f"step {step}", expected=expected, fix=remedy + rest
         )
 
     def floating_point_ops(self, *_: Any) -> int:
@@ -166,21 +228,9 @@ class Engine(transformers.Trainer):
     # Optimiser
 
     def create_optimizer(self, *_: Any) -> torch.optim.Optimizer:
-        """Make a fused AdamW over the trained parameters; only matrices are decayed."""
+        """Make AdamW over the trained parameters."""
         if self.optimizer is None:
-            matrices = [value for value in self.objective.trained if value.ndim > 1]
-            vectors = [value for value in self.objective.trained if value.ndim <= 1]
-            groups = [
-                {"params": matrices, "weight_decay": self.settings.weight_decay},
-                {"params": vectors, "weight_decay": 0.0},
-            ]
-            self.optimizer = torch.optim.AdamW(
-                [group for group in groups if group["params"]],
-                lr=self.settings.learning_rate,
-                betas=(self.settings.adam_beta1, self.settings.adam_beta2),
-                eps=self.settings.adam_epsilon,
-                fused=True,
-            )
+            self.optimizer = adamw(self.objective.trained, self.settings)
         return self.optimizer
 
     # Validation
@@ -202,26 +252,14 @@ class Engine(transformers.Trainer):
         self.aside += time.monotonic() - start
         return metrics
 
-    @torch.no_grad()
     def _validation_loss(self) -> float:
         assert self.valid is not None
-        self.valid.eval()
-        losses, answers = [self._zero], [self._zero]
-        for indices in descending(
-            self.valid.rows.lengths,
-            2 * self.settings.batch_size,  # without a backward pass twice the rows need less memory
-            rank=self.args.process_index,
-            processes=self.args.world_size,
-        ):
-            loss, count = self.valid(self._prepare_inputs(self.valid.rows.collate(indices)))
-            losses.append(loss)
-            answers.append(count.to(self._zero))
-        self.objective.train()
-        totals = torch.stack([torch.stack(losses).sum(), torch.stack(answers).sum()])
-        if self.args.world_size > 1:
-            totals = self.accelerator.reduce(totals, "sum")
-        loss_sum, answer_sum = totals.tolist()
-        return loss_sum / max(answer_sum, 1.0)
+        processes = self.args.world_size
+        totals = self.valid.sums(rank=self.args.process_index, processes=processes)
+        if processes > 1:
+            totals = self.accelerator.reduce(totals.to(self.args.device), "sum")
+        loss, answers = totals.tolist()
+        return loss / max(answers, 1.0)
 
     # Checkpoints
 
@@ -244,22 +282,22 @@ class Engine(transformers.Trainer):
         assert self.optimizer is not None
         assert self.lr_scheduler is not None
         self.measure()
-        optimizer = self.optimizer.state_dict()
-        moments = {
-            f"{index}.{key}": value.detach().cpu().contiguous()
-            for index, entry in optimizer["state"].items()
-            for key, value in entry.items()
-        }
+        self.ledger.rows_at_once = self.portions.rows
+        self.ledger.valid_rows_at_once = self.valid.portions.rows if self.valid else None
         record = {
             "run": self.signature,
             "finished": step >= self.total or self.ledger.stopped_early,
             "ledger": self.ledger.to_json(),
             "scheduler": self.lr_scheduler.state_dict(),
-            "optimizer": optimizer["param_groups"],
+            "optimizer": self.optimizer.state_dict()["param_groups"],
         }
         self.checkpoints.write(
             step,
-            {"parameters": self.objective.tensors(), "optimizer": moments, "random": generators},
+            {
+                "parameters": self.objective.tensors(),
+                "optimizer": _moments.flat(self.optimizer),
+                "random": generators,
+            },
             record,
             self.ledger.best_step,
             also=lambda place: self.state.save_to_json(str(place / "trainer_state.json")),
@@ -271,12 +309,15 @@ class Engine(transformers.Trainer):
         elapsed = time.monotonic() - self.started
         self.ledger.seconds = before + elapsed
         self.ledger.examples_per_second = self.rows_seen / max(elapsed - self.aside, 1e-9)
-        self.ledger.peak_memory_bytes = _peak_memory(self.args.device)
+        self.ledger.peak_memory_bytes = _memory.peak(self.args.device)
 
     def restore(self, origin: Checkpoint) -> None:
         """Set parameters, ledger and step to those of ``origin``."""
         self.objective.load(origin.tensors("parameters"))
         self.ledger = Ledger.from_json(origin.record["ledger"])
+        self.portions.rows = self.ledger.rows_at_once or self.portions.rows
+        if self.valid:
+            self.valid.portions.rows = self.ledger.valid_rows_at_once or self.valid.portions.rows
         self.state.global_step = origin.step
 
     def _load_from_checkpoint(self, *_: Any) -> None:
@@ -286,27 +327,11 @@ class Engine(transformers.Trainer):
     def _load_optimizer_and_scheduler(self, *_: Any) -> None:
         if self.origin is None or self.optimizer is None or self.lr_scheduler is None:
             return
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, value in self.origin.tensors("optimizer").items():
-            index, key = name.split(".")
-            state.setdefault(int(index), {})[key] = value
-        self.optimizer.load_state_dict({"state": state, "param_groups": self.origin.record["optimizer"]})
+        stored = self.origin.tensors("optimizer")
+        _moments.load(self.optimizer, stored, self.origin.record["optimizer"])
         self.lr_scheduler.load_state_dict(self.origin.record["scheduler"])
 
     def _load_rng_state(self, *_: Any) -> None:
         if self.origin is not None:
             stored = self.origin.tensors("random")
             _random.restore({key: value[self.args.process_index] for key, value in stored.items()})
-
-
-def _peak_memory(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    try:
-        import resource
-    except ImportError:  # Windows
-        return 0
-    import sys
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from pegbox.training._divergence import Watch
+
 
 @dataclass(frozen=True)
 class History:
@@ -24,6 +26,7 @@ class History:
             memory that the process ever had, or 0 where the platform does not tell.
         examples_per_second: Rows trained on per second of the last part, all processes together,
             without evaluations and checkpoints.
+        rows_at_once: Most rows of one forward pass at the end: ``batch_size``, or fewer after memory ran out.
     """
 
     steps: int
@@ -37,6 +40,7 @@ class History:
     resumed_from: int | None
     peak_memory_bytes: int
     examples_per_second: float
+    rows_at_once: int
 
     def to_json(self) -> dict[str, Any]:
         """Return the history as a JSON object."""
@@ -57,6 +61,9 @@ class Ledger:
     seconds: float = 0.0
     examples_per_second: float = 0.0
     peak_memory_bytes: int = 0
+    rows_at_once: int | None = None
+    valid_rows_at_once: int | None = None
+    watch: Watch = field(default_factory=Watch)
 
     def close_window(self, step: int) -> None:
         """Enter the mean of the step losses since the last call as the training loss at ``step``."""
@@ -84,4 +91,5 @@ class Ledger:
         ledger.best_loss = float("inf") if stored["best_loss"] is None else stored["best_loss"]
         ledger.train_losses = [(step, loss) for step, loss in stored["train_losses"]]
         ledger.valid_losses = [(step, loss) for step, loss in stored["valid_losses"]]
+        ledger.watch = Watch(**stored["watch"])
         return ledger

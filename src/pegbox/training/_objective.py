@@ -8,18 +8,6 @@ from torch import Tensor, nn
 from pegbox.training._trainable import Trainable
 
 
-def resolve_precision(precision: str, device: torch.device) -> str:
-    """Return ``bf16`` or ``float32`` for ``auto``, by what the processor multiplies natively."""
-    if precision != "auto":
-        return precision
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-    if device.type == "cpu":
-        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-        return "bf16" if native else "float32"
-    return "float32"
-
-
 class Objective(nn.Module):
     """A model with the rows it is trained on, as one module whose output is the loss.
 

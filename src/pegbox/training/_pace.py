@@ -19,6 +19,7 @@ class Pace(TrainerCallback):
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+        self.owed = False  # a checkpoint that was due while the loss was suspect
 
     def on_train_begin(self, args: TrainingArguments, *_: Any, **__: Any) -> None:
         """Start the clock and switch dropout on."""
@@ -42,9 +43,12 @@ class Pace(TrainerCallback):
         due = step * per_epoch // share > (step - 1) * per_epoch // share
         every = engine.settings.checkpoint_every
         control.should_evaluate = engine.valid is not None and (last or due)
-        control.should_save = last or step % (engine.updates if every == "epoch" else every) == 0
-        if log or control.should_evaluate or control.should_save:
+        self.owed |= step % (engine.updates if every == "epoch" else every) == 0
+        if log or control.should_evaluate or self.owed:
             engine.settle(step)
+        suspect = engine.ledger.watch.suspect(engine.settings.divergence)
+        control.should_save = last or (self.owed and not suspect)
+        self.owed &= not control.should_save
         if log:
             engine.ledger.close_window(step)
         control.should_log = log and bool(args.report_to)

@@ -12,17 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils.memory import should_reduce_batch_size
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from pegbox.errors import CapabilityError, InputError, RunError, UsageError
-from pegbox.training import _random
+from pegbox.training import _memory, _random
 from pegbox.training._arguments import arguments
+from pegbox.training._balance import classes
 from pegbox.training._checkpoints import Checkpoint, Checkpoints, check_same
 from pegbox.training._engine import Engine
 from pegbox.training._history import History
-from pegbox.training._objective import Objective, resolve_precision
+from pegbox.training._objective import Objective
+from pegbox.training._precision import resolve_precision
 from pegbox.training._progress import Meter
 from pegbox.training._settings import Settings
 from pegbox.training._trainable import Trainable
@@ -35,7 +36,6 @@ def run(
     folder: Path,
     valid: Trainable | None,
     resume: bool,
-    report_to: str | list[str],
     say: Callable[[str], None],
 ) -> History:
     """Do what `train` promises; see there."""
@@ -43,7 +43,7 @@ def run(
     if settings.device:
         model.to(settings.device)
     with _undisturbed(model), _recomputed(model, settings.gradient_checkpointing):
-        engine = _engine(model, rows, settings, folder, valid, report_to, say)
+        engine = _engine(model, rows, settings, folder, valid, say)
         engine.origin = _origin(engine, resume)
         if engine.origin is None or not engine.origin.record["finished"]:
             _work(engine, say)
@@ -69,7 +69,6 @@ def _engine(
     settings: Settings,
     folder: Path,
     valid: Trainable | None,
-    report_to: str | list[str],
     say: Callable[[str], None],
 ) -> Engine:
     place = next(value.device for value in model.parameters() if value.requires_grad)
@@ -78,7 +77,7 @@ def _engine(
     use_cpu = place.type == "cpu" and (
         alone or settings.device == "cpu" or not torch.accelerator.is_available()
     )
-    made = arguments(settings, folder, use_cpu=use_cpu, report_to=report_to)
+    made = arguments(settings, folder, use_cpu=use_cpu)
     if alone and (place.type != made.device.type or place.index not in (None, 0)):
         raise UsageError(
             f"cannot train on {place}",
@@ -101,7 +100,8 @@ def _engine(
 def _signature(engine: Engine, precision: str) -> dict[str, Any]:
     """Return what must be the same for a resume to make sense, as a flat JSON object."""
     settings = dataclasses.asdict(engine.settings) | {"precision": precision}
-    del settings["device"]
+    for harmless in ("device", "divergence", "report_to"):  # the parameters do not depend on them
+        del settings[harmless]
     shapes = [
         (name, list(value.shape), str(value.dtype))
         for name, value in zip(engine.objective.names, engine.objective.trained, strict=True)
@@ -109,6 +109,7 @@ def _signature(engine: Engine, precision: str) -> dict[str, Any]:
     return settings | {
         "processes": engine.args.world_size,
         "training rows": _rows(engine.objective.rows),
+        "classes": _classes(engine),
         "validation rows": _rows(engine.valid.rows) if engine.valid else "none",
         "trained parameters": f"{len(shapes)} tensors, names and shapes {_short(shapes)}",
     }
@@ -116,6 +117,11 @@ def _signature(engine: Engine, precision: str) -> dict[str, Any]:
 
 def _rows(rows: Trainable) -> str:
     return f"{len(rows)} rows, lengths {_short([int(length) for length in rows.lengths])}"
+
+
+def _classes(engine: Engine) -> str:
+    groups = classes(engine.objective.rows, engine.settings.balance)
+    return "not balanced" if groups is None else _short(groups.tolist())
 
 
 def _short(content: object) -> str:
@@ -165,19 +171,32 @@ def _work(engine: Engine, say: Callable[[str], None]) -> None:
         stopped.add_note(_interrupted(engine))  # so that nobody needs to tell it again
         raise
     except RuntimeError as problem:
-        if not should_reduce_batch_size(problem):
+        if not _memory.ran_out(problem):
             raise
-        batch, parts = engine.settings.batch_size, engine.settings.accumulation
-        raise RunError(
-            f"out of memory with {batch} rows of up to {max(engine.objective.rows.lengths)} tokens a batch",
-            where=f"step {engine.state.global_step + 1}",
-            fix=f"halve batch_size (to {max(batch // 2, 1)}) and double accumulation (to {2 * parts}), which "
-            "gives the same gradients, or set gradient_checkpointing",
-        ) from problem
+        raise _exhausted(engine) from problem
     finally:
         if engine.meter:
             engine.meter.close()
     engine.measure()
+
+
+def _exhausted(engine: Engine) -> RunError:
+    settings, parts = engine.settings, [engine.objective.rows]
+    rows = engine.portions.rows
+    if engine.valid:
+        parts, rows = [*parts, engine.valid.rows], min(rows, engine.valid.portions.rows)
+    remedies = [] if settings.gradient_checkpointing else ["set gradient_checkpointing"]
+    if rows > 1:
+        halves = f"halve batch_size (to {rows // 2}) and double accumulation (to {2 * settings.accumulation})"
+        remedies = [f"{halves}, which gives the same gradients", *remedies]
+    else:
+        remedies += ["shorten the texts", "take a smaller model"]
+    longest = max(max(part.lengths) for part in parts)
+    return RunError(
+        f"out of memory with {rows} row{'s' if rows > 1 else ''} of up to {longest} tokens at once",
+        where=f"step {engine.state.global_step + 1}",
+        fix=", or ".join(remedies),
+    )
 
 
 def _interrupted(engine: Engine) -> str:
@@ -208,6 +227,7 @@ def _history(engine: Engine) -> History:
         resumed_from=engine.origin.step if engine.origin else None,
         peak_memory_bytes=ledger.peak_memory_bytes,
         examples_per_second=ledger.examples_per_second,
+        rows_at_once=engine.portions.rows,
     )
 
 

@@ -40,6 +40,12 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "adam_beta2": (lambda v: _number(v) and 0 <= v < 1, "a number from 0 to below 1"),
     "adam_epsilon": (lambda v: _number(v) and v > 0, "a number above 0"),
     "gradient_checkpointing": (lambda v: isinstance(v, bool), "true or false"),
+    "divergence": (
+        lambda v: _number(v) and (v > 1 or v == 0),
+        "a number above 1, or 0 (0 = only what is not finite)",
+    ),
+    "balance": (lambda v: v in ("none", "weights", "sampling"), "none, weights or sampling"),
+    "report_to": (lambda v: isinstance(v, str), "names of trackers separated by commas, or none"),
     "device": (
         lambda v: v in (None, "cpu", "cuda", "mps"),
         "cpu, cuda, mps, or nothing (where the model is)",
@@ -72,6 +78,11 @@ class Settings:
         adam_epsilon: AdamW's denominator offset.
         gradient_checkpointing: Recompute activations in the backward pass: less memory, about a third
             more time.
+        divergence: Stop when the training loss, smoothed, is so many times its lowest value, and above
+            where it started; 0 = only when it is not finite.
+        balance: Make rows of all classes count alike: ``weights`` in the loss, or ``sampling`` them equally
+            often. The validation loss is never balanced.
+        report_to: Trackers that are told the losses: ``tensorboard``, ``wandb``, ... separated by commas.
         device: Where to train; nothing = where the model lies.
 
     Raises:
@@ -96,6 +107,9 @@ class Settings:
     adam_beta2: float = 0.999
     adam_epsilon: float = 1e-8
     gradient_checkpointing: bool = False
+    divergence: float = 3.0
+    balance: Literal["none", "weights", "sampling"] = "none"
+    report_to: str = "none"
     device: str | None = None
 
     def __post_init__(self) -> None:

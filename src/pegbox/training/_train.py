@@ -28,7 +28,6 @@ def train(
     folder: str | Path,
     valid: Trainable | None = None,
     resume: bool = False,
-    report_to: str | list[str] = "none",
     say: Callable[[str], None] = tell,
 ) -> History:
     """Train the parameters of ``model`` that require a gradient.
@@ -45,7 +44,6 @@ def train(
         folder: Belongs to this run; holds its checkpoints and nothing else is written.
         valid: Rows for early stopping and for the choice of the best parameters.
         resume: Continue from the newest intact checkpoint in ``folder``; without one, start afresh.
-        report_to: Trackers, as `transformers.TrainingArguments` names them.
         say: Receives messages and, where there is no terminal, progress lines.
 
     Returns:
@@ -54,9 +52,28 @@ def train(
     Raises:
         UsageError: Nothing to train or to train on; a resume with other settings or rows; ``folder`` holds
             an unfinished run although ``resume`` is false.
-        RunError: The loss is not finite, or memory ran out; the checkpoints stay.
+        RunError: The loss is not finite or explodes, and the model holds the last good parameters, if there
+            was a checkpoint; or memory ran out with a single row. The checkpoints stay.
         KeyboardInterrupt: Passed on after saying how to continue.
     """
     from pegbox.training._run import run
 
-    return run(model, rows, settings, Path(folder), valid, resume, report_to, say)
+    return run(model, rows, settings, Path(folder), valid, resume, say)
+
+
+def recover(model: nn.Module, folder: str | Path) -> int:
+    """Load the best parameters that a run kept so far, whether it finished, diverged or was killed.
+
+    Args:
+        model: The model as it was given to `train`, with the same trainable parameters.
+        folder: The run's folder.
+
+    Returns:
+        The step that the parameters are from: of the lowest validation loss, else the newest.
+
+    Raises:
+        UsageError: There is no intact checkpoint, or it is of other parameters.
+    """
+    from pegbox.training._recover import recovered
+
+    return recovered(model, Path(folder))

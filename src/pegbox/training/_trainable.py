@@ -10,8 +10,17 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+WEIGHTS = "weights"
+"""Key of the rows' weights, float32 ``(rows,)``, in a batch whose rows do not count alike."""
+
+
 class Trainable(Protocol):
-    """Encoded rows of a task together with their loss."""
+    """Encoded rows of a task together with their loss.
+
+    Rows with one class each may offer it as ``groups``, ``(rows,)`` whole numbers, and can then be balanced.
+    By weights: a batch may then hold ``weights``; the loss of each row is multiplied by its own, and the
+    number of answers becomes the sum of their weights.
+    """
 
     @property
     def lengths(self) -> Sequence[int]:
