@@ -55,9 +55,12 @@ def wrap(base: Base, module: nn.Module, config: Any, *, seed: int = 0) -> nn.Mod
 def save_adapter(module: Any, folder: Path) -> None:
     """Write ``adapter_config.json`` and ``adapter_model.safetensors``.
 
+    What only helped to train is first folded into what it makes, in the module too; its results stay the same.
+
     Raises:
         CapabilityError: When the module carries no PEFT adapter.
     """
+    from peft.tuners.tuners_utils import BaseTunerLayer
     from safetensors.torch import save_file
 
     if not hasattr(module, "peft_config"):
@@ -66,6 +69,9 @@ def save_adapter(module: Any, folder: Path) -> None:
             expected="a method that attaches a PEFT adapter",
             fix="register the method with peft.utils.register_peft_method and attach it with get_peft_model",
         )
+    for part in module.modules():
+        if isinstance(part, BaseTunerLayer) and hasattr(part, "fold"):
+            part.fold()
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in _state(module).items()}
     save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
     config = copy.copy(module.peft_config["default"])
