@@ -8,7 +8,7 @@ from pegbox._version import __version__
 
 if TYPE_CHECKING:
     from pegbox.evaluation import Scores
-    from pegbox.methods import IA3, Bottleneck, ClosedForm, FewShot, LoRA, ZeroShot
+    from pegbox.methods import IA3, Bottleneck, ClosedForm, FewShot, LoRA, PTuning, SoftPrompt, ZeroShot
     from pegbox.models import Base, FeatureCache, load
     from pegbox.tasks import Classify
     from pegbox.tuning import Training, Tuned, fit
@@ -22,7 +22,9 @@ __all__ = [
     "FeatureCache",
     "FewShot",
     "LoRA",
+    "PTuning",
     "Scores",
+    "SoftPrompt",
     "Training",
     "Tuned",
     "ZeroShot",
@@ -42,7 +44,9 @@ __getattr__, __dir__ = lazy(
         "FewShot": "pegbox.methods",
         "IA3": "pegbox.methods",
         "LoRA": "pegbox.methods",
+        "PTuning": "pegbox.methods",
         "Scores": "pegbox.evaluation",
+        "SoftPrompt": "pegbox.methods",
         "Training": "pegbox.tuning",
         "Tuned": "pegbox.tuning",
         "ZeroShot": "pegbox.methods",

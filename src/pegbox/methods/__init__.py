@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from pegbox.methods.few_shot import FewShot
     from pegbox.methods.ia3 import IA3
     from pegbox.methods.lora import LoRA
+    from pegbox.methods.p_tuning import PTuning
+    from pegbox.methods.soft_prompt import SoftPrompt
     from pegbox.methods.zero_shot import ZeroShot
 
 __all__ = [
@@ -26,8 +28,10 @@ __all__ = [
     "FewShot",
     "LoRA",
     "Method",
+    "PTuning",
     "Posterior",
     "Problem",
+    "SoftPrompt",
     "Solved",
     "Solver",
     "ZeroShot",
@@ -64,6 +68,8 @@ __getattr__, __dir__ = lazy(
         "FewShot": "pegbox.methods.few_shot",
         "IA3": "pegbox.methods.ia3",
         "LoRA": "pegbox.methods.lora",
+        "PTuning": "pegbox.methods.p_tuning",
+        "SoftPrompt": "pegbox.methods.soft_prompt",
         "ZeroShot": "pegbox.methods.zero_shot",
     },
 )

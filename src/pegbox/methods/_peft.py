@@ -55,7 +55,7 @@ def wrap(base: Base, module: nn.Module, config: Any, *, seed: int = 0) -> nn.Mod
 def save_adapter(module: Any, folder: Path) -> None:
     """Write ``adapter_config.json`` and ``adapter_model.safetensors``.
 
-    What only helped to train is first folded into what it makes, in the module too; its results stay the same.
+    What only helped to train is folded into what it makes first, in the module too; results stay the same.
 
     Raises:
         CapabilityError: When the module carries no PEFT adapter.

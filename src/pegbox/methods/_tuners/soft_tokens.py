@@ -1,0 +1,215 @@
+"""Learned embeddings for token ids above the vocabulary, at any position, as a kind of PEFT adapter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import torch
+from peft import PeftConfig
+from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pegbox.errors import CapabilityError, InputError
+from pegbox.methods._tuners._register import OwnConfig, peft_type, register
+
+SAMPLE = 1000
+LSTM_LAYERS = 2
+
+
+@dataclass
+class SoftTokensConfig(OwnConfig):
+    """Configuration of soft tokens.
+
+    Args:
+        tokens: How many there are.
+        hidden: Width of the encoder that makes their embeddings, in each direction; none when they are plain.
+    """
+
+    tokens: int = 20
+    hidden: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.peft_type = peft_type("PEGBOX_SOFT_TOKENS")
+
+
+class PromptEncoder(nn.Module):
+    """MLP(LSTM(table)): a bidirectional LSTM of two layers, then linear, ReLU, linear (Liu et al. 2021).
+
+    Args:
+        width: Width d of the embeddings.
+        hidden: Width of the LSTM in each direction.
+    """
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(width, hidden, num_layers=LSTM_LAYERS, bidirectional=True)
+        self.inner = nn.Linear(2 * hidden, 2 * hidden)
+        self.outer = nn.Linear(2 * hidden, width)
+
+    def forward(self, table: Tensor) -> Tensor:
+        """Embeddings (tokens, d) from the table (tokens, d)."""
+        return self.outer(functional.relu(self.inner(self.lstm(table)[0])))
+
+    @torch.no_grad()
+    def rescale(self, table: Tensor, spread: Tensor) -> None:
+        """Scale the last layer so that the embeddings begin with the standard deviation ``spread``."""
+        factor = spread / self(table).std()
+        self.outer.weight.mul_(factor)
+        self.outer.bias.mul_(factor)
+
+
+class SoftTokensLayer(nn.Module, BaseTunerLayer):
+    """An embedding in which each id from its number of rows upwards has a learned vector.
+
+    The vectors are what the embedding would return, after any scale of its own. Those of several active
+    adapters follow one another. While adapters are disabled, these ids have the zero vector.
+
+    Args:
+        base_layer: The input embedding.
+        adapter_name: Name of the first adapter.
+        config: Its configuration.
+    """
+
+    adapter_layer_names = ("soft_tokens_table", "soft_tokens_encoder")
+
+    def __init__(self, base_layer: nn.Module, adapter_name: str, config: SoftTokensConfig) -> None:
+        super().__init__()
+        self.base_layer = base_layer
+        self.soft_tokens_table = nn.ParameterDict()
+        self.soft_tokens_encoder = nn.ModuleDict()
+        self._configs: dict[str, SoftTokensConfig] = {}
+        self._disable_adapters = False
+        self.merged_adapters = []
+        self.update_layer(adapter_name, config)
+
+    def update_layer(self, adapter_name: str, config: SoftTokensConfig) -> None:
+        """Add an adapter: normal numbers with the standard deviation of the embedding's own vectors."""
+        weight = self.weight
+        table = torch.empty(config.tokens, weight.shape[1], dtype=torch.float32, device=weight.device)
+        encoder = PromptEncoder(weight.shape[1], config.hidden).to(weight.device) if config.hidden else None
+        if weight.device.type != "meta":
+            spread = self._spread()
+            # Drawn on the CPU, so that a seed means the same on every device.
+            table.copy_(torch.randn(table.shape) * spread.cpu())
+            if encoder is not None:
+                encoder.rescale(table, spread)
+        self.soft_tokens_table[adapter_name] = nn.Parameter(table)
+        if encoder is not None:
+            self.soft_tokens_encoder[adapter_name] = encoder
+        self._configs[adapter_name] = config
+        self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
+
+    def forward(self, ids: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Vectors (batch, tokens, d) of ids (batch, tokens).
+
+        Raises:
+            InputError: For an id above those of the active adapters.
+        """
+        rows = len(self.weight)
+        top = int(ids.max()) if ids.numel() else 0
+        if top < rows:
+            return self.base_layer(ids, *args, **kwargs)
+        soft = ids >= rows
+        plain = self.base_layer(ids.masked_fill(soft, 0), *args, **kwargs)
+        if self.disable_adapters:
+            return plain.masked_fill(soft.unsqueeze(-1), 0)
+        tables = [self.vectors(name) for name in self.active_adapters if name in self.soft_tokens_table]
+        count = sum(map(len, tables))
+        if top >= rows + count:
+            raise InputError(
+                f"the prompt holds soft token {top - rows + 1}, and the active adapter has {count}",
+                where=f"adapter {', '.join(self.active_adapters)}",
+                expected="the prompt that the adapter was made for",
+                fix="switch the prompt together with the adapter",
+            )
+        found = functional.embedding(ids[soft] - rows, torch.cat(tables))
+        return plain.index_put((soft,), found.to(plain.dtype))
+
+    def vectors(self, adapter_name: str) -> Tensor:
+        """Embeddings of an adapter's soft tokens, (tokens, d), in float32."""
+        table = self.soft_tokens_table[adapter_name]
+        if adapter_name not in self.soft_tokens_encoder:
+            return table
+        with torch.autocast(table.device.type, enabled=False):
+            return self.soft_tokens_encoder[adapter_name](table)
+
+    @torch.no_grad()
+    def fold(self) -> None:
+        """Replace each encoder by the embeddings that it makes; the layer's results stay the same."""
+        for name in list(self.soft_tokens_encoder):
+            self.soft_tokens_table[name].data = self.vectors(name)
+            del self.soft_tokens_encoder[name]
+            self._configs[name].hidden = None
+
+    def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:  # noqa: ARG002
+        """Refuse: the prompt holds tokens that the vocabulary has not."""
+        refuse_merge()
+
+    def unmerge(self) -> None:
+        """Refuse, since nothing was merged."""
+        refuse_merge()
+
+    @torch.no_grad()
+    def _spread(self) -> Tensor:
+        """Standard deviation of the numbers in some of the embedding's vectors, a scalar."""
+        rows = len(self.weight)
+        ids = torch.linspace(0, rows - 1, min(rows, SAMPLE), device=self.weight.device).long()
+        return self.base_layer(ids).float().std()
+
+
+class SoftTokensModel(BaseTuner):
+    """Gives a model's input embedding soft tokens."""
+
+    prefix = "soft_tokens_"
+    tuner_layer_cls = SoftTokensLayer
+
+    def _create_and_replace(
+        self,
+        peft_config: Any,
+        adapter_name: str,
+        target: nn.Module,
+        target_name: str,
+        parent: nn.Module,
+        current_key: str,  # noqa: ARG002
+        parameter_name: str | None = None,  # noqa: ARG002
+    ) -> None:
+        if isinstance(target, SoftTokensLayer):
+            target.update_layer(adapter_name, peft_config)
+            return
+        layer = SoftTokensLayer(target, adapter_name, peft_config)
+        if adapter_name not in self.active_adapters:
+            layer.requires_grad_(False)
+        self._replace_module(parent, target_name, layer, target)
+
+    def _prepare_adapter_config(self, peft_config: PeftConfig, model_config: dict) -> PeftConfig:  # noqa: ARG002
+        if not getattr(peft_config, "target_modules", None):
+            raise ValueError("soft tokens need target_modules, the name of the input embedding")
+        return peft_config
+
+    def _check_merge_allowed(self) -> None:
+        refuse_merge()
+
+
+def refuse_merge() -> NoReturn:
+    """Raise the one error about merging."""
+    raise CapabilityError(
+        "soft tokens cannot be merged: they stand in the prompt and change no weight of the model",
+        expected="a method whose row in pegbox methods says mergeable",
+        fix="keep the adapter beside the base, or tune with lora or ia3",
+    )
+
+
+def encoder_parameters(width: int, hidden: int) -> int:
+    """Numbers in a :class:`PromptEncoder` of width d and hidden width h.
+
+    The gates have 8 h (d + 4 h + 4): each direction of an LSTM layer with n inputs has 4 h (n + h + 2), and n
+    is d, then 2 h. The MLP has 2 h (2 h + 1) + d (2 h + 1).
+    """
+    gates = 2 * 4 * hidden * ((width + hidden + 2) + (2 * hidden + hidden + 2))
+    return gates + 2 * hidden * (2 * hidden + 1) + width * (2 * hidden + 1)
+
+
+register("pegbox_soft_tokens", SoftTokensConfig, SoftTokensModel)
