@@ -15,7 +15,7 @@ from pegbox.errors import InputError, UsageError, nearest
 from pegbox.methods import Attached, Method, Solved, Solver, build
 from pegbox.models import Base, FeatureCache, load
 from pegbox.tasks import Task, TooLong
-from pegbox.training import Settings, tell, train
+from pegbox.training import Settings, tell, trackers, train
 from pegbox.tuning._claim import claimed
 from pegbox.tuning._once import Once
 from pegbox.tuning._seen import row_digests
@@ -23,19 +23,20 @@ from pegbox.tuning._readout import as_read, with_readout
 from pegbox.tuning._shapes import Shape, Work, shape_of
 from pegbox.tuning._tuned import Cost, Tuned
 
+EPOCHS = 8
 VALID_SHARE = 0.15
 MIN_VALID_ROWS = 40
 
 
 @dataclass(frozen=True)
 class Training:
-    """How gradient methods are trained; what is ``None`` is the method's default.
+    """How gradient methods are trained; what is ``None`` is the method's default, or else the engine's.
 
     What each value may be is said by :class:`pegbox.training.Settings`.
 
     Args:
         learning_rate: Peak learning rate.
-        epochs: Most passes over the rows.
+        epochs: Most passes over the rows; 8 where the method has no default.
         batch_size: Rows per step.
         accumulation: Batches per optimiser step.
         warmup: Share of the steps over which the learning rate rises from 0.
@@ -48,15 +49,18 @@ class Training:
         max_steps: Upper limit on optimiser steps.
         checkpoint_every: Steps between checkpoints, or ``epoch``.
         gradient_checkpointing: Less memory for about a third more time.
+        divergence: Stop when the smoothed training loss is so many times its lowest value; 0 = never.
+        balance: ``weights`` or ``sampling`` makes rare labels count as much as frequent ones.
+        report_to: Trackers, such as ``tensorboard`` or ``wandb``, separated by commas.
     """
 
     learning_rate: float | None = None
-    epochs: float = 8
+    epochs: float | None = None
     batch_size: int = 16
     accumulation: int = 1
-    warmup: float = Settings.warmup
-    schedule: Literal["linear", "cosine", "constant"] = Settings.schedule
-    weight_decay: float = Settings.weight_decay
+    warmup: float | None = None
+    schedule: Literal["linear", "cosine", "constant"] | None = None
+    weight_decay: float | None = None
     gradient_clip: float = Settings.gradient_clip
     precision: Literal["auto", "bf16", "float32"] = "auto"
     patience: int = 4
@@ -64,6 +68,9 @@ class Training:
     max_steps: int | None = None
     checkpoint_every: int | Literal["epoch"] = "epoch"
     gradient_checkpointing: bool = Settings.gradient_checkpointing
+    divergence: float = Settings.divergence
+    balance: Literal["none", "weights", "sampling"] = Settings.balance
+    report_to: str = Settings.report_to
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Training:
@@ -81,10 +88,18 @@ class Training:
         return cls(**options)
 
     def settings(self, method: Method, seed: int) -> Settings:
-        """The engine's settings for a method."""
-        values = {item.name: getattr(self, item.name) for item in fields(self)}
-        rate = self.learning_rate if self.learning_rate is not None else method.capability.learning_rate
-        return Settings(**{**values, "learning_rate": rate, "seed": seed})
+        """The engine's settings for a method.
+
+        Raises:
+            UsageError: For values that cannot be, and for a tracker that is not installed.
+        """
+        known = {item.name for item in fields(Settings)}
+        given = {name: getattr(self, name) for name in known if getattr(self, name, None) is not None}
+        capability = method.capability
+        defaults = {"epochs": EPOCHS, "learning_rate": capability.learning_rate, **capability.defaults}
+        made = Settings(**{**defaults, **given, "seed": seed})
+        trackers(made.report_to)  # before any work is done
+        return made
 
 
 def fit(

@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from pegbox.models import Base, answer_tokens, collate, read
 from pegbox.tasks import Encoded, Prompt
+from pegbox.training import WEIGHTS
 
 GOLD = "gold"
 
@@ -27,6 +28,7 @@ class LabelRows:
         self._encoded = encoded
         self._gold = torch.tensor(list(gold))
         self._tokens = torch.tensor(answer_tokens(prompt), device=base.device)
+        self.groups = list(gold)
         self.lengths = [length + len(encoded.prefix) for length in encoded.lengths]
 
     def __len__(self) -> int:
@@ -38,10 +40,12 @@ class LabelRows:
         return {**batch, GOLD: self._gold[list(indices)]}
 
     def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Summed cross-entropy and the number of rows."""
-        gold = batch[GOLD]
-        inputs = {key: value for key, value in batch.items() if key != GOLD}
+        """Summed cross-entropy and the number of rows, or both weighted where the batch holds weights."""
+        gold, weights = batch[GOLD], batch.get(WEIGHTS)
+        inputs = {key: value for key, value in batch.items() if key not in (GOLD, WEIGHTS)}
         cached = self._base.kind in ("causal", "encoder-decoder")
         options = {"use_cache": False} if cached else {}
         logits = read(model, inputs, self._tokens, **options).logits.float()
-        return functional.cross_entropy(logits, gold, reduction="sum"), gold.new_tensor(len(gold))
+        if weights is None:
+            return functional.cross_entropy(logits, gold, reduction="sum"), gold.new_tensor(len(gold))
+        return (functional.cross_entropy(logits, gold, reduction="none") * weights).sum(), weights.sum()
