@@ -8,7 +8,18 @@ from pegbox._version import __version__
 
 if TYPE_CHECKING:
     from pegbox.evaluation import Scores
-    from pegbox.methods import IA3, Bottleneck, ClosedForm, FewShot, LoRA, PTuning, SoftPrompt, ZeroShot
+    from pegbox.methods import (
+        IA3,
+        Bottleneck,
+        ClosedForm,
+        FewShot,
+        LoRA,
+        Prefix,
+        PTuning,
+        SoftPrompt,
+        ZeroInitAttention,
+        ZeroShot,
+    )
     from pegbox.models import Base, FeatureCache, load
     from pegbox.tasks import Classify
     from pegbox.tuning import Training, Tuned, fit
@@ -23,10 +34,12 @@ __all__ = [
     "FewShot",
     "LoRA",
     "PTuning",
+    "Prefix",
     "Scores",
     "SoftPrompt",
     "Training",
     "Tuned",
+    "ZeroInitAttention",
     "ZeroShot",
     "__version__",
     "fit",
@@ -44,11 +57,13 @@ __getattr__, __dir__ = lazy(
         "FewShot": "pegbox.methods",
         "IA3": "pegbox.methods",
         "LoRA": "pegbox.methods",
+        "Prefix": "pegbox.methods",
         "PTuning": "pegbox.methods",
         "Scores": "pegbox.evaluation",
-        "SoftPrompt": "pegbox.methods",
         "Training": "pegbox.tuning",
+        "SoftPrompt": "pegbox.methods",
         "Tuned": "pegbox.tuning",
+        "ZeroInitAttention": "pegbox.methods",
         "ZeroShot": "pegbox.methods",
         "fit": "pegbox.tuning",
         "load": "pegbox.models",

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from pegbox.methods.ia3 import IA3
     from pegbox.methods.lora import LoRA
     from pegbox.methods.p_tuning import PTuning
+    from pegbox.methods.prefix import Prefix
     from pegbox.methods.soft_prompt import SoftPrompt
+    from pegbox.methods.zero_init import ZeroInitAttention
     from pegbox.methods.zero_shot import ZeroShot
 
 __all__ = [
@@ -30,10 +32,12 @@ __all__ = [
     "Method",
     "PTuning",
     "Posterior",
+    "Prefix",
     "Problem",
     "SoftPrompt",
     "Solved",
     "Solver",
+    "ZeroInitAttention",
     "ZeroShot",
     "build",
     "check_adapter",
@@ -68,6 +72,8 @@ __getattr__, __dir__ = lazy(
         "FewShot": "pegbox.methods.few_shot",
         "IA3": "pegbox.methods.ia3",
         "LoRA": "pegbox.methods.lora",
+        "Prefix": "pegbox.methods.prefix",
+        "ZeroInitAttention": "pegbox.methods.zero_init",
         "PTuning": "pegbox.methods.p_tuning",
         "SoftPrompt": "pegbox.methods.soft_prompt",
         "ZeroShot": "pegbox.methods.zero_shot",
