@@ -30,16 +30,25 @@ def _register() -> None:
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    """Finds PEFT where it would be found anyway, with a loader that registers after it."""
+    """Finds PEFT where it would be found anyway, with a loader that registers after it.
+
+    It stays until PEFT is imported, since libraries also ask for the spec to know whether PEFT is there.
+    """
+
+    def __init__(self) -> None:
+        self._asking = False
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """Return PEFT's own spec with its loader wrapped; nothing for all other modules."""
-        if fullname != "peft":
+        if fullname != "peft" or self._asking:
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(fullname)
+        self._asking = True
+        try:
+            spec = importlib.util.find_spec(fullname)
+        finally:
+            self._asking = False
         if spec is not None and spec.loader is not None:
             spec.loader = _Loader(spec.loader)
         return spec
@@ -60,4 +69,5 @@ class _Loader(importlib.abc.Loader):
         self.inner.exec_module(module)
         assert module.__spec__ is not None
         module.__spec__.loader = module.__loader__ = self.inner
+        sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, _Finder)]
         _register()
