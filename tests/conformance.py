@@ -118,17 +118,18 @@ def base_answers(case: Case) -> tuple[Tensor, Tensor]:
     return found.hidden, found.logits
 
 
-def memorise(case: Case, *, steps: int = 60, rate: float = 2e-2) -> tuple[float, float]:
-    """The loss on one batch before and after so many steps of AdamW."""
+def memorise(case: Case, *, steps: int = 250, rate: float = 2e-2, share: float = 0.7) -> tuple[float, float]:
+    """The loss on one batch before AdamW and after at most so many steps, fewer once it fell to a share."""
     optimiser = torch.optim.AdamW(list(case.trained.values()), lr=rate, weight_decay=0.0)
-    losses = []
+    first = last = case.loss().item()
     for _ in range(steps):
         optimiser.zero_grad()
-        loss = case.loss()
-        loss.backward()
+        case.loss().backward()
         optimiser.step()
-        losses.append(loss.item())
-    return losses[0], case.loss().item()
+        last = case.loss().item()
+        if last < share * first:
+            break
+    return first, last
 
 
 def second_adapter(case: Case) -> None:

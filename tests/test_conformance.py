@@ -132,6 +132,8 @@ def test_two_adapters_and_switching(name: str, family: str) -> None:
 
 
 @each
+# PEFT says so of every unmerging of IA3, which divides; how far it is off is what is measured here.
+@pytest.mark.filterwarnings("ignore:Unmerge result can be inaccurate")
 def test_merged_equals_unmerged_and_comes_back(name: str, family: str) -> None:
     skip_without(name, "adapter")
     skip_without(name, "merge")
