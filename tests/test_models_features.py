@@ -71,6 +71,23 @@ def test_what_the_features_depend_on_changes_the_key(tmp_path: Path) -> None:
     assert len(list(cache.folder.glob("*.safetensors"))) == 13
 
 
+def test_what_a_decoder_reads_is_part_of_the_key(tmp_path: Path) -> None:
+    base, cache = tiny_base("t5", "encoder-decoder"), FeatureCache(tmp_path)
+    words = ("great", "hot")
+    tasks = [
+        Classify(labels=("a", "b"), template=f"{{text}} It was {{answer}}{end}", label_words=words)
+        for end in ("", ".", " ")
+    ]
+    asked, filled, again = (features(base, cache, task) for task in tasks)
+    assert [asked.cached, filled.cached, again.cached] == [False, False, True]
+    assert asked.hidden.shape == (4, 32)
+    assert not torch.equal(asked.hidden, filled.hidden)
+    for found, task in ((asked, tasks[0]), (filled, tasks[1])):
+        for at in range(4):
+            alone = features(base, None, task, rows=ROWS.select([at]))
+            torch.testing.assert_close(alone.hidden[0], found.hidden[at], rtol=1e-5, atol=2e-5)
+
+
 def test_a_shared_prefix_is_part_of_the_key(tmp_path: Path) -> None:
     base, cache = tiny_base("llama"), FeatureCache(tmp_path)
     from pegbox.tasks import Demonstration
@@ -298,8 +315,11 @@ def test_the_score_layer_is_read_like_an_output_layer() -> None:
     assert all(a is b for a, b in zip(module.encoder.parameters(), base.model.parameters(), strict=True))
 
 
-def test_a_module_of_its_own_shares_every_tensor_and_no_structure() -> None:
-    base = tiny_base("gpt2")
+@pytest.mark.parametrize(
+    ("name", "kind"), [("gpt2", "causal"), ("t5", "encoder-decoder"), ("bart", "encoder-decoder")]
+)
+def test_a_module_of_its_own_shares_every_tensor_and_no_structure(name: str, kind: str) -> None:
+    base = tiny_base(name, kind)
     first, second = base.module(2), base.module(2)
     assert first is not second
     tensors = {tensor.data_ptr() for tensor in base.model.state_dict().values()}

@@ -102,10 +102,12 @@ BROKEN: list[tuple[str, Change, type[PegboxError], str, str]] = [
      "config.json cannot be used: ", "'hidden_size' expected int, got str (value: 'wide')"),
     ("odd heads", change_config(num_attention_heads=5), InputError,
      "config.json cannot be used: ", "(32) is not a multiple of the number of attention heads (5)"),
-    ("encoder-decoder",
+    ("encoder-decoder by name only",
      change_config(model_type="t5", architectures=["T5ForConditionalGeneration"], is_encoder_decoder=True),
-     CapabilityError, "T5ForConditionalGeneration is an encoder-decoder model",
-     "fix: choose a decoder-only or encoder-only model"),
+     InputError, "tensors are missing from the weights and would be random", "decoder.block.0"),
+    ("encoder of an encoder-decoder",
+     change_config(model_type="t5", architectures=["T5EncoderModel"], is_encoder_decoder=True),
+     CapabilityError, "cannot tell what kind of model 'T5EncoderModel' is", "...ForConditionalGeneration"),
     ("task head", change_config(architectures=["LlamaForSequenceClassification"]), CapabilityError,
      "cannot tell what kind of model 'LlamaForSequenceClassification' is", "fix: start from the pretrained"),
     ("no architecture", change_config(architectures=None), CapabilityError,
@@ -221,7 +223,13 @@ def test_number_formats_and_devices() -> None:
 
 
 def test_a_base_is_frozen_and_measures_without_dropout() -> None:
-    for name, kind in (("gpt2", "causal"), ("bert", "masked"), ("bert", "encoder")):
+    for name, kind in (
+        ("gpt2", "causal"),
+        ("bert", "masked"),
+        ("bert", "encoder"),
+        ("t5", "encoder-decoder"),
+        ("bart", "encoder-decoder"),
+    ):
         base = tiny_base(name, kind)
         assert (base.kind, base.model.training) == (kind, False)
         assert not any(tensor.requires_grad for tensor in base.model.parameters())
@@ -234,6 +242,41 @@ def test_contexts_of_the_families() -> None:
     assert tiny_base("roberta", "masked").context == 256 - 2  # positions count from the padding id + 1
     assert pegbox.load(tiny_folder("llama", "causal"), max_length=64).context == 64
     assert pegbox.load(tiny_folder("llama", "causal"), max_length=10_000).context == 256
+
+
+def test_the_context_of_relative_positions_is_the_tokenizers(tmp_path: Path) -> None:
+    assert tiny_base("t5", "encoder-decoder").context == 512  # neither model nor tokenizer names a limit
+    assert tiny_base("bart", "encoder-decoder").context == 256
+    folder = shutil.copytree(tiny_folder("t5", "encoder-decoder"), tmp_path / "t5")
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings | {"model_max_length": 96}))
+    assert pegbox.load(folder).context == 96
+
+
+def test_what_starts_a_decoder_is_read_from_the_files_and_never_guessed(tmp_path: Path) -> None:
+    task = pegbox.Classify(labels=("no", "yes"))
+    assert tiny_base("t5", "encoder-decoder").prepare(task).opening == (1,)  # its padding
+    assert tiny_base("bart", "encoder-decoder").prepare(task).opening == (2,)  # its end of a text
+    folder = shutil.copytree(tiny_folder("bart", "encoder-decoder"), tmp_path / "bart")
+    generation = json.loads((folder / "generation_config.json").read_text())
+    (folder / "generation_config.json").write_text(json.dumps(generation | {"forced_bos_token_id": 0}))
+    assert pegbox.load(folder).prepare(task).opening == (2, 0)
+    folder = shutil.copytree(tiny_folder("t5", "encoder-decoder"), tmp_path / "t5")
+    for file in ("config.json", "generation_config.json"):
+        settings = json.loads((folder / file).read_text())
+        settings.pop("decoder_start_token_id")
+        (folder / file).write_text(json.dumps(settings))
+    with pytest.raises(CapabilityError, match="does not say which token its decoder starts with") as error:
+        pegbox.load(folder)
+    assert "T5 starts with its padding token" in str(error.value)
+
+
+def test_an_encoder_decoder_named_by_its_trunk_is_loaded_whole(tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_folder("bart", "encoder-decoder"), tmp_path / "bart")
+    change_config(architectures=["BartModel"])(folder)
+    base = pegbox.load(folder)
+    assert base.kind == "encoder-decoder"
+    assert type(base.model).__name__ == "BartForConditionalGeneration"
 
 
 def test_padding_never_leaves_the_vocabulary(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from pegbox.data import Examples
 from pegbox.errors import CapabilityError
 from pegbox.models import Base, FeatureCache, answer_logits, encode, extract, word_logprobs
 from pegbox.tasks import Classify, Demonstration, Encoded, Prompt, demonstration, text_keys
-from tiny import CAUSAL, MASKED, rows_of_length, tiny_base
+from tiny import CAUSAL, ENCODER_DECODERS, MASKED, rows_of_length, tiny_base
 
 CLOSE = {"rtol": 1e-5, "atol": 2e-5}
 ROWS = rows_of_length([3, 25, 1, 14, 9], labels=["a", "b", "a", "b", "a"])
@@ -94,6 +94,59 @@ def test_whole_label_words_equal_full_sequences(name: str, shown: tuple[Demonstr
     torch.testing.assert_close(found, wanted, rtol=2e-5, atol=1e-4)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("shown", [(), SHOWN], ids=["zero-shot", "few-shot"])
+@pytest.mark.parametrize("template", [TASK.template, "{text} It was {answer}."], ids=["last", "in a gap"])
+@pytest.mark.parametrize("name", list(ENCODER_DECODERS))
+def test_whole_label_words_of_a_decoder_equal_full_sequences(
+    name: str, template: str, shown: tuple[Demonstration, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = tiny_base(name, "encoder-decoder")
+    task = Classify(labels=("a", "b", "c", "d"), template=template, label_words=COLLIDING)
+    prompt = base.prepare(task).with_demonstrations(shown)
+    assert not prompt.distinct
+    encoded = prompt.encode(ROWS)
+    wanted = torch.zeros(len(ROWS), len(COLLIDING))
+    for at, row in enumerate(encoded.ids):
+        for label, word in enumerate(prompt.answers):
+            said = [*encoded.decoder, *word]
+            output = base.model(
+                input_ids=torch.tensor([row]), decoder_input_ids=torch.tensor([said]), use_cache=False
+            )
+            logprobs = output.logits[0].log_softmax(-1)
+            first = len(encoded.decoder) - 1
+            wanted[at, label] = sum(logprobs[first + i, token] for i, token in enumerate(word))
+    passes: list[int] = []
+    encoder = base.model.get_encoder()
+    hook = encoder.register_forward_hook(lambda *_: passes.append(1))
+    found = word_logprobs(base.model, base, prompt, encoded)
+    hook.remove()
+    # Up to six log-probabilities are summed.
+    torch.testing.assert_close(found, wanted, rtol=2e-5, atol=2e-4)
+    assert len(passes) == 1  # five rows in one batch: the encoder runs once for all words
+    monkeypatch.setattr("pegbox.models._sequences.LOGITS_PER_BATCH", 1)
+    torch.testing.assert_close(word_logprobs(base.model, base, prompt, encoded), wanted, rtol=2e-5, atol=2e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", list(ENCODER_DECODERS))
+def test_encoder_decoders_read_demonstrations_in_the_encoder(name: str) -> None:
+    base = tiny_base(name, "encoder-decoder")
+    task = Classify(labels=TASK.labels, template=TASK.template, label_words=("tea", "hot", "good"))
+    prompt = base.prepare(task).with_demonstrations(SHOWN)
+    encoded = prompt.encode(ROWS)
+    assert encoded.prefix == ()
+    found = answer_logits(base.module(3), base, prompt, encoded)
+    for at, row in enumerate(encoded.ids):
+        output = base.model(
+            input_ids=torch.tensor([row]), decoder_input_ids=torch.tensor([encoded.decoder]), use_cache=False
+        )
+        wanted = output.logits[0, encoded.positions[at], list(prompt.tokens)]
+        torch.testing.assert_close(found.logits[at], wanted, **CLOSE)
+    without = answer_logits(base.module(3), base, prompt, base.prepare(task).encode(ROWS))
+    assert float((found.logits - without.logits).abs().max()) > 0.01  # the demonstrations matter
+
+
 def test_whole_label_words_in_small_batches_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     base = tiny_base("llama")
     task = Classify(labels=("a", "b", "c", "d"), template=TASK.template, label_words=COLLIDING)
@@ -136,7 +189,10 @@ def pooled(base: Base, per_class: int = 1, **task: Any) -> Prompt:
     return base.prepare(made).with_pool([demonstration(POOL, i) for i in range(len(POOL))], per_class)
 
 
-@pytest.mark.parametrize(("kind", "name"), [("causal", "gpt2"), ("causal", "llama"), ("masked", "roberta")])
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [("causal", "gpt2"), ("causal", "llama"), ("masked", "roberta"), ("encoder-decoder", "t5")],
+)
 def test_similar_demonstrations_are_the_nearest_of_each_label(kind: str, name: str) -> None:
     base, queries = tiny_base(name, kind), rows_of_length([5, 12, 2])
     prompt = pooled(base)
@@ -210,11 +266,11 @@ def count_calls(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
     from pegbox.tasks import _prompt
 
     made: list[int] = []
-    plain = _prompt.plain_ids
+    plain = _prompt.woven_ids
 
-    def counted(*args: Any) -> Any:
+    def counted(*args: Any, **options: Any) -> Any:
         made.append(1)
-        return plain(*args)
+        return plain(*args, **options)
 
-    monkeypatch.setattr(_prompt, "plain_ids", counted)
+    monkeypatch.setattr(_prompt, "woven_ids", counted)
     return lambda: len(made)

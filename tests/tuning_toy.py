@@ -97,6 +97,9 @@ def full_forward(model: Any, encoded: Encoded) -> Tensor:
     rows = []
     for ids, position in zip(encoded.ids, encoded.positions, strict=True):
         row = torch.tensor([[*encoded.prefix, *ids]])
-        output = model(input_ids=row, attention_mask=torch.ones_like(row))
+        inputs = {"input_ids": row, "attention_mask": torch.ones_like(row)}
+        if encoded.decoder:
+            inputs["decoder_input_ids"] = torch.tensor([encoded.decoder])
+        output = model(**inputs)
         rows.append(output[0] if isinstance(output, Tensor) else output.logits[0, position])
     return torch.stack(rows)
