@@ -76,7 +76,8 @@ class Base:
 
         Args:
             pooling: How hidden states become one vector, or ``none`` to score every token. By default that of
-                an encoder, the last real token of a causal model, the first token of a masked one.
+                an encoder, the last real token of a causal model, the mean of a masked one, whose first token
+                (``cls``) means little unless its pretraining gave it a task.
 
         Raises:
             CapabilityError: For a model whose trunk cannot be told from its output layer.
@@ -93,7 +94,7 @@ class Base:
                 expected="a causal, masked or encoder model",
                 fix="read the answer by label words (readout words)",
             )
-        own: Pooling = "last" if self.kind == "causal" else "cls"
+        own: Pooling = "last" if self.kind == "causal" else "mean"
         return replace(self, kind="encoder", model=share(trunk), pooling=pooling or own)
 
     def module(self, labels: int) -> nn.Module:
