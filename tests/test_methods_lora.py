@@ -12,13 +12,29 @@ import pytest
 import torch
 
 import pegbox
+from adapters_toy import (
+    FAMILIES,
+    attach,
+    checksum,
+    count,
+    family,
+    fill,
+    forward,
+    in_bf16,
+    logits,
+    names_that_end,
+    own_copy,
+    prompt,
+    recompute,
+    reloaded,
+    trained,
+)
 from pegbox.errors import UsageError
-from pegbox.methods import LoRA
+from pegbox.methods import LoRA, load_adapter, save_adapter
 from pegbox.methods.lora import target_names
 from pegbox.models import answer_tokens, collate, read
 from tuning_toy import (
     base_of,
-    checksum,
     fit,
     folder_of,
     full_forward,
@@ -216,9 +232,167 @@ def test_fits_on_one_base_do_not_meet() -> None:
 
 def test_wrong_options_are_gathered() -> None:
     with pytest.raises(UsageError) as error:
-        LoRA(rank=0, alpha=-1, dropout=1.0, targets=" ", rank_stabilised=1)  # type: ignore[arg-type]
-    for part in ("rank is 0", "alpha is -1", "dropout is 1.0", "targets is ' '", "rank_stabilised is 1"):
+        LoRA(rank=0, alpha=-1, dropout=1.0, targets=" ", rank_stabilised=1, layers=0)  # type: ignore[arg-type]
+    for part in (
+        *("rank is 0", "alpha is -1", "dropout is 1.0", "targets is ' '", "rank_stabilised is 1"),
+        "layers is 0",
+    ):
         assert part in str(error.value)
+
+
+METHODS = [LoRA(rank=3), LoRA(rank=2, targets="all-linear"), LoRA(rank=2, targets="all-linear", layers=1)]
+
+
+@pytest.mark.parametrize("method", METHODS, ids=["attention", "all", "top"])
+@pytest.mark.parametrize(("architecture", "kind"), FAMILIES)
+def test_the_count_is_the_formula(architecture: str, kind: str, method: LoRA) -> None:
+    base = family(architecture, kind)
+    module = attach(method, base)
+    assert count(module) == method.parameters(base, prompt())
+    assert torch.equal(logits(module), logits(base.module(2)))
+
+
+def test_counts_by_hand() -> None:
+    # rank x (inputs + outputs): two layers; queries 32 -> 32, values 32 -> 16 (two of four heads of 8)
+    assert LoRA(rank=3).parameters(family("llama", "causal"), prompt()) == 3 * 2 * ((32 + 32) + (32 + 16))
+    # the fused layer 32 -> 96
+    assert LoRA(rank=3).parameters(family("gpt2", "causal"), prompt()) == 3 * 2 * (32 + 96)
+    # queries and values of 4 blocks, and of 2 cross attentions, all 32 -> 32
+    assert LoRA(rank=3).parameters(family("t5", "encoder-decoder"), prompt()) == 3 * 6 * 2 * (32 + 32)
+    # queries and values, and the score layer with its bias
+    encoder = family("bert", "encoder")
+    assert LoRA(rank=3).parameters(encoder, prompt()) == 3 * 2 * 2 * (32 + 32) + 2 * (32 + 1)
+
+
+def test_t5_means_queries_and_values_of_all_attention() -> None:
+    module = family("t5", "encoder-decoder").module(2)
+    expected = names_that_end(
+        module, "SelfAttention.q", "SelfAttention.v", "EncDecAttention.q", "EncDecAttention.v"
+    )
+    assert len(expected) == 12
+    assert target_names(module, "attention") == expected
+    everything = target_names(module, "all-linear")
+    assert kinds(everything) == {"q", "k", "v", "o", "wi", "wo"}
+    with pytest.raises(UsageError, match="the target 'lm_head' matches no linear layer"):
+        target_names(module, "lm_head")
+
+
+@pytest.mark.parametrize(("architecture", "kind"), FAMILIES)
+def test_only_the_top_layers(architecture: str, kind: str) -> None:
+    base = family(architecture, kind)
+    names = [name for name in trained(attach(LoRA(layers=1), base)) if "lora_" in name]
+    assert names
+    top = "decoder.block.1." if architecture == "t5" else ".1."
+    assert all(top in name for name in names)
+
+
+def test_a_decoder_stands_on_its_encoder() -> None:
+    names = trained(attach(LoRA(layers=3), family("t5", "encoder-decoder")))
+    blocks = {name.partition("base_model.model.")[2].rpartition(".layer.")[0] for name in names}
+    assert blocks == {"encoder.block.1", "decoder.block.0", "decoder.block.1"}
+
+
+def test_layers_that_are_not_there_are_refused() -> None:
+    with pytest.raises(UsageError, match="lora: layers is 3, and the model has 2 layers") as error:
+        fit(base_of("llama"), LoRA(layers=3), rows_of(8), training=QUICK)
+    assert "a whole number from 1 to 2" in str(error.value)
+    with pytest.raises(UsageError, match="lies in the top 1 layers"):
+        attach(LoRA(layers=1, targets="layers.0.mlp.up_proj"), base_of("llama"))
+
+
+@pytest.mark.parametrize("stabilised", [False, True])
+def test_it_computes_the_formula(stabilised: bool) -> None:
+    base = family("t5", "encoder-decoder")
+    module = attach(LoRA(rank=4, alpha=3, rank_stabilised=stabilised), base)
+    fill(module)
+    plain, weights = base.module(2), trained(module)
+    scale = 3 / 4 ** (0.5 if stabilised else 1)
+    for name in target_names(plain, "attention"):
+        a, b = (weights[f"base_model.model.{name}.lora_{part}.default.weight"].detach() for part in "AB")
+
+        def change(_module: Any, x: Any, y: Any, delta: Any = scale * b @ a) -> Any:
+            return y + x[0] @ delta.T
+
+        plain.get_submodule(name).register_forward_hook(change)
+    # float32 sums in another order; the adapter moves the logits by far more.
+    torch.testing.assert_close(logits(module), logits(plain), rtol=1e-4, atol=1e-4)
+    assert (logits(module) - logits(base.module(2))).abs().max() > 0.05
+
+
+@pytest.mark.parametrize(("architecture", "kind"), FAMILIES)
+def test_it_comes_back_goes_away_and_merges(architecture: str, kind: str, tmp_path: Path) -> None:
+    base = own_copy(family(architecture, kind))
+    before = checksum(base.model)
+    module = attach(LoRA(rank=3, targets="all-linear", dropout=0.2), base)
+    fill(module)
+    answers = logits(module)
+    with torch.no_grad(), module.disable_adapter():
+        off = forward(module)
+    assert torch.equal(off, logits(base.module(2)))
+    assert torch.equal(logits(reloaded(module, base, tmp_path)), answers)
+    assert torch.equal(logits(load_adapter(base, 2, tmp_path)), answers)
+    assert checksum(base.model) == before
+    module.merge_adapter()
+    # B A is added to float32 weights instead of applied beside them.
+    torch.testing.assert_close(logits(module), answers, rtol=1e-3, atol=1e-3)
+    module.unmerge_adapter()
+    torch.testing.assert_close(logits(module), answers, rtol=1e-4, atol=1e-4)
+
+
+def test_two_adapters_switch_and_go(tmp_path: Path) -> None:
+    base = family("t5", "encoder-decoder")
+    first, second = attach(LoRA(rank=2), base), attach(LoRA(rank=5, layers=2), base)
+    fill(first, 1)
+    fill(second, 2)
+    save_adapter(second, tmp_path)
+    alone, other = logits(first), logits(second)
+    first.load_adapter(tmp_path, "other")
+    assert torch.equal(logits(first), alone)
+    first.set_adapter("other")
+    assert torch.equal(logits(first), other)
+    first.set_adapter("default")
+    first.delete_adapter("other")
+    assert torch.equal(logits(first), alone)
+
+
+def test_a_bf16_base_keeps_lora_in_float32_and_starts_at_itself() -> None:
+    base = in_bf16(family("qwen3", "causal"))
+    module = attach(LoRA(), base)
+    assert {tensor.dtype for tensor in trained(module).values()} == {torch.float32}
+    assert torch.equal(logits(module), logits(base.module(2)))
+
+
+def test_checkpointing_gives_the_same_gradients() -> None:
+    gradients = []
+    for checkpointing in (False, True):
+        module = attach(LoRA(rank=2), family("gemma3_text", "causal"))
+        fill(module)
+        if checkpointing:
+            recompute(module, use_reentrant=False)
+        forward(module).square().mean().backward()
+        gradients.append({name: p.grad for name, p in trained(module).items()})
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-5, atol=1e-7)  # the same sums, twice
+
+
+def test_gpt2s_layers_and_others_can_both_be_targets() -> None:
+    base = own_copy(family("gpt2", "causal"))
+    method = LoRA(rank=3, targets="c_attn,c_fc")
+    usual = attach(method, base)
+    fill(usual)
+    odd = own_copy(base)
+    for block in odd.model.transformer.h:  # type: ignore[union-attr, operator]
+        old = block.mlp.c_fc
+        block.mlp.c_fc = torch.nn.Linear(*old.weight.shape)
+        block.mlp.c_fc.weight.data, block.mlp.c_fc.bias.data = old.weight.data.T.clone(), old.bias.data
+    mixed = attach(method, odd)
+    for name, tensor in trained(usual).items():
+        trained(mixed)[name].data.copy_(tensor.data)
+    # float32 products in another order
+    torch.testing.assert_close(logits(mixed), logits(usual), rtol=1e-4, atol=1e-4)
+    answers = logits(mixed)
+    mixed.merge_adapter()
+    torch.testing.assert_close(logits(mixed), answers, rtol=1e-3, atol=1e-3)
 
 
 RUN = """
