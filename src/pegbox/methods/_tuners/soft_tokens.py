@@ -192,6 +192,9 @@ class SoftTokensModel(BaseTuner):
     def _check_merge_allowed(self) -> None:
         refuse_merge()
 
+    def _check_tied_modules(self, model: nn.Module, peft_config: PeftConfig) -> None:  # noqa: ARG002
+        """Nothing to warn of: the embedding's own weight stays as it is, whatever else it is tied to."""
+
 
 def refuse_merge() -> NoReturn:
     """Raise the one error about merging."""
