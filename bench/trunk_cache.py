@@ -40,11 +40,13 @@ def run(folder: Path, setup: Setup, cache: str, epochs: int, threads: int) -> co
             coded: Any = LabelRows(base, prompt, prompt.encode(rows), prompt.task.gold(rows))
             started = time.perf_counter()
             [coded] = with_trunk_cached(
-                module, [coded], wanted=cache, precision="float32", say=common.hush  # type: ignore[arg-type]
+                module,
+                [coded],
+                wanted=cache,
+                precision="float32",
+                say=common.hush,  # type: ignore[arg-type]
             )
-            history = train(
-                module, coded, settings=settings, folder=Path(temporary) / place, say=common.hush
-            )
+            history = train(module, coded, settings=settings, folder=Path(temporary) / place, say=common.hush)
             return time.perf_counter() - started, history
 
         rows = make_rows(setup)

@@ -68,9 +68,7 @@ def test_loss_and_gradients_are_those_of_the_whole_model(architecture: str, kind
         module.zero_grad()
         loss, _ = part.loss(module, part.collate(picked))
         loss.backward()
-        found.append(
-            [loss.detach()] + [p.grad.clone() for p in module.parameters() if p.grad is not None]
-        )
+        found.append([loss.detach()] + [p.grad.clone() for p in module.parameters() if p.grad is not None])
     assert len(found[0]) > 1
     for slow, quick in zip(*found, strict=True):
         # Sums in float32 over batches of other lengths.
@@ -151,9 +149,7 @@ def test_fit_uses_it_and_says_so() -> None:
     rows = rows_of(60)
     method = LoRA(targets="layers.1.self_attn.v_proj")
     training = pegbox.Training(epochs=2, precision="float32", trunk_cache="on")
-    tuned = pegbox.fit(
-        tiny_base("llama"), task_of(2), method, rows=rows, training=training, say=told.append
-    )
+    tuned = pegbox.fit(tiny_base("llama"), task_of(2), method, rows=rows, training=training, say=told.append)
     assert any("frozen layers below were run once for each of 60 rows" in line for line in told)
     plain = pegbox.fit(
         tiny_base("llama"),

@@ -82,7 +82,8 @@ class Trunk:
         return max((_dropout(part) for part in self.model.modules() if id(part) not in above), default=0.0)
 
 
-class _Reached(Exception):  # noqa: N818 - no error: it leaves the forward pass early
+class _Reached(Exception):
+    # No error: it leaves the forward pass early.
     def __init__(self, hidden: Tensor) -> None:
         self.hidden = hidden
 
@@ -127,7 +128,5 @@ def frozen_trunk(model: nn.Module) -> Trunk | None:
 def _dropout(module: nn.Module) -> float:
     if isinstance(module, nn.Dropout):
         return module.p
-    rates = [
-        value for name, value in vars(module).items() if "dropout" in name and isinstance(value, float)
-    ]
+    rates = [value for name, value in vars(module).items() if "dropout" in name and isinstance(value, float)]
     return max(rates, default=0.0)

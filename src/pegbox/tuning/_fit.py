@@ -21,6 +21,7 @@ from pegbox.tuning._once import Once
 from pegbox.tuning._seen import row_digests
 from pegbox.tuning._readout import as_read, with_readout
 from pegbox.tuning._shapes import Shape, Work, shape_of
+from pegbox.tuning._trunk_rows import TrunkCache, check_trunk_cache, with_trunk_cached
 from pegbox.tuning._tuned import Cost, Tuned
 
 EPOCHS = 8
@@ -52,6 +53,9 @@ class Training:
         divergence: Stop when the smoothed training loss is so many times its lowest value; 0 = never.
         balance: ``weights`` or ``sampling`` makes rare labels count as much as frequent ones.
         report_to: Trackers, such as ``tensorboard`` or ``wandb``, separated by commas.
+        trunk_cache: Whether layers below all that is trained run once per row instead of in every step:
+            ``auto`` where that changes nothing, ``on`` also where they have dropout (they then lose it),
+            ``off`` never.
     """
 
     learning_rate: float | None = None
@@ -71,6 +75,7 @@ class Training:
     divergence: float = Settings.divergence
     balance: Literal["none", "weights", "sampling"] = Settings.balance
     report_to: str = Settings.report_to
+    trunk_cache: TrunkCache = "auto"
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Training:
@@ -93,6 +98,7 @@ class Training:
         Raises:
             UsageError: For values that cannot be, and for a tracker that is not installed.
         """
+        check_trunk_cache(self.trunk_cache)
         known = {item.name for item in fields(Settings)}
         given = {name: getattr(self, name) for name in known if getattr(self, name, None) is not None}
         capability = method.capability
@@ -140,7 +146,8 @@ def fit(
     """
     say = Once.of(say)
     method = build(method) if isinstance(method, str) else method
-    settings = _settings(method, training or Training(), seed)
+    training = training or Training()
+    settings = _settings(method, training, seed)
     if resume and folder is None and isinstance(method, Attached):
         raise UsageError(
             "there is nothing to resume from", expected="the folder of the run", fix="pass folder="
@@ -161,7 +168,7 @@ def fit(
     assert isinstance(method, Attached)
     assert settings is not None
     used, valid = _validation(rows, valid, seed, say)
-    return run.train(method, used, valid, settings, folder, resume)
+    return run.train(method, used, valid, settings, folder, resume, training.trunk_cache)
 
 
 def _some(rows: Rows | None) -> Rows:
@@ -205,13 +212,18 @@ class _Run:
         settings: Settings,
         folder: str | Path | None,
         resume: bool,
+        trunk_cache: TrunkCache,
     ) -> Tuned:
         work = self.work
         coded = self.shape.trainable(work, [part for part in (rows, valid) if part is not None])
         started = time.perf_counter()
         module = method.attach(work.base, work.prompt, seed=work.seed)
         parameters = sum(p.numel() for p in module.parameters() if p.requires_grad)
-        with self._folder(folder) as place, claimed(place, self._key(method, rows, valid), resume=resume):
+        key = {**self._key(method, rows, valid), "trunk_cache": trunk_cache}
+        with self._folder(folder) as place, claimed(place, key, resume=resume):
+            coded = with_trunk_cached(
+                module, coded, wanted=trunk_cache, precision=settings.precision, say=work.say
+            )
             history = train(
                 module,
                 coded[0],
@@ -221,11 +233,12 @@ class _Run:
                 resume=resume,
                 say=work.say,
             )
-        module.requires_grad_(False).eval()
+        module = method.trained(work.base, module.requires_grad_(False).eval())
         seconds = max(time.perf_counter() - started, history.seconds)
         solved = Solved(work.prompt, module, details={"history": history.to_json()})
         tuned = self._tuned(method, rows, Cost(seconds, parameters, len(rows)), solved)
-        return replace(tuned, validation_rows=frozenset(row_digests(valid) if valid is not None else ()))
+        seen = frozenset(row_digests(valid) if valid is not None else ())
+        return replace(tuned, validation_rows=seen, weights=method.whole)
 
     @contextmanager
     def _folder(self, folder: str | Path | None) -> Iterator[Path]:

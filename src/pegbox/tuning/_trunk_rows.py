@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -67,6 +67,12 @@ class _Unfit(Exception):
     reason: str
 
 
+def check_trunk_cache(wanted: str) -> None:
+    """Raise UsageError for what is no choice."""
+    if wanted not in get_args(TrunkCache):
+        raise UsageError(f"trunk_cache is {wanted!r}", expected="auto, on or off")
+
+
 def with_trunk_cached(
     model: nn.Module,
     parts: Sequence[Trainable],
@@ -91,8 +97,7 @@ def with_trunk_cached(
     Raises:
         CapabilityError: When it is ``on`` and cannot be done.
     """
-    if wanted not in ("auto", "on", "off"):
-        raise UsageError(f"trunk_cache is {wanted!r}", expected="auto, on or off")
+    check_trunk_cache(wanted)
     if wanted == "off":
         return list(parts)
     trunk = frozen_trunk(model)
@@ -139,21 +144,27 @@ def _cached(
 
 def _states(trunk: Trunk, rows: Trainable) -> list[Tensor]:
     lengths = [int(length) for length in rows.lengths]
-    device = next(trunk.model.parameters()).device
     states: list[Tensor] = [torch.empty(0)] * len(lengths)
+    checked = False
     for indices in track(batches(lengths, TOKENS_PER_BATCH), "running the frozen layers"):
-        batch = {key: value.to(device) for key, value in rows.collate(indices).items()}
-        try:
-            hidden = trunk.capture(lambda batch=batch: rows.loss(trunk.model, batch))
-        except LookupError as error:
-            raise _Unfit(str(error)) from None
+        hidden = _captured(trunk, rows, indices)
         if len(hidden) != len(indices):
             raise _Unfit("one row of this task is several sequences")
-        if states[indices[0]].numel() == 0 and indices[0] == max(range(len(lengths)), key=lengths.__getitem__):
+        if not checked:
             _check_memory(sum(lengths) * hidden.shape[-1] * hidden.element_size())
+            checked = True
         for at, index in enumerate(indices):
             states[index] = hidden[at, : lengths[index]].cpu().clone()
     return states
+
+
+def _captured(trunk: Trunk, rows: Trainable, indices: Sequence[int]) -> Tensor:
+    device = next(trunk.model.parameters()).device
+    batch = {key: value.to(device) for key, value in rows.collate(indices).items()}
+    try:
+        return trunk.capture(lambda: rows.loss(trunk.model, batch))
+    except LookupError as error:
+        raise _Unfit(str(error)) from None
 
 
 def _check_memory(needed: int) -> None:
@@ -161,7 +172,10 @@ def _check_memory(needed: int) -> None:
 
     free = psutil.virtual_memory().available
     if needed > MEMORY_SHARE * free:
-        raise _Unfit(f"its states need {needed / 2**20:,.0f} MiB, a quarter of {free / 2**20:,.0f} MiB are free")
+        raise _Unfit(
+            f"its states need {needed / 2**20:,.0f} MiB, and of {free / 2**20:,.0f} MiB that are free "
+            f"only {MEMORY_SHARE:.0%} may be used for them"
+        )
 
 
 def _check(trunk: Trunk, rows: Trainable, cached: Trainable) -> None:
