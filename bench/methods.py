@@ -163,8 +163,8 @@ def report(cell: common.Cell, setup: Setup, rounds: int, command: str) -> str:
             f"Llama, {setup.layers} layers, width {setup.width}, {setup.rows} rows of about "
             f"{setup.typical} tokens a step, float32; zero-init attention on the top "
             f"{min(TOP, setup.layers)} layers. All steps read the answer by Pegbox's readout. Medians of "
-            f"{rounds} interleaved rounds, as ratios; the bound ({bound}) is the frozen base's forward pass with "
-            "a backward pass to its embeddings and no optimiser; a method on the top layers alone can be "
+            f"{rounds} interleaved rounds, as ratios; the bound ({bound}) is the frozen base's forward pass "
+            "with a backward pass to its embeddings and no optimiser; a method on the top layers alone can be "
             "below it.",
             "\n".join([f"- Command: `{command}`.", *common.provenance([cell])]),
             common.markdown(

@@ -21,7 +21,7 @@ FOLDER = common.RUNS / "bench" / "trunk_cache"
 WAYS = ("off", "on")
 
 
-def run(folder: Path, setup: Setup, cache: str, epochs: int, threads: int) -> common.Cell:
+def run(folder: Path, setup: Setup, cache: Any, epochs: int, threads: int) -> common.Cell:
     """Train once; return seconds, the last training loss and the bytes of the stored states."""
     from pegbox import Classify, LoRA, load
     from pegbox.models import quiet_libraries
@@ -44,7 +44,7 @@ def run(folder: Path, setup: Setup, cache: str, epochs: int, threads: int) -> co
                 [coded],
                 wanted=cache,
                 precision="float32",
-                say=common.hush,  # type: ignore[arg-type]
+                say=common.hush,
             )
             history = train(module, coded, settings=settings, folder=Path(temporary) / place, say=common.hush)
             return time.perf_counter() - started, history
