@@ -14,7 +14,7 @@ import pytest
 
 from pegbox.cli import main
 from pegbox.errors import PegboxError
-from tiny import save_tiny
+from tiny import save_tiny, tiny_folder
 
 WORDS = {"positive": ("great", "good", "hot"), "negative": ("terrible", "bad", "broke")}
 FIT = ["--options.penalty", "1.0", "--holdout", "0", "--no-cache"]
@@ -183,6 +183,32 @@ def test_evaluate_prints_text_or_json_and_draws(
     code, out, _ = run(capsys, "evaluate", tuned, data)
     assert code == 0
     assert "accuracy" in out
+
+
+@pytest.mark.parametrize("architecture", ["t5", "bart"])
+def test_encoder_decoders_from_a_file_to_predictions(
+    architecture: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, rows = tiny_folder(architecture, "encoder-decoder"), tmp_path / "test.csv"
+    write_rows(rows, 6)
+    options = {
+        "zero-shot": ["--label-words", "negative=no breakfast,positive=no tea"],  # alike to begin with
+        "few-shot": ["--options.per_class", "1"],
+        "closed-form": ["--options.penalty", "0.01", "--template", "{text}\nAnswer: {answer}"],
+        "lora": ["--training.epochs", "1"],
+    }
+    for method, chosen in options.items():
+        out = tmp_path / method
+        arguments = ["--model", model, "--method", method, "--out", out, "--no-cache", *chosen]
+        code, _, told = run(capsys, "fit", data, *arguments)
+        assert code == 0, told
+        code, printed, told = run(capsys, "predict", out, rows)
+        assert code == 0, told
+        predicted = list(csv.DictReader(io.StringIO(printed)))
+        assert len(predicted) == 6
+        assert {row["predicted"] for row in predicted} <= {"negative", "positive"}
+        code, _, told = run(capsys, "evaluate", out, rows, "--no-cache")
+        assert code == 0, told
 
 
 def test_check_tells_duplicates_with_rows(
