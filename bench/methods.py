@@ -164,7 +164,7 @@ def report(cell: common.Cell, setup: Setup, rounds: int, command: str) -> str:
             f"{setup.typical} tokens a step, float32; zero-init attention on the top "
             f"{min(TOP, setup.layers)} layers. All steps read the answer by Pegbox's readout. Medians of "
             f"{rounds} interleaved rounds, as ratios; the bound ({bound}) is the frozen base's forward pass "
-            "with a backward pass to its embeddings and no optimiser; a method on the top layers alone can be "
+            "with a backward pass to its embeddings and no optimiser; a method on the top layers can be "
             "below it.",
             "\n".join([f"- Command: `{command}`.", *common.provenance([cell])]),
             common.markdown(
