@@ -15,6 +15,7 @@ from pegbox.tasks import Encoded, Kind, Prompt
 
 if TYPE_CHECKING:
     from pegbox.methods._least_squares import Posterior
+    from pegbox.models._quantised import Quantise
 
 NO_WORDS = "use closed-form or lora, which fit a head on the encoder's features"
 
@@ -133,10 +134,14 @@ class Solved:
 
 @dataclass(frozen=True)
 class Method:
-    """What is turned: a frozen dataclass of hyperparameters with a name and a capability row."""
+    """What is turned: a frozen dataclass of hyperparameters with a name and a capability row.
+
+    ``quantise`` is set by a method whose base must be kept in so many bits.
+    """
 
     name: ClassVar[str]
     capability: ClassVar[Capability]
+    quantise: ClassVar[Quantise | None] = None
 
     def options(self) -> dict[str, Any]:
         """The hyperparameters as a JSON-able mapping."""
@@ -163,6 +168,24 @@ class Method:
                 fix="see pegbox methods",
             )
 
+        self._check_bits(base)
+
+    def _check_bits(self, base: Base) -> None:
+        if base.quantise and not self.capability.quantised:
+            raise CapabilityError(
+                f"{self.name} cannot work on a base in 4 bits",
+                where=base.name,
+                expected="a base in float32 or bfloat16",
+                fix="load it without quantise, or use qlora",
+            )
+        if self.quantise and base.quantise != self.quantise:
+            raise CapabilityError(
+                f"{self.name} needs a base in 4 bits, and this one is loaded in {base.dtype}",
+                where=base.name,
+                expected=f"a base that was loaded with quantise {self.quantise}",
+                fix=f'pegbox.load("{base.name}", quantise="{self.quantise}"), or give fit the name alone',
+            )
+
     def prompt(self, base: Base, prompt: Prompt) -> Prompt:  # noqa: ARG002
         """The prompt with what this method itself puts into it, such as soft tokens; by default nothing."""
         return prompt
@@ -183,7 +206,12 @@ class Solver(Method):
 
 @dataclass(frozen=True)
 class Attached(Method):
-    """A method that attaches parameters, which the training engine then trains."""
+    """A method that attaches parameters, which the training engine then trains.
+
+    ``whole`` is set by a method that trains weights of its own instead of an adapter on the base's.
+    """
+
+    whole: ClassVar[bool] = False
 
     def attach(self, base: Base, prompt: Prompt, *, seed: int) -> nn.Module:
         """Return the base's module with new trainable parameters.
@@ -191,6 +219,10 @@ class Attached(Method):
         Its answers still equal the base's, unless the capability row says that it does not start there.
         """
         raise NotImplementedError
+
+    def trained(self, base: Base, module: nn.Module) -> nn.Module:  # noqa: ARG002
+        """The module as it is kept after training; by default as it is."""
+        return module
 
     def parameters(self, base: Base, prompt: Prompt) -> int:
         """How many parameters :meth:`attach` makes trainable, by the table's formula from the base's shapes."""

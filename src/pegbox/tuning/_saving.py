@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from pegbox.tasks import Task, TooLong, task_from_json
 from pegbox.training import tell
 from pegbox.tuning._card import card
 from pegbox.tuning._once import Once
+from pegbox.tuning._plain import model_bytes, read_head, write_model
 from pegbox.tuning._readout import as_read
 from pegbox.tuning._shapes import shape_of
 from pegbox.tuning._tuned import Cost, Tuned
@@ -46,7 +48,9 @@ def save(tuned: Tuned, folder: Path, *, scores: Scores | None, overwrite: bool) 
     from safetensors.torch import save_file
 
     with atomic_folder(folder, overwrite=overwrite) as target:
-        if tuned.module is not None:
+        if tuned.module is not None and tuned.weights:
+            write_model(tuned.module, tuned.base, target)
+        elif tuned.module is not None:
             save_adapter(tuned.module, target)
         if tuned.posterior is not None:
             save_file({k: v.contiguous() for k, v in tuned.posterior.tensors().items()}, target / POSTERIOR)
@@ -78,12 +82,22 @@ def load(
     if meta["adapter"]:
         check_adapter(folder)
     posterior = _posterior(folder, method, task, expected=meta["posterior"])
-    base = shape_of(task).base(_base(folder, task, meta["base"], model, options), method)
+    whole = bool(meta.get("weights"))  # earlier folders lack it
+    found = partial(_base, folder, task, meta["base"])
+    alone = whole and model is None
+    base = shape_of(task).base(found(folder if alone else model, options), method)
+    module = None
+    if whole:
+        device = {"device": str(base.device), **options}
+        own = base if alone else shape_of(task).base(found(folder, device), method)
+        module = read_head(own.module(len(task.labels)), folder).requires_grad_(False).eval()
+    elif meta["adapter"]:
+        module = load_adapter(base, len(task.labels), folder)
     return Tuned(
         base=base,
         prompt=method.prompt(base, base.prepare(task)),
         method=method,
-        module=load_adapter(base, len(task.labels), folder) if meta["adapter"] else None,
+        module=module,
         posterior=posterior,
         details=meta["details"],
         cost=Cost(**meta["cost"]),
@@ -92,19 +106,21 @@ def load(
         cache=cache,
         too_long=too_long,
         say=Once.of(say),
+        weights=whole,
+        origin=meta["base"] if alone else None,
     )
 
 
 def adapter_bytes(folder: Path) -> int:
-    """Size of a saved folder's adapter weights; 0 where nothing was tuned."""
+    """Size of a saved folder's adapter, or of its whole weights; 0 where nothing was tuned."""
     path = folder / "adapter_model.safetensors"
-    return path.stat().st_size if path.is_file() else 0
+    return path.stat().st_size if path.is_file() else model_bytes(folder)
 
 
 def _base(
     folder: Path, task: Task, saved: dict[str, Any], model: str | Path | Base | None, options: dict[str, Any]
 ) -> Base:
-    """The base that the adapter in ``folder`` was made for."""
+    """The base that the adapter in ``folder`` was made for, or the whole model that ``folder`` itself holds."""
     if isinstance(model, Base):
         base = model
     elif model is not None:
@@ -121,7 +137,7 @@ def _base(
                 expected=error.expected,
                 fix="say with --model where it lies now",
             ) from None
-    if base.fingerprint != saved["fingerprint"]:
+    if model != folder and base.fingerprint != saved["fingerprint"]:
         raise InputError(
             f"this adapter was made for another base than {base.name}",
             where=str(folder),
@@ -157,25 +173,31 @@ def _posterior(folder: Path, method: Method, task: Task, *, expected: bool) -> P
 
 
 def _meta(tuned: Tuned) -> dict[str, Any]:
-    base, method, cost = tuned.base, tuned.method, tuned.cost
+    method, cost = tuned.method, tuned.cost
     return {
         "format": FORMAT,
         "pegbox": __version__,
-        "base": {
-            "name": base.name,
-            "revision": base.revision,
-            "fingerprint": base.fingerprint,
-            "kind": base.kind,
-            "pooling": base.pooling if base.kind == "encoder" else None,
-            "max_length": base.context,
-        },
+        "base": dict(tuned.origin) if tuned.origin is not None else _described(tuned.base),
         "method": _method(method),
-        "adapter": tuned.module is not None,
+        "adapter": tuned.module is not None and not tuned.weights,
+        "weights": tuned.weights,
         "posterior": tuned.posterior is not None,
         "details": _plain(tuned.details),
         "cost": {"seconds": cost.seconds, "parameters": cost.parameters, "rows": cost.rows},
         "training_rows": sorted(tuned.training_rows),
         "validation_rows": sorted(tuned.validation_rows),
+    }
+
+
+def _described(base: Base) -> dict[str, Any]:
+    return {
+        "name": base.name,
+        "revision": base.revision,
+        "fingerprint": base.fingerprint,
+        "kind": base.kind,
+        "pooling": base.pooling if base.kind == "encoder" else None,
+        "max_length": base.context,
+        "quantise": base.quantise,
     }
 
 

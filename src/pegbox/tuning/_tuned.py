@@ -55,6 +55,10 @@ class Tuned:
         too_long: What to do with texts that do not fit.
         say: Receives lines for the user.
         grow: How the method takes further rows, as long as its equations are in memory.
+        weights: Whether ``module`` has weights of its own (full fine-tuning, a merged model) instead of an
+            adapter on those of the base.
+        origin: What ``pegbox.json`` says of the untuned base when ``base`` is the tuned weights themselves,
+            since the folder was loaded without it; there are then no flips to tell.
     """
 
     base: Base
@@ -71,6 +75,8 @@ class Tuned:
     too_long: TooLong = "shorten"
     say: Callable[[str], None] = tell
     grow: Callable[[Problem], Solved] | None = None
+    weights: bool = False
+    origin: Mapping[str, Any] | None = None
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -130,10 +130,10 @@ def _tell(work: Work, first: Encoded, second: Encoded | None = None) -> None:
 
 
 def _base_probabilities(tuned: Tuned, rows: Examples, answers: Answers) -> Array | None:
-    """The zero-shot answer of the base; an encoder without output layer has none."""
+    """The zero-shot answer of the base, where it is at hand; an encoder without output layer has none."""
     from pegbox.tuning._tuned import base_alone
 
-    if tuned.base.kind == "encoder":
+    if tuned.base.kind == "encoder" or tuned.origin is not None:
         return None
     return softmax(answers.base if answers.base is not None else base_alone(tuned).logits(rows))
 
