@@ -215,12 +215,13 @@ def test_a_posterior_of_other_labels_is_refused(saved: Path, tmp_path: Path) -> 
     assert "2 labels" in error.value.expected
 
 
-def lora_elsewhere(folder: Path, **options: Any) -> Any:
+def lora_elsewhere(folder: Path, architecture: str = "llama", kind: str = "causal", /, **options: Any) -> Any:
     """A LoRA adapter as someone would make it without this package."""
     from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
-    model = AutoModelForCausalLM.from_pretrained(folder_of("llama", "causal"), dtype=torch.float32)
+    auto: Any = AutoModelForCausalLM if kind == "causal" else AutoModelForSeq2SeqLM
+    model = auto.from_pretrained(folder_of(architecture, kind), dtype=torch.float32)
     options = {
         "r": 4,
         "lora_alpha": 8,
@@ -234,6 +235,32 @@ def lora_elsewhere(folder: Path, **options: Any) -> Any:
         peft = get_peft_model(model, LoraConfig(**options, init_lora_weights=False))
         peft.save_pretrained(folder)
     return peft.eval()
+
+
+@pytest.mark.parametrize(("architecture", "names"), [("t5", ["q", "v"]), ("bart", ["q_proj", "fc1"])])
+def test_an_adapter_of_an_encoder_decoder_is_adopted(
+    architecture: str, names: list[str], tmp_path: Path
+) -> None:
+    kind = "encoder-decoder"
+    options = {"target_modules": names, "task_type": "SEQ_2_SEQ_LM"}
+    peft = lora_elsewhere(tmp_path / "theirs", architecture, kind, **options)
+    task, rows = task_of(template="{text} It was {answer}"), rows_of(6, seed=3)
+    base = base_of(architecture, kind)
+    tuned = pegbox.Tuned.from_adapter(tmp_path / "theirs", base=base, task=task, say=hush)
+    encoded = tuned.prompt.encode(rows)
+    whole = full_forward(peft, encoded)[:, list(tuned.prompt.tokens)]
+    torch.testing.assert_close(tuned.logits(rows), whole, rtol=1e-4, atol=2e-5)
+    for at, ids in enumerate(encoded.ids):
+        # The first word that it says by itself is the one that the readout would find most likely.
+        said = tuned.module.generate(
+            input_ids=torch.tensor([ids]),
+            max_new_tokens=1,
+            do_sample=False,
+            num_beams=1,
+            forced_eos_token_id=None,
+        )
+        first = full_forward(tuned.module, encoded)[at].argmax()
+        assert said[0].tolist() == [*encoded.decoder, int(first)]
 
 
 @pytest.mark.parametrize(
