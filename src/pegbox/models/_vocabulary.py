@@ -38,7 +38,7 @@ def class_means(base: Base, hidden: Tensor, gold: Tensor, labels: int) -> Tensor
 
 @torch.no_grad()
 def slot_logits(base: Base, hidden: Tensor, tokens: Sequence[int] | None = None) -> Tensor:
-    """Final logits of the base for some tokens, or all, from the output layer's input: (rows, tokens) float32.
+    """Final logits of the base for some tokens, or all, from its output layer's input: (rows, tokens).
 
     Args:
         base: The base.

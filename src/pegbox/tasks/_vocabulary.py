@@ -15,16 +15,19 @@ def answer_word(prompt: Prompt) -> Callable[[int], str | None]:
         prompt: The task, made ready for a model with an output layer.
     """
     tokenizer, template = prompt.tokenizer, prompt.template
-    before = template.before(dict.fromkeys(template.fields, "x"))
+    # Without a sentinel the answer of an encoder-decoder begins the decoder's text.
+    opens = prompt.kind == "encoder-decoder" and prompt.sentinel is None
+    before = "" if opens else template.before(dict.fromkeys(template.fields, "x"))
+    gap = "" if opens else template.gap()
     special = set(tokenizer.all_special_ids)
 
     def word_of(token: int) -> str | None:
-        piece = None if token in special else tokenizer.convert_ids_to_tokens(token)
+        piece = None if token in special else tokenizer.convert_ids_to_tokens([token])[0]
         word = tokenizer.convert_tokens_to_string([piece]).strip() if piece else ""
         short = len(word) < 2 and word.lower() != word.upper()
         if not word.isalpha() or short:
             return None
-        return word if continuation(tokenizer, before, template.gap() + word) == [token] else None
+        return word if continuation(tokenizer, before, gap + word) == [token] else None
 
     return word_of
 

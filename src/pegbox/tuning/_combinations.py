@@ -59,7 +59,7 @@ def best_combinations(
 def _grown(
     logits: Tensor, gold: Tensor, prefix: tuple[int, ...], columns: Sequence[int]
 ) -> list[Combination]:
-    """Each column that is still free behind the prefix, scored on rows (rows, columns) of the labels so far."""
+    """Each column that is free behind the prefix, scored on the rows (rows, columns) of the labels so far."""
     free = [column for column in columns if column not in prefix]
     last = gold == len(prefix)
     # A column that no row prefers in front, so that the first label has rivals too.

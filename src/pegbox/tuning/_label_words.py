@@ -95,7 +95,7 @@ def search_label_words(
     task: Classify,
     rows: Examples | None = None,
     *,
-    candidates: int = 32,
+    candidates: int = 16,
     seed: int = 0,
     too_long: TooLong = "shorten",
     cache: FeatureCache | None = None,
