@@ -14,3 +14,8 @@ def register_all() -> None:
     for module in pkgutil.iter_modules(__path__):
         if not module.name.startswith("_"):
             importlib.import_module(f"{__name__}.{module.name}")
+
+
+# First of all, and below what it calls: importing PEFT imports every module of this package, and no module of
+# it could be imported on its own if that happened in the middle of it.
+import peft  # noqa: E402, F401
