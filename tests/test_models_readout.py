@@ -125,6 +125,40 @@ def test_the_scale_of_t5_is_seen(tied: bool, tmp_path: Path) -> None:
     assert output_scale(base.model) == 1.0  # it lies before the hidden state that is read
 
 
+def test_a_t5_with_an_output_layer_of_its_own_keeps_it(tmp_path: Path) -> None:
+    """As T5 v1.1 and Flan-T5 have it; the library ties what the file does not hold."""
+    folder = shutil.copytree(tiny_folder("t5", "encoder-decoder"), tmp_path / "t5")
+    tensors = load_file(folder / "model.safetensors")
+    tensors["lm_head.weight"] = tensors["shared.weight"].flip(0).contiguous()
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    settings = json.loads((folder / "config.json").read_text()) | {"tie_word_embeddings": False}
+    del settings["scale_decoder_outputs"]  # which published models do not have
+    (folder / "config.json").write_text(json.dumps(settings))
+    base, rows = pegbox.load(folder), encoded("encoder-decoder")
+    assert torch.equal(base.model.lm_head.weight, tensors["lm_head.weight"])
+    with torch.no_grad():
+        answers = read(base.model, batch(base, rows), TOKENS)
+        wanted = full(base.model, rows, "encoder-decoder")[:, TOKENS]
+    torch.testing.assert_close(answers.logits, wanted, **CLOSE)
+    torch.testing.assert_close(answers.logits, answers.hidden @ tensors["lm_head.weight"][TOKENS].T, **CLOSE)
+
+
+@pytest.mark.parametrize(
+    ("name", "like"),
+    [("mt5", "t5"), ("umt5", "t5"), ("longt5", "t5"), ("mbart", "bart"), ("pegasus", "bart")],
+)
+def test_relatives_of_t5_and_bart_are_read_alike(
+    name: str, like: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ENCODER_DECODERS, name, ENCODER_DECODERS[like])
+    base = pegbox.load(save_tiny(tmp_path / name, name, "encoder-decoder"))
+    rows = encoded("encoder-decoder", (3, 30, 17))
+    with torch.no_grad():
+        wanted = full(base.model, rows, "encoder-decoder")[:, TOKENS]
+        torch.testing.assert_close(read(base.model, batch(base, rows), TOKENS).logits, wanted, **CLOSE)
+    assert wanted.std() > 0.1
+
+
 def test_a_bias_behind_the_output_layer_is_refused_and_one_of_zeros_left_as_it_was(tmp_path: Path) -> None:
     base, rows = tiny_base("bart", "encoder-decoder"), encoded("encoder-decoder")
     before = base.model.final_logits_bias
