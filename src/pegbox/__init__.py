@@ -13,15 +13,18 @@ if TYPE_CHECKING:
         Bottleneck,
         ClosedForm,
         FewShot,
+        Full,
+        Head,
         LoRA,
         Prefix,
         PTuning,
+        QLoRA,
         SoftPrompt,
         ZeroInitAttention,
         ZeroShot,
     )
     from pegbox.models import Base, FeatureCache, load
-    from pegbox.tasks import Classify
+    from pegbox.tasks import Classify, Tag
     from pegbox.tuning import Training, Tuned, fit
 
 __all__ = [
@@ -32,11 +35,15 @@ __all__ = [
     "ClosedForm",
     "FeatureCache",
     "FewShot",
+    "Full",
+    "Head",
     "LoRA",
     "PTuning",
     "Prefix",
+    "QLoRA",
     "Scores",
     "SoftPrompt",
+    "Tag",
     "Training",
     "Tuned",
     "ZeroInitAttention",
@@ -57,9 +64,13 @@ __getattr__, __dir__ = lazy(
         "FewShot": "pegbox.methods",
         "IA3": "pegbox.methods",
         "LoRA": "pegbox.methods",
+        "QLoRA": "pegbox.methods",
+        "Head": "pegbox.methods",
+        "Full": "pegbox.methods",
         "Prefix": "pegbox.methods",
         "PTuning": "pegbox.methods",
         "Scores": "pegbox.evaluation",
+        "Tag": "pegbox.tasks",
         "Training": "pegbox.tuning",
         "SoftPrompt": "pegbox.methods",
         "Tuned": "pegbox.tuning",

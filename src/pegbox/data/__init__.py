@@ -6,6 +6,7 @@ from pegbox.data._examples import Dropped, Examples, examples, from_texts
 from pegbox.data._findings import Finding, Findings
 from pegbox.data._read import read
 from pegbox.data._rows import Rows
+from pegbox.data._sentences import Sentences, TagColumns, find_tag_columns, from_words, sentences
 from pegbox.data._split import split, take
 from pegbox.data._table import Table
 from pegbox.data._text import text_key
@@ -17,12 +18,17 @@ __all__ = [
     "Finding",
     "Findings",
     "Rows",
+    "Sentences",
     "Table",
+    "TagColumns",
     "check",
     "examples",
     "find_columns",
+    "find_tag_columns",
     "from_texts",
+    "from_words",
     "read",
+    "sentences",
     "split",
     "take",
     "text_key",

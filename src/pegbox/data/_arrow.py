@@ -78,7 +78,7 @@ def _from_arrow(table: Any, source: str, notes: tuple[str, ...] = ()) -> Table:
         )
     columns = {name: tuple(table.column(name).to_pylist()) for name in names}
     for name, words in _class_labels(table.schema.metadata).items():
-        if name in columns and all(type(cell) is int or cell is None for cell in columns[name]):
+        if name in columns and all(type(cell) in (int, list) or cell is None for cell in columns[name]):
             columns[name] = tuple(_spelt(cell, words) for cell in columns[name])
             notes += (
                 f"column {name!r}: class numbers read as the names stored with them ({', '.join(words[:5])})",
@@ -90,13 +90,21 @@ def _class_labels(metadata: dict[bytes, bytes] | None) -> dict[str, list[str]]:
     """Return the class names that ``datasets`` stores in the Arrow schema, per column."""
     stored = json.loads((metadata or {}).get(b"huggingface", b"{}"))
     features = stored.get("info", {}).get("features", {})
+    # A list of classes, such as one tag per word, has them one level down.
+    inner = {
+        name: feature.get("feature") or feature
+        for name, feature in features.items()
+        if isinstance(feature, dict)
+    }
     return {
         name: feature["names"]
-        for name, feature in features.items()
+        for name, feature in inner.items()
         if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" and feature.get("names")
     }
 
 
-def _spelt(cell: object, words: list[str]) -> str | None:
-    """Return the class name; -1 is how ``datasets`` marks a row without a label."""
+def _spelt(cell: object, words: list[str]) -> object:
+    """Return the class name, or those of a list; -1 is how ``datasets`` marks a row without a label."""
+    if isinstance(cell, list):
+        return [_spelt(part, words) for part in cell]
     return words[cell] if isinstance(cell, int) and 0 <= cell < len(words) else None

@@ -4,13 +4,21 @@ import zlib
 from pathlib import Path
 
 from pegbox.data._arrow import parse_parquet, read_hub
+from pegbox.data._conll import parse_conll
 from pegbox.data._csv import parse_delimited
 from pegbox.data._json import parse_json, parse_jsonl
 from pegbox.data._table import Table
 from pegbox.errors import InputError, nearest
 
-FORMATS = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
-_ALIASES = {".ndjson": ".jsonl", ".tab": ".tsv", ".pq": ".parquet"}
+FORMATS = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".conll")
+_ALIASES = {
+    ".ndjson": ".jsonl",
+    ".tab": ".tsv",
+    ".pq": ".parquet",
+    ".bio": ".conll",
+    ".iob": ".conll",
+    ".iob2": ".conll",
+}
 _HUB_ID = re.compile(r"(?P<id>\w[\w.-]*(?:/[\w.-]+)?)(?::(?P<config>[\w.-]+))?(?:\[(?P<split>[^\]]+\]?)\])?")
 _FILE_SUFFIX = re.compile(r"\.[A-Za-z]{2,7}")
 _BOMS = {
@@ -30,7 +38,7 @@ def read(source: str | Path, *, split: str | None = None, revision: str | None =
     a copy in the user's cache. Hub ids go through ``datasets``.
 
     Args:
-        source: A .csv, .tsv, .json, .jsonl (each also .gz) or .parquet file, or a hub id, written
+        source: A .csv, .tsv, .json, .jsonl, .conll (each also .gz) or .parquet file, or a hub id, written
             ``owner/name``, ``owner/name:config`` or ``owner/name[split]``.
         split: Which split of a hub data set; its train split when not given.
         revision: Commit, tag or branch of a hub data set.
@@ -102,6 +110,8 @@ def _read_file(path: Path, source: str) -> Table:
     text = _decode(raw, source)
     if kind in (".csv", ".tsv"):
         return parse_delimited(text, source, tabs=kind == ".tsv")
+    if kind == ".conll":
+        return parse_conll(text, source)
     return parse_json(text, source) if kind == ".json" else parse_jsonl(text, source)
 
 

@@ -6,6 +6,7 @@ from pegbox.evaluation._estimate import Estimate, percentile_interval, wilson
 from pegbox.evaluation._flips import Distance, FlipGroup, FlippedRows, Flips, flips
 from pegbox.evaluation._paired import Paired, compare
 from pegbox.evaluation._scores import ClassScores, Scores, score
+from pegbox.evaluation._tags import TagScores, score_tags
 
 __all__ = [
     "Bin",
@@ -18,6 +19,7 @@ __all__ = [
     "Paired",
     "Reliability",
     "Scores",
+    "TagScores",
     "bootstrap",
     "calibration_error",
     "compare",
@@ -25,5 +27,6 @@ __all__ = [
     "percentile_interval",
     "reliability",
     "score",
+    "score_tags",
     "wilson",
 ]

@@ -11,7 +11,7 @@ from pegbox.errors import CapabilityError
 from pegbox.models._decoder import decoder_start
 from pegbox.models._encoder import PooledClassifier, Pooling
 from pegbox.models._quantised import Quantise, size
-from pegbox.tasks import Classify, Kind, Prompt, prepare
+from pegbox.tasks import Kind, Prompt, Task, prepare
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -66,7 +66,7 @@ class Base:
         # A padding token may have been added to a tokenizer without a row of the model for it.
         return pad if pad is not None and pad < rows else 0
 
-    def prepare(self, task: Classify) -> Prompt:
+    def prepare(self, task: Task) -> Prompt:
         """The task made ready for this model."""
         start = decoder_start(self.model)
         return prepare(task, self.tokenizer, self.kind, self.context, start=start)
@@ -95,7 +95,9 @@ class Base:
                 fix="read the answer by label words (readout words)",
             )
         own: Pooling = "last" if self.kind == "causal" else "mean"
-        return replace(self, kind="encoder", model=share(trunk), pooling=pooling or own)
+        model: Any = share(trunk)
+        model.is_loaded_in_4bit = self.quantise is not None  # which Transformers notes on the whole alone
+        return replace(self, kind="encoder", model=model, pooling=pooling or own)
 
     def module(self, labels: int) -> nn.Module:
         """A module of its own that shares all weights with the base; an encoder gets a zero score layer."""

@@ -5,6 +5,8 @@ from pegbox.tasks._demonstrations import (
     demonstration,
     most_similar,
     nearest_rows,
+    random_draws,
+    random_others,
     random_per_class,
     text_keys,
 )
@@ -12,9 +14,11 @@ from pegbox.tasks._encoded import Encoded
 from pegbox.tasks._prepare import prepare
 from pegbox.tasks._prompt import Kind, Prompt, TooLong
 from pegbox.tasks._soft import Soft
+from pegbox.tasks._tag import Tag
 from pegbox.tasks._task import Task, task_from_json
 from pegbox.tasks._template import MARK, Template
 from pegbox.tasks._vocabulary import answer_word, first_words
+from pegbox.tasks._windows import TagPrompt, Windows, word_pieces
 
 __all__ = [
     "MARK",
@@ -24,9 +28,12 @@ __all__ = [
     "Kind",
     "Prompt",
     "Soft",
+    "Tag",
+    "TagPrompt",
     "Task",
     "Template",
     "TooLong",
+    "Windows",
     "align_words",
     "answer_word",
     "demonstration",
@@ -34,7 +41,10 @@ __all__ = [
     "most_similar",
     "nearest_rows",
     "prepare",
+    "random_draws",
+    "random_others",
     "random_per_class",
     "task_from_json",
     "text_keys",
+    "word_pieces",
 ]

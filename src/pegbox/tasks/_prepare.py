@@ -8,15 +8,17 @@ from pegbox.errors import CapabilityError, InputError
 from pegbox.tasks._classify import Classify
 from pegbox.tasks._defaults import derive_wording, plain_template
 from pegbox.tasks._prompt import Kind, Prompt
+from pegbox.tasks._tag import Tag
 from pegbox.tasks._template import Template
 from pegbox.tasks._tokens import check_sayable, continuation, first_token, sentinel, vocabulary_words
+from pegbox.tasks._windows import prepare_tag
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
 def prepare(
-    task: Classify,
+    task: Classify | Tag,
     tokenizer: PreTrainedTokenizerBase,
     kind: Kind,
     context: int,
@@ -38,6 +40,8 @@ def prepare(
         CapabilityError: For a causal model, or an encoder-decoder whose tokenizer has no sentinel, when text
             slots follow the answer, and for a masked model whose tokenizer has no mask.
     """
+    if isinstance(task, Tag):
+        return prepare_tag(task, tokenizer, kind, context)
     if kind == "encoder":
         return Prompt(task, tokenizer, kind, context, notes=_unused(task))
     if kind == "masked" and tokenizer.mask_token_id is None:

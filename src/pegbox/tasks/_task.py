@@ -3,9 +3,10 @@ from typing import Any
 
 from pegbox.errors import InputError
 from pegbox.tasks._classify import Classify
+from pegbox.tasks._tag import Tag
 
-Task = Classify
-_KINDS: dict[str, type[Task]] = {"classify": Classify}
+Task = Classify | Tag
+_KINDS: dict[str, type[Classify] | type[Tag]] = {"classify": Classify, "tag": Tag}
 
 
 def task_from_json(saved: Mapping[str, Any], where: str = "task.json") -> Task:

@@ -165,7 +165,7 @@ class Tuned:
         """
         table = read(source)
         task = self.prompt.task
-        options = {"texts": texts, "label": label, "labelled": labelled, "on_bad": on_bad}
+        options: dict[str, Any] = {"texts": texts, "label": label, "labelled": labelled, "on_bad": on_bad}
         rows = shape_of(task).rows(task, table, **options)
         for note in rows.notes():
             self.say(note)

@@ -56,8 +56,17 @@ class Shape(Protocol):
     def trainable(self, work: Work, parts: Sequence[Any]) -> list[Trainable]:
         """The rows of each part as the engine trains on them, told what was shortened."""
 
-    def rows(self, task: Any, table: Table, **options: Any) -> Rows:
-        """The rows of a table by the task's own columns; see :meth:`pegbox.Tuned.read` for the options."""
+    def rows(
+        self,
+        task: Any,
+        table: Table,
+        *,
+        texts: Sequence[str] = (),
+        label: str | None = None,
+        labelled: bool = True,
+        on_bad: str = "error",
+    ) -> Rows:
+        """The rows of a table by the task's own columns; see :meth:`pegbox.Tuned.read`."""
 
     def logits(self, tuned: Tuned, rows: Any) -> Tensor:
         """Answers before the softmax."""

@@ -1,0 +1,54 @@
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+from pegbox.data._examples import Dropped
+from pegbox.data._table import Table, counted, rows_text
+from pegbox.errors import InputError, UsageError
+
+OnBad = Literal["error", "drop", "repair"]
+_MOST_REASONS = 5
+
+
+def by_reason(dropped: Iterable[Dropped]) -> dict[str, list[int]]:
+    """Row numbers of each reason."""
+    found: dict[str, list[int]] = {}
+    for item in dropped:
+        found.setdefault(item.reason, []).append(item.number)
+    return found
+
+
+def check_on_bad(on_bad: str, valid: Sequence[str]) -> None:
+    """Raise UsageError for a policy that these rows do not have."""
+    if on_bad not in valid:
+        named = " or ".join(map(repr, valid))
+        raise UsageError(f"on_bad cannot be {on_bad!r}", expected=named, fix="choose one of them")
+
+
+def keep_usable(table: Table, dropped: Sequence[Dropped], on_bad: str, *, expected: str, fix: str) -> Table:
+    """The table without the bad rows.
+
+    Raises:
+        InputError: When there are some and they are an error, or none is left.
+    """
+    if dropped and (on_bad != "drop" or len(dropped) == len(table)):
+        reasons = by_reason(dropped)
+        listed = [f"{reason} ({rows_text(rows)})" for reason, rows in reasons.items()]
+        more = f"; and {len(listed) - _MOST_REASONS} further faults" if len(listed) > _MOST_REASONS else ""
+        whole = len(dropped) == len(table)
+        what = "No row can be used" if whole else f"{counted(len(dropped), 'row')} cannot be used"
+        raise InputError(
+            f"{what}: {'; '.join(listed[:_MOST_REASONS])}{more}",
+            where=table.source,
+            expected=expected,
+            fix="check the columns: name them with --text and --label" if whole else fix,
+        )
+    out = {item.number for item in dropped}
+    return table.select([i for i, number in enumerate(table.numbers) if number not in out])
+
+
+def left_out(dropped: Iterable[Dropped]) -> list[str]:
+    """Lines for the user."""
+    return [
+        f"{counted(len(rows), 'row')} left out: {reason} ({rows_text(rows)})"
+        for reason, rows in by_reason(dropped).items()
+    ]
