@@ -141,3 +141,21 @@ def in_bf16(base: Base) -> Base:
 
 def quick() -> pegbox.Training:
     return pegbox.Training(epochs=2, precision="float32")
+
+
+def in_four_bit(base: Base) -> Base:
+    """The base in bf16 with NF4 linear layers, flagged as Transformers flags what it loads so."""
+    from bitsandbytes.nn import Linear4bit, Params4bit
+
+    model: Any = copy.deepcopy(base.model).to(torch.bfloat16)
+    for name, layer in list(model.named_modules()):
+        if type(layer) is nn.Linear and layer is not model.get_output_embeddings():
+            new = Linear4bit(
+                layer.in_features, layer.out_features, False, compute_dtype=torch.bfloat16, quant_type="nf4"
+            )
+            new.weight = Params4bit(layer.weight.data, requires_grad=False, quant_type="nf4")
+            # Or the first evaluation repacks weights that another module of the base also holds.
+            new.support_avx512bf16_for_cpu = False
+            setattr(model.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2], new.to("cpu"))
+    model.is_loaded_in_4bit = True
+    return Base(base.name, base.kind, model.requires_grad_(False), base.tokenizer, "4 bit", base.context)

@@ -20,6 +20,7 @@ from adapters_toy import (
     fill,
     forward,
     in_bf16,
+    in_four_bit,
     logits,
     names_that_end,
     prompt,
@@ -212,24 +213,17 @@ def test_dropout_drops_only_in_training() -> None:
         assert not torch.equal(logits(module), logits(module))
 
 
-def test_four_bit_layers_carry_adapters() -> None:
-    bitsandbytes = pytest.importorskip("bitsandbytes")
-    base = in_bf16(family("llama", "causal"))
-    for name in names_that_end(base.model, "mlp.down_proj", "mlp.up_proj", "self_attn.o_proj"):
-        parent, leaf = base.model.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2]
-        old = getattr(parent, leaf)
-        new = bitsandbytes.nn.Linear4bit(
-            old.in_features, old.out_features, bias=False, compute_dtype=torch.bfloat16, quant_type="nf4"
-        )
-        new.weight = bitsandbytes.nn.Params4bit(old.weight.data, requires_grad=False, quant_type="nf4")
-        setattr(parent, leaf, new.to("cpu"))
-    base.model.requires_grad_(False)
-    plain = logits(base.model)
-    module = Bottleneck(size=3, placement="houlsby").attach(base, prompt(), seed=0).train()
-    assert torch.equal(logits(module), plain)
-    forward(module).float().square().mean().backward()
+def test_four_bit_layers_carry_adapters(tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    base, method = in_four_bit(family("llama", "causal")), Bottleneck(size=3, placement="houlsby")
+    module = attach(method, base)
+    assert torch.equal(logits(module), logits(base.module(2)))
+    forward(module.train()).float().square().mean().backward()
     assert all(p.grad is not None and p.dtype == torch.float32 for p in trained(module).values())
-    assert count(module) == Bottleneck(size=3, placement="houlsby").parameters(base, prompt())
+    assert count(module) == method.parameters(base, prompt())
+    fill(module)
+    answers = logits(module.eval())
+    assert torch.equal(logits(reloaded(module, base, tmp_path)), answers)
 
 
 def test_it_cannot_be_merged_and_says_so() -> None:

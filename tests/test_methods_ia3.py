@@ -24,6 +24,7 @@ from adapters_toy import (
     fill,
     forward,
     in_bf16,
+    in_four_bit,
     logits,
     names_that_end,
     own_copy,
@@ -244,6 +245,22 @@ def test_a_bf16_base_keeps_scales_in_float32_and_starts_at_itself(architecture: 
     assert {tensor.dtype for tensor in trained(module).values()} == {torch.float32}
     assert torch.equal(logits(module), logits(base.module(2)))
     assert logits(module).dtype == torch.bfloat16
+
+
+def test_four_bit_layers_carry_scales_and_refuse_the_merge(tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    base = in_four_bit(family("llama", "causal"))
+    module = attach(IA3(), base)
+    assert torch.equal(logits(module), logits(base.module(2)))
+    forward(module.train()).float().square().mean().backward()
+    assert all(p.grad is not None and p.dtype == torch.float32 for p in trained(module).values())
+    assert count(module) == IA3().parameters(base, prompt())
+    fill(module)
+    answers = logits(module.eval())
+    assert torch.equal(logits(reloaded(module, base, tmp_path)), answers)
+    with pytest.raises(CapabilityError, match="ia3 cannot be merged into a quantised layer") as error:
+        module.merge_adapter()
+    assert "load the base without quantisation" in str(error.value)
 
 
 @pytest.mark.parametrize("architecture", ["qwen3", "gpt2"])

@@ -21,6 +21,7 @@ from adapters_toy import (
     fill,
     forward,
     in_bf16,
+    in_four_bit,
     logits,
     names_that_end,
     own_copy,
@@ -31,7 +32,7 @@ from adapters_toy import (
 )
 from pegbox.errors import UsageError
 from pegbox.methods import LoRA, load_adapter, save_adapter
-from pegbox.methods.lora import target_names
+from pegbox.methods._lora import target_names
 from pegbox.models import answer_tokens, collate, read
 from tuning_toy import (
     base_of,
@@ -360,6 +361,14 @@ def test_a_bf16_base_keeps_lora_in_float32_and_starts_at_itself() -> None:
     module = attach(LoRA(), base)
     assert {tensor.dtype for tensor in trained(module).values()} == {torch.float32}
     assert torch.equal(logits(module), logits(base.module(2)))
+
+
+def test_four_bit_layers_carry_lora() -> None:
+    pytest.importorskip("bitsandbytes")
+    base, method = in_four_bit(family("llama", "causal")), LoRA(targets="all-linear")
+    module = attach(method, base)
+    assert torch.equal(logits(module), logits(base.module(2)))
+    assert count(module) == method.parameters(base, prompt())
 
 
 def test_checkpointing_gives_the_same_gradients() -> None:

@@ -25,8 +25,8 @@ class IA3(Attached):
     """Learned scales, starting at one, on all keys, all values and the inputs of the last feed-forward layer.
 
     Which units are keys and values is measured, not looked up. Where keys and values have layers of their
-    own this is PEFT's IA3; where one layer also makes the queries (GPT-2), it is our own kind of adapter,
-    in which the queries have no scales that could move.
+    own this is PEFT's IA3; where one layer also makes the queries (GPT-2), and on a quantised base, it is
+    our own kind of adapter, in which the queries have no scales that could move.
 
     Args:
         layers: Only this many layers from the top; all when left out. A decoder stands on its encoder.
@@ -67,8 +67,10 @@ class IA3(Attached):
         module = base.module(len(prompt.task.labels))
         units, inputs = self._places(base, module)
         whole = all(mask.all() for mask in units.values())
-        config = _peft_config(module, list(units), inputs, base) if whole else _own(units, inputs, base)
-        return wrap(base, module, config, seed=seed)
+        # On quantised layers PEFT's hands on float32 keys beside bf16 queries, which attention refuses.
+        if whole and _floating(module, [*units, *inputs]):
+            return wrap(base, module, _peft_config(module, list(units), inputs, base), seed=seed)
+        return wrap(base, module, _own(units, inputs, base), seed=seed)
 
     def parameters(self, base: Base, prompt: Prompt) -> int:
         """The keys, values and inner activations of the chosen layers, and the score layer of an encoder."""
@@ -104,6 +106,11 @@ def _peft_config(module: nn.Module, outputs: list[str], inputs: list[str], base:
         fan_in_fan_out=not isinstance(module.get_submodule(inputs[0]), nn.Linear),
         **common_options(base),
     )
+
+
+def _floating(module: nn.Module, names: list[str]) -> bool:
+    layers: list[Any] = [module.get_submodule(name) for name in names]
+    return all(layer.weight.is_floating_point() for layer in layers)
 
 
 def _own(units: dict[str, Tensor], inputs: list[str], base: Base) -> Any:

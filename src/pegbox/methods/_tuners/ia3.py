@@ -54,7 +54,7 @@ class UnitIA3Layer(nn.Module, BaseTunerLayer):
         self.base_layer = base_layer
         self.unit_ia3_scale = nn.ParameterDict()
         self.scales_inputs = ranges is None
-        self._units: dict[str, list[int]] = {}
+        self._units: dict[str, Tensor] = {}
         self._snapshot: tuple[Tensor, Tensor | None] | None = None
         self._disable_adapters = False
         self.merged_adapters = []
@@ -68,7 +68,7 @@ class UnitIA3Layer(nn.Module, BaseTunerLayer):
         units = [unit for start, end in ranges or [[0, width]] for unit in range(start, end)]
         if not units or max(units) >= width or min(units) < 0:
             raise ValueError(f"the scaled units {ranges} lie outside a layer {width} wide")
-        self._units[adapter_name] = units
+        self._units[adapter_name] = torch.tensor(units, device="cpu")
         self.unit_ia3_scale[adapter_name] = nn.Parameter(torch.ones(len(units)))
         self._move_adapter_to_device_of_base_layer(adapter_name)
         self.set_adapter(self.active_adapters, inference_mode=inference)
@@ -129,9 +129,10 @@ class UnitIA3Layer(nn.Module, BaseTunerLayer):
         whole = None
         for name in names:
             learned = self.unit_ia3_scale[name]
-            units = torch.tensor(self._units[name], device=learned.device)
-            one = learned.new_ones(width).index_copy(0, units, learned)
-            whole = one if whole is None else whole * one
+            if len(learned) < width:
+                units = self._units[name] = self._units[name].to(learned.device)
+                learned = learned.new_ones(width).index_copy(0, units, learned)
+            whole = learned if whole is None else whole * learned
         assert whole is not None
         return whole
 
