@@ -87,8 +87,7 @@ class SoftPrompt(Attached):
         """Put the soft tokens on the base; an encoder also trains its score layer."""
         module, layer = attach_soft(base, prompt, tokens=self.length, hidden=None, seed=seed)
         if self.initialise != "random":
-            start = _means(layer.base_layer, self._words(base, prompt, seed))
-            layer.soft_tokens_table["default"].data.copy_(start)
+            layer.start("default", _means(layer.base_layer, self._words(base, prompt, seed)))
         return module
 
     def parameters(self, base: Base, prompt: Prompt) -> int:

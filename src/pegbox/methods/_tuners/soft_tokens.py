@@ -54,11 +54,41 @@ class PromptEncoder(nn.Module):
         return self.outer(functional.relu(self.inner(self.lstm(table)[0])))
 
     @torch.no_grad()
-    def rescale(self, table: Tensor, spread: Tensor) -> None:
-        """Scale the last layer so that the embeddings begin with the standard deviation ``spread``."""
-        factor = spread / self(table).std()
+    def rescale(self, table: Tensor, deviation: float) -> None:
+        """Scale the last layer so that the embeddings begin with this standard deviation."""
+        factor = deviation / self(table).std()
         self.outer.weight.mul_(factor)
         self.outer.bias.mul_(factor)
+
+
+class SoftTable(nn.Module):
+    """The embeddings of one adapter's soft tokens, plain or made by an encoder.
+
+    Args:
+        table: Initial numbers, (tokens, d) float32.
+        encoder: What makes the embeddings of these numbers; ``None`` when they are the embeddings.
+    """
+
+    def __init__(self, table: Tensor, encoder: PromptEncoder | None) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(table)
+        self.encoder = encoder
+
+    def __len__(self) -> int:
+        return len(self.weight)
+
+    def forward(self) -> Tensor:
+        """Embeddings (tokens, d), in float32 under autocast too."""
+        if self.encoder is None:
+            return self.weight
+        with torch.autocast(self.weight.device.type, enabled=False):
+            return self.encoder(self.weight)
+
+    @torch.no_grad()
+    def fold(self) -> None:
+        """Keep the embeddings that the encoder makes instead of it."""
+        self.weight.data = self().detach()
+        self.encoder = None
 
 
 class SoftTokensLayer(nn.Module, BaseTunerLayer):
@@ -73,13 +103,12 @@ class SoftTokensLayer(nn.Module, BaseTunerLayer):
         config: Its configuration.
     """
 
-    adapter_layer_names = ("soft_tokens_table", "soft_tokens_encoder")
+    adapter_layer_names = ("soft_tokens_tables",)
 
     def __init__(self, base_layer: nn.Module, adapter_name: str, config: SoftTokensConfig) -> None:
         super().__init__()
-        self.base_layer = base_layer
-        self.soft_tokens_table = nn.ParameterDict()
-        self.soft_tokens_encoder = nn.ModuleDict()
+        self.base_layer: nn.Module = base_layer
+        self.soft_tokens_tables = nn.ModuleDict()
         self._configs: dict[str, SoftTokensConfig] = {}
         self._disable_adapters = False
         self.merged_adapters = []
@@ -87,18 +116,15 @@ class SoftTokensLayer(nn.Module, BaseTunerLayer):
 
     def update_layer(self, adapter_name: str, config: SoftTokensConfig) -> None:
         """Add an adapter: normal numbers with the standard deviation of the embedding's own vectors."""
-        weight = self.weight
-        table = torch.empty(config.tokens, weight.shape[1], dtype=torch.float32, device=weight.device)
-        encoder = PromptEncoder(weight.shape[1], config.hidden).to(weight.device) if config.hidden else None
-        if weight.device.type != "meta":
-            spread = self._spread()
-            # Drawn on the CPU, so that a seed means the same on every device.
-            table.copy_(torch.randn(table.shape) * spread.cpu())
+        rows, width = self.weight.shape
+        encoder = PromptEncoder(width, config.hidden) if config.hidden else None
+        table = torch.randn(config.tokens, width)  # on the CPU, so that a seed means the same on every device
+        if not self.weight.is_meta:
+            deviation = self._deviation(rows)
+            table = table * deviation
             if encoder is not None:
-                encoder.rescale(table, spread)
-        self.soft_tokens_table[adapter_name] = nn.Parameter(table)
-        if encoder is not None:
-            self.soft_tokens_encoder[adapter_name] = encoder
+                encoder.rescale(table, deviation)
+        self.soft_tokens_tables[adapter_name] = SoftTable(table, encoder).float().to(self.weight.device)
         self._configs[adapter_name] = config
         self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
 
@@ -116,7 +142,8 @@ class SoftTokensLayer(nn.Module, BaseTunerLayer):
         plain = self.base_layer(ids.masked_fill(soft, 0), *args, **kwargs)
         if self.disable_adapters:
             return plain.masked_fill(soft.unsqueeze(-1), 0)
-        tables = [self.vectors(name) for name in self.active_adapters if name in self.soft_tokens_table]
+        active = [name for name in self.active_adapters if name in self.soft_tokens_tables]
+        tables = [self._table(name)() for name in active]
         count = sum(map(len, tables))
         if top >= rows + count:
             raise InputError(
@@ -128,21 +155,16 @@ class SoftTokensLayer(nn.Module, BaseTunerLayer):
         found = functional.embedding(ids[soft] - rows, torch.cat(tables))
         return plain.index_put((soft,), found.to(plain.dtype))
 
-    def vectors(self, adapter_name: str) -> Tensor:
-        """Embeddings of an adapter's soft tokens, (tokens, d), in float32."""
-        table = self.soft_tokens_table[adapter_name]
-        if adapter_name not in self.soft_tokens_encoder:
-            return table
-        with torch.autocast(table.device.type, enabled=False):
-            return self.soft_tokens_encoder[adapter_name](table)
-
-    @torch.no_grad()
     def fold(self) -> None:
         """Replace each encoder by the embeddings that it makes; the layer's results stay the same."""
-        for name in list(self.soft_tokens_encoder):
-            self.soft_tokens_table[name].data = self.vectors(name)
-            del self.soft_tokens_encoder[name]
+        for name in self.soft_tokens_tables:
+            self._table(name).fold()
             self._configs[name].hidden = None
+
+    @torch.no_grad()
+    def start(self, adapter_name: str, vectors: Tensor) -> None:
+        """Let an adapter's plain embeddings begin with ``vectors`` (tokens, d)."""
+        self._table(adapter_name).weight.copy_(vectors)
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:  # noqa: ARG002
         """Refuse: the prompt holds tokens that the vocabulary has not."""
@@ -152,12 +174,16 @@ class SoftTokensLayer(nn.Module, BaseTunerLayer):
         """Refuse, since nothing was merged."""
         refuse_merge()
 
+    def _table(self, adapter_name: str) -> SoftTable:
+        table = self.soft_tokens_tables[adapter_name]
+        assert isinstance(table, SoftTable)
+        return table
+
     @torch.no_grad()
-    def _spread(self) -> Tensor:
-        """Standard deviation of the numbers in some of the embedding's vectors, a scalar."""
-        rows = len(self.weight)
+    def _deviation(self, rows: int) -> float:
+        """Standard deviation of the numbers in some of the embedding's vectors."""
         ids = torch.linspace(0, rows - 1, min(rows, SAMPLE), device=self.weight.device).long()
-        return self.base_layer(ids).float().std()
+        return float(self.base_layer(ids).float().std())
 
 
 class SoftTokensModel(BaseTuner):
@@ -192,7 +218,7 @@ class SoftTokensModel(BaseTuner):
     def _check_merge_allowed(self) -> None:
         refuse_merge()
 
-    def _check_tied_modules(self, model: nn.Module, peft_config: PeftConfig) -> None:  # noqa: ARG002
+    def _check_tied_modules(self, model: nn.Module, peft_config: PeftConfig) -> None:
         """Nothing to warn of: the embedding's own weight stays as it is, whatever else it is tied to."""
 
 
