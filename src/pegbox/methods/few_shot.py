@@ -7,7 +7,7 @@ from pegbox.errors import CapabilityError
 from pegbox.methods._checks import check_options, positive_int
 from pegbox.methods._method import NO_WORDS, Capability, Problem, Solved, Solver
 from pegbox.methods._registry import register
-from pegbox.tasks import Prompt, demonstration, random_per_class
+from pegbox.tasks import Prompt, demonstration, random_draws
 
 
 @register
@@ -19,10 +19,12 @@ class FewShot(Solver):
         per_class: Demonstrations of each label.
         selection: ``random`` (one shared key-value cache serves all rows) or ``similar`` (largest cosine of
             features).
+        draws: Random draws; each is shown on its own, and the probabilities are averaged (Gao et al. 2021).
     """
 
     per_class: int = 4
     selection: Literal["random", "similar"] = "random"
+    draws: int = 1
 
     name: ClassVar[str] = "few-shot"
     capability: ClassVar[Capability] = Capability(
@@ -32,9 +34,9 @@ class FewShot(Solver):
         trains=False,
         mergeable=False,
         quantised=True,
-        inference="the demonstrations' tokens (shared cache for random ones on causal models)",
+        inference="the demonstrations' tokens (shared cache for random ones on causal models), once per draw",
         parameters="0",
-        source="Brown et al. 2020; Liu et al. 2022 (similar)",
+        source="Brown et al. 2020; Liu et al. 2022 (similar); Gao et al. 2021 (draws)",
     )
 
     def __post_init__(self) -> None:
@@ -43,6 +45,12 @@ class FewShot(Solver):
             [
                 ("per_class", self.per_class, positive_int, "a whole number of at least 1"),
                 ("selection", self.selection, ("random", "similar").__contains__, "random or similar"),
+                (
+                    "draws",
+                    self.draws,
+                    lambda v: positive_int(v) and (v == 1 or self.selection == "random"),
+                    "a whole number of at least 1, and 1 with the most similar ones",
+                ),
             ],
         )
 
@@ -53,15 +61,16 @@ class FewShot(Solver):
             prompt = problem.prompt.with_pool(pool, self.per_class)
             return Solved(prompt, details={"pool": len(problem.rows), "per_class": self.per_class})
         for count in range(self.per_class, 0, -1):
-            shown = random_per_class(problem.rows, problem.prompt.task.labels, count, seed=problem.seed)
-            prompt = problem.prompt.with_demonstrations(shown)
-            if _fits(prompt, problem.encoded.lengths):
+            labels = problem.prompt.task.labels
+            shown = random_draws(problem.rows, labels, count, self.draws, seed=problem.seed)
+            prompt = problem.prompt.with_draws(shown)
+            if all(_fits(draw, problem.encoded.lengths) for draw in prompt.draws):
                 if count < self.per_class:
                     problem.say(
                         f"{count} instead of {self.per_class} demonstrations per class: "
                         f"the context holds {prompt.context} tokens"
                     )
-                return Solved(prompt, details={"demonstrations": len(shown), "per_class": count})
+                return Solved(prompt, details={"demonstrations": len(shown[0]), "per_class": count})
         return self._shortest(problem)
 
     def _shortest(self, problem: Problem) -> Solved:

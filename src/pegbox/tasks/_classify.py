@@ -36,6 +36,8 @@ class Classify:
         label_words: One word per label; derived when ``None``.
         demonstrations: Solved rows that are shown before each question, or the pool for ``similar``.
         similar: When set, each question is shown this many of the most similar demonstrations per label.
+        draws: How many draws of equal size ``demonstrations`` holds one after the other; each is shown on
+            its own, and the probabilities are averaged.
         readout: ``words``, or ``head`` for a linear layer of its own on the hidden states of the plain texts.
         rows: Labelled rows to tune on; not part of the saved task.
         notes: What was guessed on the way, one line each.
@@ -51,6 +53,7 @@ class Classify:
     label_words: tuple[str, ...] | None = None
     demonstrations: tuple[Demonstration, ...] = ()
     similar: int | None = None
+    draws: int = 1
     readout: Literal["words", "head"] = "words"
     rows: Examples | None = field(default=None, compare=False, repr=False)
     notes: tuple[str, ...] = field(default=(), compare=False, repr=False)
@@ -75,7 +78,10 @@ class Classify:
             )
         if self.readout not in ("words", "head"):
             raise InputError(
-                "unknown readout", where=f"readout {self.readout!r}", expected="words or head", fix="write words"
+                "unknown readout",
+                where=f"readout {self.readout!r}",
+                expected="words or head",
+                fix="write words",
             )
         if self.template is not None:
             Template(self.template, self.fields)
@@ -150,6 +156,7 @@ class Classify:
             "template": self.template,
             "label_words": list(self.label_words) if self.label_words else None,
             "similar": self.similar,
+            "draws": self.draws,
             "readout": self.readout,
             "demonstrations": [{"fields": dict(d.fields), "label": d.label} for d in self.demonstrations],
         }
@@ -174,6 +181,7 @@ class Classify:
                     Demonstration(dict(d["fields"]), d["label"]) for d in saved["demonstrations"]
                 ),
                 similar=saved["similar"],
+                draws=saved.get("draws", 1),  # earlier folders lack it
                 readout=saved.get("readout", "words"),  # earlier folders lack it
             )
         except (KeyError, TypeError, AttributeError) as error:
@@ -232,6 +240,14 @@ class Classify:
                 "similar must be a number of demonstrations per label",
                 where=f"similar {self.similar!r}",
                 expected="a whole number of at least 1, or nothing",
+            )
+        whole = type(self.draws) is int and self.draws >= 1 and len(self.demonstrations) % self.draws == 0
+        if not whole or (self.draws > 1 and (self.similar is not None or not self.demonstrations)):
+            raise InputError(
+                "the demonstrations cannot be divided into draws",
+                where=f"draws {self.draws!r} of {len(self.demonstrations)} demonstrations",
+                expected="a whole number of at least 1 that divides them, and 1 for the most similar ones",
+                fix="leave draws at 1",
             )
 
     def _check_words(self, words: Sequence[str]) -> None:

@@ -1,5 +1,6 @@
 import random
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +35,69 @@ def random_per_class(
         chosen += generator.sample(members, min(per_class, len(members)))
     generator.shuffle(chosen)
     return [demonstration(rows, index) for index in chosen]
+
+
+def random_draws(
+    rows: Examples, labels: Sequence[str], per_class: int, draws: int, *, seed: int
+) -> list[list[Demonstration]]:
+    """Several draws of :func:`random_per_class`, the first by ``seed`` itself, all of one size."""
+    return [random_per_class(rows, labels, per_class, seed=seed + (draw << 32)) for draw in range(draws)]
+
+
+def random_others(
+    rows: Examples,
+    labels: Sequence[str],
+    per_class: int,
+    *,
+    seed: int,
+    draw: int = 0,
+    among: Collection[int] | None = None,
+) -> list[list[int]]:
+    """For each row, at random, other rows of each label to show before it, in random order.
+
+    Args:
+        rows: Labelled rows; neither a row itself nor its duplicates (see :func:`text_keys`) are shown to it.
+        labels: All labels.
+        per_class: Rows of each label.
+        seed: Seed of the draws; each row has its own.
+        draw: Another number gives another draw.
+        among: Indices of the rows that may be shown; all when ``None``.
+
+    Returns:
+        Row indices, (rows, labels times ``per_class``).
+
+    Raises:
+        InputError: When a label has not one different text more than are to be shown.
+    """
+    keys = text_keys(rows)
+    twins = Counter(zip(keys, rows.labels or (), strict=True))
+    members = {
+        label: [index for index in _members(rows, label) if among is None or index in among]
+        for label in labels
+    }
+    for label, found in members.items():
+        _check_enough(rows, label, len({keys[index] for index in found}), per_class)
+    answers = []
+    for row, own in enumerate(keys):
+        generator = random.Random(f"{seed}/{draw}/{row}")
+        chosen: list[int] = []
+        for label, found in members.items():
+            # As many more as are dropped at the most, so that enough are left.
+            some = generator.sample(found, min(len(found), per_class + twins[own, label]))
+            chosen += [index for index in some if keys[index] != own][:per_class]
+        generator.shuffle(chosen)
+        answers.append(chosen)
+    return answers
+
+
+def _check_enough(rows: Examples, label: str, texts: int, per_class: int) -> None:
+    if texts <= per_class:
+        raise InputError(
+            f"too few rows of the label '{label}' to show {per_class} to each other row",
+            where=f"{rows.source}, {texts} different texts",
+            expected=f"at least {per_class + 1} different texts of each label",
+            fix="add rows of that label, or show fewer demonstrations per class",
+        )
 
 
 def most_similar(

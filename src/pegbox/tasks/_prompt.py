@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 from pegbox.data import Examples
-from pegbox.errors import CapabilityError, InputError
+from pegbox.errors import CapabilityError, InputError, UsageError
 from pegbox.tasks._classify import Classify, Demonstration
 from pegbox.tasks._encoded import Encoded
 from pegbox.tasks._soft import Soft, woven_ids
@@ -81,11 +81,18 @@ class Prompt:
 
     def with_demonstrations(self, demonstrations: Sequence[Demonstration]) -> Prompt:
         """The same prompt with other solved rows before each question."""
-        return replace(self, task=replace(self.task, demonstrations=tuple(demonstrations), similar=None))
+        return self.with_draws([demonstrations])
+
+    def with_draws(self, draws: Sequence[Sequence[Demonstration]]) -> Prompt:
+        """The same prompt with several draws of demonstrations, as many in each, to average over."""
+        shown = tuple(item for draw in draws for item in draw)
+        task = replace(self.task, demonstrations=shown, similar=None, draws=len(draws))
+        return replace(self, task=task)
 
     def with_pool(self, demonstrations: Sequence[Demonstration], per_class: int) -> Prompt:
         """The same prompt with a pool from which each question gets its most similar rows of each label."""
-        return replace(self, task=replace(self.task, demonstrations=tuple(demonstrations), similar=per_class))
+        task = replace(self.task, demonstrations=tuple(demonstrations), similar=per_class, draws=1)
+        return replace(self, task=task)
 
     def without_soft(self) -> Prompt:
         """The same prompt without soft tokens, as the base alone reads it."""
@@ -93,6 +100,14 @@ class Prompt:
             return self
         template = self.task.template and self.template.unmarked()
         return replace(self, soft=None, task=replace(self.task, template=template))
+
+    @property
+    def draws(self) -> list[Prompt]:
+        """One prompt for each draw of demonstrations; the prompt itself where there is one draw."""
+        if self.task.draws == 1:
+            return [self]
+        shown, size = self.task.demonstrations, len(self.task.demonstrations) // self.task.draws
+        return [self.with_demonstrations(shown[at : at + size]) for at in range(0, len(shown), size)]
 
     def encode(self, rows: Examples, *, too_long: TooLong = "shorten") -> Encoded:
         """Turn rows into token ids; a text that is too long is cut at its end, never template or answer.
@@ -154,7 +169,14 @@ class Prompt:
         )
 
     def demonstration_ids(self) -> list[int]:
-        """Token ids of all demonstrations, each with its answer and a separator."""
+        """Token ids of all demonstrations, each with its answer and a separator; those of one draw."""
+        if self.task.draws > 1:
+            raise UsageError(
+                "several draws of demonstrations cannot stand before one question",
+                where=f"draws {self.task.draws}",
+                expected="one draw",
+                fix="encode each of prompt.draws",
+            )
         shown = () if self.task.similar else self.task.demonstrations
         return [token for row in self.solved_ids(shown) for token in row]
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -52,6 +54,8 @@ def answer(tuned: Tuned, rows: Examples) -> Answers:
         RunError: When an answer is not a finite number.
     """
     base, prompt = tuned.base, tuned.prompt
+    if len(prompt.draws) > 1:
+        return _averaged([answer(replace(tuned, prompt=draw), rows) for draw in prompt.draws])
     encoded = encode(base, prompt, rows, too_long=tuned.too_long, cache=tuned.cache, say=tuned.say)
     for note in encoded.notes():
         tuned.say(note)
@@ -69,6 +73,12 @@ def answer(tuned: Tuned, rows: Examples) -> Answers:
         found = Answers(features.logits, features.hidden)
     _check_finite(found.logits, rows, base)
     return found
+
+
+def _averaged(draws: Sequence[Answers]) -> Answers:
+    """Logarithms of the probabilities' mean over draws of demonstrations."""
+    logits = torch.stack([found.logits.double().log_softmax(1) for found in draws])
+    return Answers(logits.logsumexp(0) - math.log(len(draws)), draws[0].hidden)
 
 
 def corrected(base: Base, module: nn.Module, hidden: Tensor, prompt: Prompt) -> Tensor:
