@@ -2,8 +2,7 @@ import json
 import random
 import re
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,28 +17,9 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from pegbox.errors import CapabilityError, InputError, RunError, UsageError
 from pegbox.training import History, Settings, resolve_precision, train
 from pegbox.training._batches import Buckets
-from training_toy import Rows, same_bits, tiny_model, trained
+from training_toy import Rows, gradients, quiet, same_bits, tiny_model, trained
 
 PLAIN = Settings(learning_rate=5e-3, epochs=2, batch_size=8, precision="float32")
-
-
-def quiet(_: str) -> None:
-    pass
-
-
-@contextmanager
-def gradients() -> Iterator[list[list[Tensor]]]:
-    """The gradients that each optimiser step sees."""
-    seen: list[list[Tensor]] = []
-
-    def note(optimizer: torch.optim.Optimizer, *_: Any) -> None:
-        seen.append([value.grad.clone() for group in optimizer.param_groups for value in group["params"]])
-
-    handle = register_optimizer_step_pre_hook(note)
-    try:
-        yield seen
-    finally:
-        handle.remove()
 
 
 @pytest.mark.parametrize("answers", [[1] * 16, [1, 2, 3, 1, 1, 3, 2, 1, 1, 1, 2, 3, 3, 1, 2, 1]])

@@ -2,11 +2,14 @@
 
 import random
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 from transformers import LlamaConfig, LlamaForCausalLM
 
 # Threads cost such small products more than they save, by far on a busy machine.
@@ -73,6 +76,47 @@ class Rows:
             total = total + nn.functional.cross_entropy(choice, batch["labels"][rows], reduction="sum")
             count += len(rows)
         return total, torch.tensor(count, device=logits.device)
+
+
+class Grouped(Rows):
+    """Rows of two classes, of which the first has ``share`` of them; their loss takes weights."""
+
+    def __init__(self, count: int, share: float = 0.75, seed: int = 0) -> None:
+        super().__init__(count, seed=seed)
+        draw = random.Random(seed + 1)
+        for row, label in enumerate(self.labels):
+            if label == 1 and draw.random() < 2 * share - 1:
+                self.ids[row][0] -= 97  # the label is whether the first token is above 100
+                self.labels[row] = 0
+        self.groups = list(self.labels)
+
+    def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        if "weights" not in batch:
+            return super().loss(model, batch)
+        logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+        last = batch["attention_mask"].sum(1) - 1
+        choice = logits[torch.arange(len(last)), last][:, 1:3].float()
+        losses = nn.functional.cross_entropy(choice, batch["labels"], reduction="none")
+        return (losses * batch["weights"]).sum(), batch["weights"].sum()
+
+
+@contextmanager
+def gradients() -> Iterator[list[list[Tensor]]]:
+    """The gradients that each optimiser step sees."""
+    seen: list[list[Tensor]] = []
+
+    def note(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        seen.append([value.grad.clone() for group in optimizer.param_groups for value in group["params"]])
+
+    handle = register_optimizer_step_pre_hook(note)
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+def quiet(_: str) -> None:
+    """Say nothing."""
 
 
 def trained(model: nn.Module) -> dict[str, Tensor]:
