@@ -212,7 +212,7 @@ def test_methods_without_a_head_refuse_encoders(name: str) -> None:
         CapabilityError, match=f"{name} cannot work on an encoder without an output layer"
     ) as error:
         fit(base_of("bert", "encoder"), name, rows_of(8))
-    assert "expected: a causal or masked model" in str(error.value)
+    assert "expected: a causal, masked or encoder-decoder model" in str(error.value)
     assert "use closed-form or lora" in str(error.value)
 
 

@@ -150,6 +150,7 @@ class Method:
     def check(self, base: Base) -> None:
         """Raise CapabilityError when this method cannot work on this base."""
         if base.kind not in self.capability.kinds:
+            *most, last = self.capability.kinds
             named = {
                 "encoder": "an encoder without an output layer",
                 "encoder-decoder": "an encoder-decoder model",
@@ -157,7 +158,7 @@ class Method:
             raise CapabilityError(
                 f"{self.name} cannot work on {named.get(base.kind, f'a {base.kind} model')}",
                 where=base.name,
-                expected=f"a {' or '.join(self.capability.kinds)} model",
+                expected=f"a {' or '.join(filter(None, (', '.join(most), last)))} model",
                 fix=self.capability.refusals.get(base.kind, "see pegbox methods"),
             )
         family = getattr(base.model.config, "model_type", "")
