@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     )
     from pegbox.models import Base, FeatureCache, load
     from pegbox.tasks import Classify, Tag
-    from pegbox.tuning import Training, Tuned, fit
+    from pegbox.tuning import Demonstrate, Training, Tuned, fit, search_label_words
 
 __all__ = [
     "IA3",
@@ -33,6 +33,7 @@ __all__ = [
     "Bottleneck",
     "Classify",
     "ClosedForm",
+    "Demonstrate",
     "FeatureCache",
     "FewShot",
     "Full",
@@ -51,6 +52,7 @@ __all__ = [
     "__version__",
     "fit",
     "load",
+    "search_label_words",
 ]
 
 __getattr__, __dir__ = lazy(
@@ -60,6 +62,7 @@ __getattr__, __dir__ = lazy(
         "Bottleneck": "pegbox.methods",
         "Classify": "pegbox.tasks",
         "ClosedForm": "pegbox.methods",
+        "Demonstrate": "pegbox.tuning",
         "FeatureCache": "pegbox.models",
         "FewShot": "pegbox.methods",
         "IA3": "pegbox.methods",
@@ -78,6 +81,7 @@ __getattr__, __dir__ = lazy(
         "ZeroShot": "pegbox.methods",
         "fit": "pegbox.tuning",
         "load": "pegbox.models",
+        "search_label_words": "pegbox.tuning",
     },
     ("data", "errors", "evaluation", "methods", "models", "reports", "tasks", "training", "tuning"),
 )

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from pegbox.data import Examples
     from pegbox.tasks import Classify
 
+AUTO = "auto"
+
 
 def fit(
     data: str,
@@ -30,6 +32,7 @@ def fit(
     label: str | None = None,
     template: str | None = None,
     label_words: str | None = None,
+    demonstrations: dict[str, Any] | None = None,
     valid: str | None = None,
     test: str | None = None,
     holdout: float = 0.2,
@@ -58,7 +61,10 @@ def fit(
         text: Text column, or two with a comma for pairs; guessed when not given.
         label: Label column; guessed when not given.
         template: Template such as '{text} It was {answer}.'; derived when not given.
-        label_words: Words such as positive=great,negative=terrible; derived when not given.
+        label_words: Words such as positive=great,negative=terrible, or auto to search them on the training
+            rows; derived when not given.
+        demonstrations: Solved rows shown while a gradient method trains; for example
+            --demonstrations.per_class 1 --demonstrations.selection similar.
         valid: File for early stopping; else a share of the training rows.
         test: File to evaluate on; else a share of the rows is held out.
         holdout: Share of the rows held out for evaluation when there is no test file; 0 for none.
@@ -82,7 +88,7 @@ def fit(
     from pegbox.reports import scores_panel
     from pegbox.tasks import Classify
     from pegbox.training._run import check_finished
-    from pegbox.tuning import Training
+    from pegbox.tuning import Demonstrate, Training
     from pegbox.tuning import fit as tune
     from pegbox.tuning._claim import check_own, release
 
@@ -92,6 +98,7 @@ def fit(
     check_writable(out / "README.md", "--out")
     quiet_libraries()
     built, settings = build(method, options), Training.of(training or {})
+    shown = Demonstrate.of(demonstrations) if demonstrations is not None else None
     # A solver keeps no checkpoints: what lies there is not its own.
     run = out.parent / f"{out.name}-run" if isinstance(built, Attached) else None
     if run:
@@ -103,7 +110,7 @@ def fit(
         texts=names(text),
         label=label,
         template=template,
-        label_words=words(label_words),
+        label_words=None if label_words == AUTO else words(label_words),
         split=split,
         on_bad=on_bad_rows,
     )
@@ -124,6 +131,8 @@ def fit(
         rows=rows,
         valid=_labelled(task, valid, on_bad_rows) if valid else None,
         training=settings,
+        demonstrations=shown,
+        label_words="auto" if label_words == AUTO else None,
         folder=run,
         resume=resume,
         seed=seed,

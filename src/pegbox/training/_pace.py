@@ -29,8 +29,11 @@ class Pace(TrainerCallback):
             torch.cuda.reset_peak_memory_stats(args.device)
 
     def on_epoch_begin(self, args: Any, state: TrainerState, *_: Any, **__: Any) -> None:  # noqa: ARG002
-        """Tell the sampler which epoch it is; after a resume too."""
-        self.engine.order.epoch = state.global_step // self.engine.updates
+        """Tell the sampler, and rows that change with it, which epoch it is; after a resume too."""
+        epoch = self.engine.order.epoch = state.global_step // self.engine.updates
+        begin = getattr(self.engine.objective.rows, "begin_epoch", None)
+        if begin is not None:
+            begin(epoch)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any

@@ -20,6 +20,8 @@ class Trainable(Protocol):
     Rows with one class each may offer it as ``groups``, ``(rows,)`` whole numbers, and can then be balanced.
     By weights: a batch may then hold ``weights``; the loss of each row is multiplied by its own, and the
     number of answers becomes the sum of their weights.
+
+    Rows that differ from epoch to epoch may offer ``begin_epoch(epoch)``, which is called before each.
     """
 
     @property

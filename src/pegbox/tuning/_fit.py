@@ -17,9 +17,11 @@ from pegbox.models import Base, FeatureCache, load
 from pegbox.tasks import Task, TooLong
 from pegbox.training import Settings, tell, trackers, train
 from pegbox.tuning._claim import claimed
+from pegbox.tuning._demonstrate import Demonstrate, check_trained, shown
+from pegbox.tuning._label_words import searched
 from pegbox.tuning._once import Once
-from pegbox.tuning._seen import row_digests
 from pegbox.tuning._readout import as_read, with_readout
+from pegbox.tuning._seen import row_digests
 from pegbox.tuning._shapes import Shape, Work, shape_of
 from pegbox.tuning._trunk_rows import TrunkCache, check_trunk_cache, with_trunk_cached
 from pegbox.tuning._tuned import Cost, Tuned
@@ -116,6 +118,8 @@ def fit(
     rows: Rows | None = None,
     valid: Rows | None = None,
     training: Training | None = None,
+    demonstrations: Demonstrate | None = None,
+    label_words: Literal["auto"] | None = None,
     folder: str | Path | None = None,
     resume: bool = False,
     seed: int = 0,
@@ -132,6 +136,8 @@ def fit(
         rows: Labelled rows; by default those that the task was read from.
         valid: Rows for early stopping of gradient methods; by default a seeded share of the training rows.
         training: How gradient methods are trained.
+        demonstrations: Solved training rows that gradient methods show before each question.
+        label_words: ``auto`` searches label words on the rows to train on: :func:`search_label_words`.
         folder: Where gradient methods keep their checkpoints; needed to resume, else a temporary folder.
         resume: Continue from the newest checkpoint in ``folder``.
         seed: Seed of splits, demonstrations, initial values and batches.
@@ -148,6 +154,7 @@ def fit(
     method = build(method) if isinstance(method, str) else method
     training = training or Training()
     settings = _settings(method, training, seed)
+    check_trained(method.name, demonstrations, trained=settings is not None)
     if resume and folder is None and isinstance(method, Attached):
         raise UsageError(
             "there is nothing to resume from", expected="the folder of the run", fix="pass folder="
@@ -155,19 +162,25 @@ def fit(
     shape = shape_of(task)
     rows = _some(rows if rows is not None else task.rows)
     shape.check(task, rows, valid, say)
-    base = base if isinstance(base, Base) else load(base)
+    if not isinstance(base, Base):
+        if method.quantise:
+            say(f"{method.name}: {base} is loaded in 4 bits ({method.quantise})")
+        base = load(base, quantise=method.quantise)
     task = with_readout(task, base, method, say)
     base = shape.base(as_read(base, task), method)
     method.check(base)
+    used, valid = (rows, valid) if settings is None else _validation(rows, valid, seed, say)
+    if label_words is not None:
+        task = searched(base, task, used, label_words, seed=seed, too_long=too_long, cache=cache, say=say)
     prompt = method.prompt(base, base.prepare(task.with_rows(None)))
     for note in prompt.notes:
         say(note)
-    run = _Run(shape, Work(base, prompt, seed, too_long, cache, say))
+    work = Work(base, prompt, seed, too_long, cache, say, demonstrations)
     if isinstance(method, Solver):
-        return run.solve(method, rows)
+        return _Run(shape, work).solve(method, rows)
     assert isinstance(method, Attached)
     assert settings is not None
-    used, valid = _validation(rows, valid, seed, say)
+    run = _Run(shape, shown(work, used) if demonstrations is not None else work)
     return run.train(method, used, valid, settings, folder, resume, training.trunk_cache)
 
 

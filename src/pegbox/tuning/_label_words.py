@@ -3,7 +3,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -136,6 +136,25 @@ def search_label_words(
     )
     search = _Search(base, prompt, hidden, torch.tensor(prompt.task.gold(rows)), candidates)
     return _decided(search, given, _folds(rows, seed))
+
+
+def searched(base: Base, task: Any, rows: Any, wanted: str, **options: Any) -> Classify:
+    """The task with the words of a search on these rows, told.
+
+    Raises:
+        UsageError: When it has none to search, or words are wanted otherwise than ``auto``.
+    """
+    if wanted != "auto" or not isinstance(task, Classify) or task.label_words is not None:
+        raise UsageError(
+            "label words cannot be searched here",
+            where=f"label_words {wanted!r} for a {type(task).__name__} task",
+            expected="auto, and a classification task without label words",
+            fix="give a task its words, or leave them to the search",
+        )
+    found = search_label_words(base, task, rows, **options)
+    for note in found.notes():
+        options["say"](note)
+    return found.task
 
 
 @dataclass(eq=False)

@@ -104,6 +104,8 @@ def with_trunk_cached(
     try:
         if trunk is None:
             raise _Unfit("what is trained reaches down to the lowest layer")
+        if any(hasattr(part, "begin_epoch") for part in parts):
+            raise _Unfit("the demonstrations change from epoch to epoch")
         return _cached(trunk, parts, wanted, precision, say)
     except _Unfit as unfit:
         if wanted == "on":

@@ -13,6 +13,7 @@ from pegbox.tasks import Prompt, TooLong
 from pegbox.training import Trainable
 
 if TYPE_CHECKING:
+    from pegbox.tuning._demonstrate import Demonstrate
     from pegbox.tuning._tuned import Tuned
 
 
@@ -27,6 +28,7 @@ class Work:
         too_long: What to do with texts that do not fit.
         cache: Feature cache.
         say: Receives lines for the user.
+        demonstrate: Demonstrations that gradient methods are trained with.
     """
 
     base: Base
@@ -35,6 +37,7 @@ class Work:
     too_long: TooLong
     cache: FeatureCache | None
     say: Callable[[str], None]
+    demonstrate: Demonstrate | None = None
 
 
 class Shape(Protocol):

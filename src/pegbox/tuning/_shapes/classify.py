@@ -19,6 +19,7 @@ from pegbox.models import Base, encode
 from pegbox.tasks import Classify, Encoded
 from pegbox.training import Trainable
 from pegbox.tuning._answers import Answers, Array, answer, nearest_distance, softmax
+from pegbox.tuning._demonstrate import drawn_rows
 from pegbox.tuning._deviation import deviations
 from pegbox.tuning._label_rows import LabelRows
 from pegbox.tuning._seen import told_seen
@@ -59,6 +60,8 @@ class ClassifyShape:
 
     def trainable(self, work: Work, parts: Sequence[Examples]) -> list[Trainable]:
         """Label rows of each part."""
+        if work.demonstrate is not None and work.demonstrate.selection == "random":
+            return drawn_rows(work, parts)
         encoded = [_encode(work, part) for part in parts]
         _tell(work, *encoded)
         gold = map(work.prompt.task.gold, parts)
