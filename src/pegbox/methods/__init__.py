@@ -13,10 +13,13 @@ if TYPE_CHECKING:
     from pegbox.methods.bottleneck import Bottleneck
     from pegbox.methods.closed_form import ClosedForm
     from pegbox.methods.few_shot import FewShot
+    from pegbox.methods.full import Full
+    from pegbox.methods.head import Head
     from pegbox.methods.ia3 import IA3
     from pegbox.methods.lora import LoRA
     from pegbox.methods.p_tuning import PTuning
     from pegbox.methods.prefix import Prefix
+    from pegbox.methods.qlora import QLoRA
     from pegbox.methods.soft_prompt import SoftPrompt
     from pegbox.methods.zero_init import ZeroInitAttention
     from pegbox.methods.zero_shot import ZeroShot
@@ -28,12 +31,15 @@ __all__ = [
     "Capability",
     "ClosedForm",
     "FewShot",
+    "Full",
+    "Head",
     "LoRA",
     "Method",
     "PTuning",
     "Posterior",
     "Prefix",
     "Problem",
+    "QLoRA",
     "SoftPrompt",
     "Solved",
     "Solver",
@@ -72,6 +78,9 @@ __getattr__, __dir__ = lazy(
         "FewShot": "pegbox.methods.few_shot",
         "IA3": "pegbox.methods.ia3",
         "LoRA": "pegbox.methods.lora",
+        "QLoRA": "pegbox.methods.qlora",
+        "Head": "pegbox.methods.head",
+        "Full": "pegbox.methods.full",
         "Prefix": "pegbox.methods.prefix",
         "ZeroInitAttention": "pegbox.methods.zero_init",
         "PTuning": "pegbox.methods.p_tuning",

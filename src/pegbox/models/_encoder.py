@@ -33,6 +33,8 @@ class PooledClassifier(nn.Module):
         self.pooling = pooling
         settings: Any = encoder.config
         self.config = settings
+        # By this PEFT tells which of its layers fit the encoder's.
+        self.is_loaded_in_4bit = bool(getattr(encoder, "is_loaded_in_4bit", False))
         # Without nn.Linear's own initial values, which draw from the global random generator.
         device = next(encoder.parameters()).device
         self.score = nn.utils.skip_init(nn.Linear, settings.hidden_size, labels, device=device)

@@ -7,7 +7,10 @@ import torch
 from torch import Tensor, nn
 
 VOLATILE = frozenset(
-    ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache", "_commit_hash")
+    (
+        *("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache", "_commit_hash"),
+        "quantization_config",
+    )
 )
 CHUNK = 1 << 22
 
@@ -20,11 +23,11 @@ def fingerprint(model: nn.Module) -> str:
     Values are rounded to bfloat16 first, so that one checkpoint has one fingerprint whether it is loaded in
     float32 or bfloat16. Every value counts: a base that differs in a few rows only, such as one with merged
     label rows, must not be taken for the original. Configuration values that are the family's defaults are
-    left out, so that a library that gains an option keeps the fingerprint.
+    left out, so that a library that gains an option keeps the fingerprint. A base in 4 bits is another one.
     """
     digest = sha256(json.dumps(_settings(model.config), sort_keys=True, default=str).encode())
     for name, tensor in sorted(model.state_dict().items()):
-        if tensor.is_floating_point():
+        if tensor.is_floating_point() or tensor.dtype == torch.uint8:  # packed 4-bit weights
             digest.update(f"{name} {tuple(tensor.shape)} {_checksum(tensor)}\n".encode())
     return digest.hexdigest()[:32]
 
@@ -49,6 +52,7 @@ def _stable(value: Any) -> Any:
 def _checksum(tensor: Tensor) -> int:
     checksum = 0
     for part in tensor.detach().reshape(-1).split(CHUNK):
-        bits = part.to("cpu", torch.bfloat16).contiguous().view(torch.int16)
+        part = part.to("cpu")
+        bits = part if part.dtype == torch.uint8 else part.to(torch.bfloat16).contiguous().view(torch.int16)
         checksum = zlib.crc32(memoryview(bits.numpy()), checksum)
     return checksum

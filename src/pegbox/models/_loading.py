@@ -12,6 +12,7 @@ from pegbox.models._decoder import check_plain_logits, decoder_start
 from pegbox.models._encoder import own_length, own_pooling
 from pegbox.models._find import find_model, nearest_folder
 from pegbox.models._fingerprint import fingerprint
+from pegbox.models._quantised import Quantise, check_quantise, make_trainable, quantised_loading
 from pegbox.models._quiet import quietly
 from pegbox.tasks import Kind
 
@@ -34,6 +35,7 @@ def load(
     revision: str | None = None,
     trust_remote_code: bool = False,
     max_length: int | None = None,
+    quantise: Quantise | None = None,
 ) -> Base:
     """Load a pretrained model with its tokenizer.
 
@@ -44,6 +46,7 @@ def load(
         revision: Branch, tag or commit of a hub model.
         trust_remote_code: Whether code that comes with a hub model may run.
         max_length: Upper limit on the context in tokens.
+        quantise: ``nf4`` keeps the linear layers below the output layer in 4 bits; needs the extra ``qlora``.
 
     Raises:
         InputError: When there is no such model, or its files are damaged or not safetensors.
@@ -56,6 +59,7 @@ def load(
         raise UsageError(
             "the context must hold at least one token", where=f"max_length {max_length}", expected="1 or more"
         )
+    check_quantise(quantise, str(name))
     where = find_model(name)
     with quietly():
         config = _config(where, revision, trust_remote_code)
@@ -64,7 +68,8 @@ def load(
         pooling = own_pooling(where, commit) if kind == "encoder" else "mean"
         own = own_length(where, commit) if kind == "encoder" else None
         words = _tokenizer(where, revision, trust_remote_code)
-        model = _weights(where, kind, config, number_format, revision, trust_remote_code)
+        how = quantised_loading(number_format, place) if quantise else {}
+        model = _weights(where, kind, config, number_format, revision, trust_remote_code, **how)
     _check_vocabulary(model, words, where)
     decoder_start(model)
     check_plain_logits(model, where)
@@ -77,6 +82,7 @@ def load(
         context=_context(model, words, own, max_length),
         revision=commit,
         pooling=pooling,
+        quantise=quantise,
     )
 
 
@@ -138,7 +144,13 @@ def _writes(architecture: str) -> bool:
 
 
 def _weights(
-    where: str, kind: Kind, config: PretrainedConfig, dtype: torch.dtype, revision: str | None, trust: bool
+    where: str,
+    kind: Kind,
+    config: PretrainedConfig,
+    dtype: torch.dtype,
+    revision: str | None,
+    trust: bool,
+    **how: Any,
 ) -> nn.Module:
     from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM
 
@@ -159,6 +171,7 @@ def _weights(
             output_loading_info=True,
             # Reported below with their names, which the library's own error leaves to its log.
             ignore_mismatched_sizes=True,
+            **how,
         )
     except Exception as error:  # damaged shards and odd configurations fail in many ways
         raise InputError(
@@ -168,6 +181,8 @@ def _weights(
             fix="copy or download the model again",
         ) from None
     _check_complete(model, info, where)
+    if how:
+        make_trainable(model)
     return model
 
 

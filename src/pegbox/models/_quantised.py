@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from pegbox.errors import CapabilityError, UsageError, nearest
-
-if TYPE_CHECKING:
-    from transformers import BitsAndBytesConfig
 
 Quantise = Literal["nf4"]
 
@@ -40,21 +37,23 @@ def check_quantise(quantise: str | None, where: str) -> None:
         )
 
 
-def settings(dtype: torch.dtype) -> BitsAndBytesConfig:
+def quantised_loading(dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
     """What Transformers loads a model by: NF4 in blocks of 64, their scales in 8 bits.
 
     Args:
         dtype: Number format that weights are multiplied in, and of all that stays as it is: embeddings, norms,
             biases and the output layer.
+        device: Where the weights go, each as soon as it is read.
     """
     from transformers import BitsAndBytesConfig
 
-    return BitsAndBytesConfig(
+    config = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
     )
+    return {"quantization_config": config, "device_map": {"": device}}
 
 
 def make_trainable(model: nn.Module) -> None:
@@ -85,7 +84,12 @@ def dequantised(layer: Any, dtype: torch.dtype) -> nn.Linear:
 
     weight = dequantize_4bit(layer.weight.data, layer.weight.quant_state).to(dtype)
     plain = nn.utils.skip_init(
-        nn.Linear, weight.shape[1], weight.shape[0], bias=layer.bias is not None, device=weight.device, dtype=dtype
+        nn.Linear,
+        weight.shape[1],
+        weight.shape[0],
+        bias=layer.bias is not None,
+        device=weight.device,
+        dtype=dtype,
     )
     plain.weight = nn.Parameter(weight, requires_grad=False)
     if layer.bias is not None:

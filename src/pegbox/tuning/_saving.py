@@ -120,16 +120,14 @@ def adapter_bytes(folder: Path) -> int:
 def _base(
     folder: Path, task: Task, saved: dict[str, Any], model: str | Path | Base | None, options: dict[str, Any]
 ) -> Base:
-    """The base that the adapter in ``folder`` was made for, or the whole model that ``folder`` itself holds."""
+    """The base that the adapter in ``folder`` was made for, or the whole model in ``folder`` itself."""
     if isinstance(model, Base):
         base = model
     elif model is not None:
-        base = load_base(model, **{"max_length": saved["max_length"], **options})
+        base = load_base(model, **{**_as_saved(saved, whole=model == folder), **options})
     else:
         try:
-            base = load_base(
-                saved["name"], **{"max_length": saved["max_length"], "revision": saved["revision"], **options}
-            )
+            base = load_base(saved["name"], **{**_as_saved(saved), "revision": saved["revision"], **options})
         except InputError as error:
             raise InputError(
                 f"the base that this was tuned on cannot be loaded: {error.what}",
@@ -150,6 +148,11 @@ def _base(
     base = as_read(base, task)
     # The adapter was fitted to vectors pooled this way, whatever the base's folder says by now.
     return replace(base, pooling=saved["pooling"]) if base.kind == "encoder" and saved["pooling"] else base
+
+
+def _as_saved(saved: dict[str, Any], *, whole: bool = False) -> dict[str, Any]:
+    """How the base was loaded; earlier folders lack ``quantise``, and whole models are not quantised."""
+    return {"max_length": saved["max_length"], "quantise": None if whole else saved.get("quantise")}
 
 
 def _posterior(folder: Path, method: Method, task: Task, *, expected: bool) -> Posterior | None:

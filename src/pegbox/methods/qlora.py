@@ -1,0 +1,43 @@
+"""QLoRA: LoRA beside linear layers that are kept in 4 bits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from pegbox.methods._lora import LowRank
+from pegbox.methods._method import Capability
+from pegbox.methods._registry import register
+
+
+@register
+@dataclass(frozen=True)
+class QLoRA(LowRank):
+    """LoRA on a base whose linear layers are kept in 4 bits (NF4, scales quantised once more); bitsandbytes.
+
+    Embeddings, norms and the output layer stay as they are. Needs the extra ``qlora``.
+
+    Args:
+        rank: Rank of each product.
+        alpha: Scale numerator.
+        dropout: Dropout on the product's input.
+        targets: ``attention`` (queries and values, or the one layer that makes queries, keys and values),
+            ``all-linear`` (all linear layers below the head), or names of linear layers, comma-separated.
+        rank_stabilised: Scale by alpha / sqrt(rank) instead (Kalajdzievski 2023).
+        layers: Only this many layers from the top; all when left out. A decoder stands on its encoder.
+    """
+
+    name: ClassVar[str] = "qlora"
+    capability: ClassVar[Capability] = Capability(
+        summary="low-rank products beside linear layers in 4 bits",
+        kinds=("causal", "masked", "encoder", "encoder-decoder"),
+        trains=True,
+        mergeable=True,
+        quantised=True,
+        inference="two small matrix products per target until merged, and unpacking of the 4-bit weights",
+        parameters="sum over targets of r (inputs + outputs), plus K (d + 1) for an encoder's head",
+        learning_rate=1e-3,
+        source="Dettmers et al. 2023",
+        architectures=("llama", "qwen3", "gemma3_text", "mistral", "gpt2", "bert", "roberta", "t5"),
+    )
+    quantise: ClassVar[Literal["nf4"]] = "nf4"
