@@ -69,9 +69,11 @@ class Case:
     def hidden(self) -> Tensor:
         return answer_logits(self.module, self.base, self.prompt, self.encoded).hidden
 
-    def loss(self) -> Tensor:
+    def loss(self, *, alike: bool = False) -> Tensor:
+        """Mean loss over the rows, or over those of one label."""
         rows = self.rows
-        batch = rows.collate(range(len(rows)))
+        picked = [at for at, gold in enumerate(self.prompt.task.gold(ROWS)) if gold or not alike]
+        batch = rows.collate(picked)
         loss, answers = rows.loss(self.module, batch)
         return loss / answers
 
@@ -93,7 +95,7 @@ def case_of(method: Attached, family: str, *, turned: bool = False, dtype: Any =
     base = base_of(family, dtype=dtype)
     task = task_of(2)
     if method.capability.needs_head and base.kind != "encoder":
-        base = base.headed()
+        base, task = base.headed(), task_of(2, readout="head")
     prompt = method.prompt(base, base.prepare(task))
     case = Case(method, base, prompt, method.attach(base, prompt, seed=3))
     if turned:
@@ -118,15 +120,17 @@ def base_answers(case: Case) -> tuple[Tensor, Tensor]:
     return found.hidden, found.logits
 
 
-def memorise(case: Case, *, steps: int = 250, rate: float = 2e-2, share: float = 0.7) -> tuple[float, float]:
+def memorise(
+    case: Case, *, steps: int = 250, rate: float = 2e-2, share: float = 0.7, alike: bool = False
+) -> tuple[float, float]:
     """The loss on one batch before AdamW and after at most so many steps, fewer once it fell to a share."""
     optimiser = torch.optim.AdamW(list(case.trained.values()), lr=rate, weight_decay=0.0)
-    first = last = case.loss().item()
+    first = last = case.loss(alike=alike).item()
     for _ in range(steps):
         optimiser.zero_grad()
-        case.loss().backward()
+        case.loss(alike=alike).backward()
         optimiser.step()
-        last = case.loss().item()
+        last = case.loss(alike=alike).item()
         if last < share * first:
             break
     return first, last
