@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, NoReturn
 
+import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
@@ -29,12 +30,25 @@ _LISTENER: ContextVar[Listener | None] = ContextVar("pegbox_attention_listener",
 
 
 class AttentionAdapter(nn.Module, BaseTunerLayer):
-    """What a tuner attaches to an attention module, as its child."""
+    """What a tuner attaches to an attention module, as its child.
 
-    def __init__(self) -> None:
+    Args:
+        owner: The attention module.
+    """
+
+    def __init__(self, owner: nn.Module) -> None:
         super().__init__()
+        self._owner = (owner,)  # as a tuple, or the module would become a part of its own part
         self._disable_adapters = False
         self.merged_adapters = []
+
+    def get_base_layer(self) -> nn.Module:
+        """The attention module."""
+        return self._owner[0]
+
+    def _get_base_layer_device_and_dtype(self, base_layer: nn.Module) -> tuple[torch.device, None]:
+        # Where PEFT moves a loaded adapter to; it keeps its own precision.
+        return next(base_layer.parameters()).device, None
 
     @property
     def live(self) -> list[str]:

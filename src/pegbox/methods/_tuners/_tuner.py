@@ -70,7 +70,7 @@ class AttentionTuner(BaseTuner):
             raise ValueError(f"{current_key} is not among the attention modules of the adapter")
         layer = getattr(target, self.child, None)
         if layer is None:
-            layer = self.tuner_layer_cls()
+            layer = self.tuner_layer_cls(target)
             layer.set_adapter(self.active_adapters)
             target.add_module(self.child, layer)
         layer.add(adapter_name, peft_config.shapes[current_key], peft_config)

@@ -70,8 +70,8 @@ class PrefixLayer(AttentionAdapter):
 
     adapter_layer_names = ("prefix_keys", "prefix_values", "prefix_encoder")
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, owner: nn.Module) -> None:
+        super().__init__(owner)
         self.prefix_keys = nn.ParameterDict()
         self.prefix_values = nn.ParameterDict()
         self.prefix_encoder = nn.ModuleDict()

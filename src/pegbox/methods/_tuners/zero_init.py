@@ -38,8 +38,8 @@ class ZeroInitLayer(AttentionAdapter):
 
     adapter_layer_names = ("zero_init_prompt", "zero_init_gate")
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, owner: nn.Module) -> None:
+        super().__init__(owner)
         self.zero_init_prompt = nn.ParameterDict()
         self.zero_init_gate = nn.ParameterDict()
         self.rotary: dict[str, int] = {}
