@@ -272,6 +272,25 @@ def random_model(architecture: str, **options: Any) -> Base:
     return Base(architecture, "causal", model, None, "random", 64)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("architecture", "options", "ends"),
+    [
+        ("opt", {"ffn_dim": 48, "word_embed_proj_dim": 32}, {"out_proj", "fc2"}),
+        ("phi", {}, {"dense", "fc2"}),
+        ("gpt_neox", {}, {"dense", "dense_4h_to_h"}),
+        ("falcon", {}, {"dense", "dense_4h_to_h"}),
+        ("mpt", {"d_model": 32, "n_heads": 4, "n_layers": 2}, {"out_proj", "down_proj"}),
+    ],
+)
+def test_families_without_a_row_are_found_out(architecture: str, options: Any, ends: set[str]) -> None:
+    base, method = random_model(architecture, **options), Bottleneck(size=2, placement="houlsby")
+    module = attach(method, base)
+    names = {name.partition(".bottleneck_")[0] for name in trained(module)}
+    assert len(names) == 4
+    assert {name.rpartition(".")[2] for name in names} == ends
+    assert torch.equal(logits(module), logits(base.module(2)))
+
+
 def test_what_has_no_such_sublayers_is_refused_with_the_reason() -> None:
     mamba = random_model("mamba", expand=2, state_size=4)
     with pytest.raises(CapabilityError, match="cannot work on mamba models: no attention was found") as error:
