@@ -83,7 +83,7 @@ def test_buckets_with_classes_drawn_equally_often() -> None:
         cost = [len(batch) * max(LENGTHS[row] for row in batch) for batch in batches]
         assert cost[0] == max(cost)
         padded, plain = sum(cost), sum(LENGTHS[row] for batch in batches for row in batch)
-        assert padded < 1.35 * plain  # blocks of three batches only; batches at random pad to 1.8
+        assert padded < 1.5 * plain  # blocks of three batches only; batches at random pad to 1.8
     seen = {row for batches in epochs for batch in batches for row in batch}
     assert len(seen) > 95, "what one epoch leaves out, others draw"
     again = Buckets(LENGTHS, 8, seed=0, groups=GROUPS)

@@ -1,5 +1,6 @@
 import math
 import random
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,10 +12,10 @@ from torch import Tensor, nn
 from pegbox.errors import RunError, UsageError
 from pegbox.training import Settings, recover, train
 from pegbox.training._divergence import Watch
-from training_toy import Rows, quiet, same_bits, tiny_model, trained
+from training_toy import Regression, Rows, quiet, same_bits, tiny_model, trained
 
 FACTOR = Settings(learning_rate=1e-3).divergence
-CALM = Settings(learning_rate=5e-3, epochs=6, batch_size=8, precision="float32", checkpoint_every=1)
+CALM = Settings(learning_rate=5e-3, epochs=8, batch_size=8, precision="float32", checkpoint_every=1)
 
 
 def first_alarm(losses: list[float], factor: float = FACTOR) -> int | None:
@@ -33,7 +34,7 @@ def noisy(count: int, spread: float, seed: int, end: float = 0.3, start: float =
     return [value * draw.lognormvariate(0, spread) for value in fall]
 
 
-@pytest.mark.parametrize("spread", [0.1, 0.5, 1.0])
+@pytest.mark.parametrize("spread", [0.1, 0.5, 1.0, 1.5])
 @pytest.mark.parametrize("seed", range(5))
 def test_scatter_is_no_divergence(spread: float, seed: int) -> None:
     assert first_alarm(noisy(600, spread, seed)) is None
@@ -60,21 +61,21 @@ def test_an_explosion_is_seen_within_some_steps(at: int) -> None:
     losses = noisy(at, 0.2, seed=1) + [0.7 * 1.5**step for step in range(60)]
     found = first_alarm(losses)
     assert found is not None
-    # 0.7 * 1.5^n passes 1.7 after three steps; more than half of ten losses must be above.
-    assert at < found <= at + 10
+    # 0.7 * 1.5^n passes any first loss after some steps; then more than half of thirty losses must be above.
+    assert at < found <= at + 20
     assert first_alarm(losses, factor=0) is None
 
 
 def test_the_limit_by_hand() -> None:
     watch = Watch()
-    for loss in (2.0, 1.0, 3.0, 1.0):
+    for loss in (2.0, 1.0, 3.0, 1.0, 1.0, 8.0, 1.0, 1.0, 1.0):
         watch.note(loss)
         assert watch.limit(4.0) == math.inf, "too few losses to tell"
     watch.note(1.0)
-    assert watch.lowest == 1.0  # the median of 2, 1, 3, 1, 1
+    assert watch.lowest == 1.0  # the median of 2, 3, 8 and seven times 1
     assert watch.limit(4.0) == 4.0  # 4 * 1
-    assert watch.limit(2.0) == 3.0  # the largest of the first three
-    watch = Watch(first=[0.1], recent=[0.1] * 10, lowest=0.1)
+    assert watch.limit(2.0) == 3.0  # the largest of the first five
+    watch = Watch(first=[0.1] * 5, recent=[0.1] * 30, lowest=0.1)
     assert watch.limit(3.0) == 1.1  # lowest + 1
     assert not watch.suspect(3.0)
     watch.note(1.2)
@@ -102,7 +103,7 @@ def test_an_explosion_stops_the_run_and_gives_the_last_good_parameters(tmp_path:
         train(model, Exploding(32, at=13), settings=CALM, folder=tmp_path, say=quiet)
     message = str(caught.value)
     assert "training diverged: the training loss rose from 0." in message
-    assert "expected: at most 1." in message  # the lowest value, some 0.6, plus 1
+    assert re.search(r"expected: at most 2\.\d+\n", message)  # three times the lowest, some 0.67
     assert "lower learning_rate (now 0.005)" in message
     assert f"the last good checkpoint is {tmp_path / 'checkpoint-12'}" in message
     stored = load_file(tmp_path / "checkpoint-12" / "parameters.safetensors")
@@ -126,9 +127,10 @@ def test_the_best_by_validation_comes_back(tmp_path: Path) -> None:
 
 
 def test_a_rate_far_too_high_stops_the_run(tmp_path: Path) -> None:
-    settings = replace(CALM, learning_rate=3.0, epochs=20, gradient_clip=0, warmup=0.1)
-    with pytest.raises(RunError, match="training diverged"):
-        train(tiny_model(), Rows(64), settings=settings, folder=tmp_path, say=quiet)
+    """Squared errors of a linear map under steps of 30 grow from 0.8 to hundreds."""
+    settings = replace(CALM, learning_rate=30.0, epochs=20, gradient_clip=0, warmup=0.1)
+    with pytest.raises(RunError, match="training diverged: the training loss rose from"):
+        train(nn.Linear(5, 1), Regression(), settings=settings, folder=tmp_path, say=quiet)
 
 
 class Uneven(Rows):
@@ -143,7 +145,7 @@ def test_a_fluctuating_run_ends(tmp_path: Path) -> None:
     history = train(tiny_model(), Uneven(96), settings=CALM, folder=tmp_path, say=quiet)
     losses = [loss for _, loss in history.train_losses]
     assert max(losses) > 10 * min(losses), "the losses scatter, or this test shows nothing"
-    assert history.steps == 72
+    assert history.steps == 96
 
 
 def test_off_and_on_again(tmp_path: Path) -> None:
@@ -154,7 +156,7 @@ def test_off_and_on_again(tmp_path: Path) -> None:
     resumed, whole = tiny_model(), tiny_model()
     rows = Exploding(32, at=1)  # the first call after the resume is the 13th
     history = train(resumed, rows, settings=off, folder=tmp_path / "on", resume=True, say=quiet)
-    assert (history.resumed_from, history.steps) == (12, 24)
+    assert (history.resumed_from, history.steps) == (12, 32)
     train(whole, Exploding(32, at=13), settings=off, folder=tmp_path / "off", say=quiet)
     assert same_bits(trained(resumed), trained(whole))
 

@@ -2,7 +2,6 @@ import json
 import random
 import re
 import warnings
-from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from pegbox.errors import CapabilityError, InputError, RunError, UsageError
 from pegbox.training import History, Settings, resolve_precision, train
 from pegbox.training._batches import Buckets
-from training_toy import Rows, gradients, quiet, same_bits, tiny_model, trained
+from training_toy import Regression, Rows, gradients, quiet, same_bits, tiny_model, trained
 
 PLAIN = Settings(learning_rate=5e-3, epochs=2, batch_size=8, precision="float32")
 
@@ -287,24 +286,6 @@ def test_gradient_checkpointing_is_refused_where_it_cannot_be(tmp_path: Path) ->
     settings = Settings(learning_rate=1e-3, gradient_checkpointing=True)
     with pytest.raises(CapabilityError, match="Linear cannot recompute its activations"):
         train(nn.Linear(2, 2), Rows(8), settings=settings, folder=tmp_path, say=quiet)
-
-
-class Regression:
-    """Any module can be trained: here a linear map to the mean of its inputs."""
-
-    def __init__(self) -> None:
-        self.inputs = torch.randn(64, 5, generator=torch.Generator().manual_seed(0))
-        self.lengths = [1] * 64
-
-    def __len__(self) -> int:
-        return 64
-
-    def collate(self, indices: Sequence[int]) -> dict[str, Tensor]:
-        return {"inputs": self.inputs[list(indices)]}
-
-    def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        error = model(batch["inputs"])[:, 0] - batch["inputs"].mean(1)
-        return error.square().sum(), torch.tensor(len(error))
 
 
 def test_trains_any_module(tmp_path: Path) -> None:

@@ -100,6 +100,24 @@ class Grouped(Rows):
         return (losses * batch["weights"]).sum(), batch["weights"].sum()
 
 
+class Regression:
+    """Any module can be trained: here a linear map to the mean of its inputs."""
+
+    def __init__(self) -> None:
+        self.inputs = torch.randn(64, 5, generator=torch.Generator().manual_seed(0))
+        self.lengths = [1] * 64
+
+    def __len__(self) -> int:
+        return 64
+
+    def collate(self, indices: Sequence[int]) -> dict[str, Tensor]:
+        return {"inputs": self.inputs[list(indices)]}
+
+    def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        error = model(batch["inputs"])[:, 0] - batch["inputs"].mean(1)
+        return error.square().sum(), torch.tensor(len(error))
+
+
 @contextmanager
 def gradients() -> Iterator[list[list[Tensor]]]:
     """The gradients that each optimiser step sees."""

@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass, field
 from statistics import median
 
-_WINDOW = 10
-_FEWEST = 5
-_FIRST = 3
+_WINDOW = 30
+_FEWEST = 10
+_FIRST = 5
 # Losses are in nats per answer. Below this rise a large ratio only means that the loss was close to zero.
 _RISE = 1.0
 
@@ -17,14 +17,14 @@ _RISE = 1.0
 class Watch:
     """Watches the losses of the steps.
 
-    The smoothed loss is the median of the last 10 losses, so that fewer than half of them, however large,
+    The smoothed loss is the median of the last 30 losses, so that fewer than half of them, however large,
     do not move it far. It has exploded when it is above all three of: ``factor`` times its lowest value so
-    far; the largest of the first three losses; its lowest value plus 1.
+    far; the largest of the first five losses; its lowest value plus 1.
 
     Args:
         first: The first losses of the run.
         recent: The last ones.
-        lowest: Lowest smoothed loss so far; None while fewer than 5 losses are known.
+        lowest: Lowest smoothed loss so far; None while fewer than 10 losses are known.
     """
 
     first: list[float] = field(default_factory=list)
