@@ -24,13 +24,14 @@ if TYPE_CHECKING:
         ZeroShot,
     )
     from pegbox.models import Base, FeatureCache, load
-    from pegbox.tasks import Classify, Tag
+    from pegbox.tasks import Choose, Classify, Tag
     from pegbox.tuning import Demonstrate, Training, Tuned, fit, search_label_words
 
 __all__ = [
     "IA3",
     "Base",
     "Bottleneck",
+    "Choose",
     "Classify",
     "ClosedForm",
     "Demonstrate",
@@ -60,6 +61,7 @@ __getattr__, __dir__ = lazy(
     {
         "Base": "pegbox.models",
         "Bottleneck": "pegbox.methods",
+        "Choose": "pegbox.tasks",
         "Classify": "pegbox.tasks",
         "ClosedForm": "pegbox.methods",
         "Demonstrate": "pegbox.tuning",

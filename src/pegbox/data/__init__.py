@@ -4,6 +4,15 @@ from pegbox.data._columns import Columns, find_columns
 from pegbox.data._doctor import check
 from pegbox.data._examples import Dropped, Examples, examples, from_texts
 from pegbox.data._findings import Finding, Findings
+from pegbox.data._questions import (
+    AnswerKind,
+    ChoiceColumns,
+    Questions,
+    find_choice_columns,
+    from_questions,
+    questions,
+    renamed,
+)
 from pegbox.data._read import read
 from pegbox.data._rows import Rows
 from pegbox.data._sentences import Sentences, TagColumns, find_tag_columns, from_words, sentences
@@ -12,22 +21,29 @@ from pegbox.data._table import Table
 from pegbox.data._text import text_key
 
 __all__ = [
+    "AnswerKind",
+    "ChoiceColumns",
     "Columns",
     "Dropped",
     "Examples",
     "Finding",
     "Findings",
+    "Questions",
     "Rows",
     "Sentences",
     "Table",
     "TagColumns",
     "check",
     "examples",
+    "find_choice_columns",
     "find_columns",
     "find_tag_columns",
+    "from_questions",
     "from_texts",
     "from_words",
+    "questions",
     "read",
+    "renamed",
     "sentences",
     "split",
     "take",

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pegbox.models._find import check_safetensors, find_model
     from pegbox.models._fingerprint import fingerprint
     from pegbox.models._loading import load, tokenizer
+    from pegbox.models._options import option_logprobs, read_texts
     from pegbox.models._quiet import quiet_libraries
     from pegbox.models._readout import (
         Answers,
@@ -54,12 +55,14 @@ __all__ = [
     "frozen_trunk",
     "load",
     "narrowed",
+    "option_logprobs",
     "output_layer",
     "output_rows",
     "output_scale",
     "output_tail",
     "quiet_libraries",
     "read",
+    "read_texts",
     "rows_of",
     "share",
     "slot_logits",
@@ -87,6 +90,8 @@ __getattr__, __dir__ = lazy(
         "fingerprint": "pegbox.models._fingerprint",
         "load": "pegbox.models._loading",
         "narrowed": "pegbox.models._readout",
+        "option_logprobs": "pegbox.models._options",
+        "read_texts": "pegbox.models._options",
         "output_layer": "pegbox.models._readout",
         "output_scale": "pegbox.models._readout",
         "output_tail": "pegbox.models._readout",

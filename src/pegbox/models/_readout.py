@@ -83,10 +83,16 @@ class Narrow(nn.Module):
         return self._layer[0].weight  # type: ignore[return-value]
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """Map (batch, tokens, width) or (batch, width) to (batch, 1, labels) or (batch, labels)."""
+        """Map (batch, tokens, width) or (batch, width) to (batch, 1, labels) or (batch, labels).
+
+        Positions that are a mask (batch, tokens) give (1, marked, labels), in reading order.
+        """
         if hidden.dim() == 2:
             self.hidden = hidden
             return rows_of(self._layer[0], hidden, self._tokens)
+        if self._positions.dtype == torch.bool:
+            self.hidden = hidden[self._positions]
+            return rows_of(self._layer[0], self.hidden, self._tokens).unsqueeze(0)
         self.hidden = hidden[torch.arange(len(hidden), device=hidden.device), self._positions]
         return rows_of(self._layer[0], self.hidden, self._tokens).unsqueeze(1)
 

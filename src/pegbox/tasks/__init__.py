@@ -1,5 +1,7 @@
 """Tasks: rows to prompts and gold answers."""
 
+from pegbox.tasks._choose import Choose
+from pegbox.tasks._choose_prompt import ChoosePrompt, OptionRows
 from pegbox.tasks._classify import Classify, Demonstration, align_words
 from pegbox.tasks._demonstrations import (
     demonstration,
@@ -22,10 +24,13 @@ from pegbox.tasks._windows import TagPrompt, Windows, word_pieces
 
 __all__ = [
     "MARK",
+    "Choose",
+    "ChoosePrompt",
     "Classify",
     "Demonstration",
     "Encoded",
     "Kind",
+    "OptionRows",
     "Prompt",
     "Soft",
     "Tag",

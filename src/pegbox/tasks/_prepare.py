@@ -5,6 +5,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pegbox.errors import CapabilityError, InputError
+from pegbox.tasks._choose import Choose
+from pegbox.tasks._choose_prompt import prepare_choose
 from pegbox.tasks._classify import Classify
 from pegbox.tasks._defaults import derive_wording, plain_template
 from pegbox.tasks._prompt import Kind, Prompt
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def prepare(
-    task: Classify | Tag,
+    task: Classify | Tag | Choose,
     tokenizer: PreTrainedTokenizerBase,
     kind: Kind,
     context: int,
@@ -42,6 +44,8 @@ def prepare(
     """
     if isinstance(task, Tag):
         return prepare_tag(task, tokenizer, kind, context)
+    if isinstance(task, Choose):
+        return prepare_choose(task, tokenizer, kind, context)
     if kind == "encoder":
         return Prompt(task, tokenizer, kind, context, notes=_unused(task))
     if kind == "masked" and tokenizer.mask_token_id is None:

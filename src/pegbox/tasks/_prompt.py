@@ -130,7 +130,12 @@ class Prompt:
         return replace(encoded, ids=tuple(row[len(prefix) :] for row in encoded.ids), prefix=prefix)
 
     def encode_after(
-        self, rows: Examples, shown: Sequence[Sequence[int]], *, too_long: TooLong = "shorten"
+        self,
+        rows: Examples,
+        shown: Sequence[Sequence[int]],
+        *,
+        too_long: TooLong = "shorten",
+        rests: Sequence[int] | None = None,
     ) -> Encoded:
         """As :meth:`encode`, each row after demonstrations of its own.
 
@@ -138,11 +143,15 @@ class Prompt:
             rows: The rows.
             shown: Tokens of each row's demonstrations, see :meth:`solved_ids`.
             too_long: See :meth:`encode`.
+            rests: Tokens that each row needs after those encoded here; by default for the longest label word.
         """
         self._check_columns(rows)
         start, end = self._edges
-        rest = max(map(len, self.answers)) - 1 if self.kind == "causal" else 0
-        rooms = [self.context - len(start) - len(ids) - len(end) - rest for ids in shown]
+        if rests is None:
+            rest = max(map(len, self.answers)) - 1 if self.kind == "causal" else 0
+            rests = [rest] * len(rows)
+        edge = len(start) + len(end)
+        rooms = [self.context - edge - len(ids) - rest for ids, rest in zip(shown, rests, strict=True)]
         texts = [dict(zip(rows.fields, values, strict=True)) for values in rows.texts]
         pieces = self._pieces(texts)
         sizes = [len(before) + len(after) for before, after in pieces]
@@ -185,7 +194,11 @@ class Prompt:
         return woven_ids(self.tokenizer, [self._solved(row) for row in shown], self._inner)
 
     def _solved(self, shown: Demonstration) -> list[str]:
-        word = dict(zip(self.task.labels, self.task.label_words or (), strict=True))[shown.label]
+        return self._solved_by(
+            dict(zip(self.task.labels, self.task.label_words or (), strict=True))[shown.label], shown
+        )
+
+    def _solved_by(self, word: str, shown: Demonstration) -> list[str]:
         before, after = self._before(shown.fields), self.template.pieces_after(shown.fields)
         middle = before[-1] + self.template.gap() + word + after[0]
         pieces = [*before[:-1], middle, *after[1:]]

@@ -2,11 +2,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from pegbox.errors import InputError
+from pegbox.tasks._choose import Choose
 from pegbox.tasks._classify import Classify
 from pegbox.tasks._tag import Tag
 
-Task = Classify | Tag
-_KINDS: dict[str, type[Classify] | type[Tag]] = {"classify": Classify, "tag": Tag}
+Task = Classify | Tag | Choose
+_KINDS: dict[str, type[Classify] | type[Tag] | type[Choose]] = {
+    "classify": Classify,
+    "tag": Tag,
+    "choose": Choose,
+}
 
 
 def task_from_json(saved: Mapping[str, Any], where: str = "task.json") -> Task:

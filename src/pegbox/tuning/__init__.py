@@ -3,20 +3,26 @@
 from pegbox.tuning._demonstrate import Demonstrate
 from pegbox.tuning._fit import Training, fit
 from pegbox.tuning._label_words import Candidate, LabelWords, search_label_words
+from pegbox.tuning._merge import Merged, merge
 from pegbox.tuning._saving import adapter_bytes
-from pegbox.tuning._shapes import Prediction
+from pegbox.tuning._shapes import Choice, Entity, Prediction, Tagged
 from pegbox.tuning._tuned import Cost, Tuned, base_alone
 
 __all__ = [
     "Candidate",
+    "Choice",
     "Cost",
     "Demonstrate",
+    "Entity",
     "LabelWords",
+    "Merged",
     "Prediction",
+    "Tagged",
     "Training",
     "Tuned",
     "adapter_bytes",
     "base_alone",
     "fit",
+    "merge",
     "search_label_words",
 ]

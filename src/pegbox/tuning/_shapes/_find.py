@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 from pegbox.errors import UsageError
-from pegbox.tasks import Classify, Tag, Task
+from pegbox.tasks import Choose, Classify, Tag, Task
 from pegbox.tuning._shapes._shape import Shape
+from pegbox.tuning._shapes.choose import ChooseShape
 from pegbox.tuning._shapes.classify import ClassifyShape
 from pegbox.tuning._shapes.tag import TagShape
 
-_SHAPES: dict[type, Shape] = {Classify: ClassifyShape(), Tag: TagShape()}
+_SHAPES: dict[type, Shape] = {Classify: ClassifyShape(), Choose: ChooseShape(), Tag: TagShape()}
 
 
 def shape_of(task: Task) -> Shape:
