@@ -34,7 +34,7 @@ def noisy(count: int, spread: float, seed: int, end: float = 0.3, start: float =
     return [value * draw.lognormvariate(0, spread) for value in fall]
 
 
-@pytest.mark.parametrize("spread", [0.1, 0.5, 1.0, 1.5])
+@pytest.mark.parametrize("spread", [0.1, 0.5, 1.0])
 @pytest.mark.parametrize("seed", range(5))
 def test_scatter_is_no_divergence(spread: float, seed: int) -> None:
     assert first_alarm(noisy(600, spread, seed)) is None
