@@ -153,9 +153,27 @@ def key_value_units(base: Base, module: nn.Module, found: Iterable[Block]) -> di
         Layer name to a mask of its outputs, (outputs,); layers without any key or value are left out.
     """
     sublayers = [sublayer for block in found for sublayer in block.attention]
-    dice = torch.Generator().manual_seed(0)
     leaves: dict[str, Tensor] = {}
     ends: list[Tensor] = []
+    with torch.enable_grad():
+        _probe(base, module, _cut(module, sublayers, leaves, ends))
+        gradients = torch.autograd.grad([end.sum() for end in ends], list(leaves.values()), allow_unused=True)
+    masks = {
+        name: gradient.reshape(-1, gradient.shape[-1])[0].cpu() != 0
+        for name, gradient in zip(leaves, gradients, strict=True)
+        if gradient is not None
+    }
+    return {name: mask for name, mask in masks.items() if mask.any()}
+
+
+def _cut(
+    module: nn.Module,
+    sublayers: list[tuple[str, ...]],
+    leaves: dict[str, Tensor],
+    ends: list[Tensor],
+) -> list[RemovableHandle]:
+    """Hooks that put random leaves in place of queries, keys and values, and keep what token 2 receives."""
+    dice = torch.Generator().manual_seed(0)
 
     def replace(name: str) -> Callable[..., Tensor]:
         def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
@@ -166,23 +184,15 @@ def key_value_units(base: Base, module: nn.Module, found: Iterable[Block]) -> di
         return hook
 
     def end(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        ends.append(inputs[0].reshape(-1, inputs[0].shape[-1])[1].float().sum())
+        ends.append(inputs[0].reshape(-1, inputs[0].shape[-1])[1].float())
 
     hooks = [
         module.get_submodule(name).register_forward_hook(replace(name))
         for sublayer in sublayers
         for name in sublayer[:-1]
     ]
-    hooks += [module.get_submodule(sublayer[-1]).register_forward_pre_hook(end) for sublayer in sublayers]
-    with torch.enable_grad():
-        _probe(base, module, hooks)
-        gradients = torch.autograd.grad(sum(ends), list(leaves.values()), allow_unused=True)  # type: ignore[arg-type]
-    masks = {
-        name: gradient.reshape(-1, gradient.shape[-1])[0].cpu() != 0
-        for name, gradient in zip(leaves, gradients, strict=True)
-        if gradient is not None
-    }
-    return {name: mask for name, mask in masks.items() if mask.any()}
+    last = [module.get_submodule(sublayer[-1]) for sublayer in sublayers]
+    return hooks + [layer.register_forward_pre_hook(end) for layer in last]
 
 
 def _probe(base: Base, module: nn.Module, hooks: list[RemovableHandle]) -> None:
