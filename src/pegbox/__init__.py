@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     )
     from pegbox.models import Base, FeatureCache, load
     from pegbox.tasks import Choose, Classify, Tag
-    from pegbox.tuning import Demonstrate, Training, Tuned, fit, search_label_words
+    from pegbox.tuning import Demonstrate, Seeds, Training, Tuned, fit, fit_seeds, search_label_words
 
 __all__ = [
     "IA3",
@@ -44,6 +44,7 @@ __all__ = [
     "Prefix",
     "QLoRA",
     "Scores",
+    "Seeds",
     "SoftPrompt",
     "Tag",
     "Training",
@@ -52,6 +53,7 @@ __all__ = [
     "ZeroShot",
     "__version__",
     "fit",
+    "fit_seeds",
     "load",
     "search_label_words",
 ]
@@ -75,6 +77,7 @@ __getattr__, __dir__ = lazy(
         "Prefix": "pegbox.methods",
         "PTuning": "pegbox.methods",
         "Scores": "pegbox.evaluation",
+        "Seeds": "pegbox.tuning",
         "Tag": "pegbox.tasks",
         "Training": "pegbox.tuning",
         "SoftPrompt": "pegbox.methods",
@@ -82,6 +85,7 @@ __getattr__, __dir__ = lazy(
         "ZeroInitAttention": "pegbox.methods",
         "ZeroShot": "pegbox.methods",
         "fit": "pegbox.tuning",
+        "fit_seeds": "pegbox.tuning",
         "load": "pegbox.models",
         "search_label_words": "pegbox.tuning",
     },

@@ -4,7 +4,9 @@ from pegbox.tuning._demonstrate import Demonstrate
 from pegbox.tuning._fit import Training, fit
 from pegbox.tuning._label_words import Candidate, LabelWords, search_label_words
 from pegbox.tuning._merge import Merged, merge
+from pegbox.tuning._rank import Ranks, Spectrum, rank
 from pegbox.tuning._saving import adapter_bytes
+from pegbox.tuning._seeds import Seeds, SeedScores, fit_seeds, seed_folder
 from pegbox.tuning._shapes import Choice, Entity, Prediction, Tagged
 from pegbox.tuning._tuned import Cost, Tuned, base_alone
 
@@ -17,12 +19,19 @@ __all__ = [
     "LabelWords",
     "Merged",
     "Prediction",
+    "Ranks",
+    "SeedScores",
+    "Seeds",
+    "Spectrum",
     "Tagged",
     "Training",
     "Tuned",
     "adapter_bytes",
     "base_alone",
     "fit",
+    "fit_seeds",
     "merge",
+    "rank",
     "search_label_words",
+    "seed_folder",
 ]
