@@ -16,7 +16,7 @@ import pegbox
 from conformance import FAMILIES, Case, base_of, case_of, generated, memorise, turn
 from pegbox.data import Examples
 from pegbox.errors import CapabilityError, InputError, UsageError
-from pegbox.methods import Attached, PTuning, SoftPrompt
+from pegbox.methods import Attached, PTuning, SoftPrompt, export_prompt_tuning
 from pegbox.methods._soft_prompts import embedding_shape, input_embedding
 from pegbox.methods._tuners.soft_tokens import SoftTokensLayer
 from pegbox.models import Base, FeatureCache, answer_logits, encode, word_logprobs
@@ -452,3 +452,33 @@ def test_the_embedding_is_found_by_its_own_name(family: str) -> None:
     name, layer = input_embedding(module)
     assert module.get_submodule(name) is layer
     assert isinstance(layer, nn.Embedding)
+
+
+# PEFT asks for positions to be left to it, and says so.
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("family", ["llama", "qwen3", "gemma3_text", "mistral", "gpt2"])
+def test_exported_to_plain_prompt_tuning_it_answers_the_same(family: str, tmp_path: Path) -> None:
+    case = case_of(SoftPrompt(length=4), family, turned=True)
+    export_prompt_tuning(case.module, case.base, case.prompt, tmp_path / "out")
+    config = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
+    # The tokenizer's one leading special token is the first of five.
+    assert (config["peft_type"], config["num_virtual_tokens"]) == ("PROMPT_TUNING", 5)
+    plain = PeftModel.from_pretrained(case.base.module(2), str(tmp_path / "out")).eval()
+    for ids in case.encoded.ids:
+        with torch.no_grad():
+            expected = case.module(input_ids=torch.tensor([ids])).logits[0]
+            text = torch.tensor([ids[5:]])
+            found = plain(input_ids=text, attention_mask=torch.ones_like(text)).logits[0]
+        # The same numbers; a mask makes attention take another path, whose sums round otherwise.
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_what_prompt_tuning_cannot_hold_is_not_exported(tmp_path: Path) -> None:
+    masked, marked = case_of(SoftPrompt(length=2), "bert"), marked_case(PTuning())
+    for case in (masked, marked, case_of(PTuning(), "llama")):
+        with pytest.raises(CapabilityError, match="before the text of a causal model, and nothing else"):
+            export_prompt_tuning(case.module, case.base, case.prompt, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    front = case_of(SoftPrompt(length=2), "llama")
+    with pytest.raises(CapabilityError, match="this module has no soft tokens"):
+        export_prompt_tuning(front.base.module(2), front.base, front.prompt, tmp_path / "out")

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from pegbox.methods._method import Attached, Capability, Method, Problem, Solved, Solver
     from pegbox.methods._peft import check_adapter, load_adapter, save_adapter
     from pegbox.methods._registry import build, methods, register
+    from pegbox.methods._soft_export import export_prompt_tuning
     from pegbox.methods._table import table_markdown, table_rows
     from pegbox.methods.bottleneck import Bottleneck
     from pegbox.methods.closed_form import ClosedForm
@@ -47,6 +48,7 @@ __all__ = [
     "ZeroShot",
     "build",
     "check_adapter",
+    "export_prompt_tuning",
     "load_adapter",
     "methods",
     "register",
@@ -71,6 +73,7 @@ __getattr__, __dir__ = lazy(
         "build": "pegbox.methods._registry",
         "methods": "pegbox.methods._registry",
         "register": "pegbox.methods._registry",
+        "export_prompt_tuning": "pegbox.methods._soft_export",
         "table_markdown": "pegbox.methods._table",
         "table_rows": "pegbox.methods._table",
         "Bottleneck": "pegbox.methods.bottleneck",
