@@ -1,6 +1,8 @@
 """What the tests of the attached methods share: bases of eight families, their logits, filled adapters."""
 
 import copy
+import subprocess
+import sys
 from functools import cache, partial
 from hashlib import sha256
 from pathlib import Path
@@ -107,6 +109,23 @@ def reloaded(module: nn.Module, base: Base, folder: Path) -> Any:
 
     save_adapter(module, folder)
     return PeftModel.from_pretrained(base.module(2), folder).eval()
+
+
+def in_a_fresh_process(model: Path, adapter: Path, imports: str) -> Tensor:
+    """Logits of a causal model and an adapter that another process loads through plain PEFT."""
+    program = (
+        f"import sys, torch, {imports}, transformers\n"
+        f"model = transformers.AutoModelForCausalLM.from_pretrained({str(model)!r}, dtype=torch.float32)\n"
+        f"import peft; model = peft.PeftModel.from_pretrained(model, {str(adapter)!r}).eval()\n"
+        f"ids, mask = torch.tensor({IDS.tolist()}), torch.tensor({MASK.tolist()})\n"
+        "answers = model(input_ids=ids, attention_mask=mask).logits\n"
+        f"torch.save(answers.detach(), {str(adapter / 'answers.pt')!r})\n"
+        "known = [name for name in sys.modules if name.startswith('pegbox')]\n"
+        f"assert bool(known) == {'pegbox' in imports}"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return torch.load(adapter / "answers.pt", weights_only=True)
 
 
 def names_that_end(module: nn.Module, *endings: str) -> list[str]:

@@ -19,6 +19,7 @@ from adapters_toy import (
     family,
     fill,
     forward,
+    in_a_fresh_process,
     in_bf16,
     in_four_bit,
     logits,
@@ -133,6 +134,16 @@ def test_it_comes_back_and_goes_away(architecture: str, kind: str, tmp_path: Pat
     plain = module.unload()
     if kind != "encoder":
         assert torch.equal(logits(plain), logits(base.module(2)))
+
+
+@pytest.mark.parametrize("imports", ["pegbox", "peft, pegbox"])
+def test_plain_peft_loads_it_after_importing_pegbox(imports: str, tmp_path: Path) -> None:
+    module = attach(Bottleneck(size=3, placement="houlsby"), family("qwen3", "causal"))
+    fill(module)
+    save_adapter(module, tmp_path)
+    answers = in_a_fresh_process(folder_of("qwen3", "causal"), tmp_path, imports)
+    # The same program on the same machine; only the number of threads might differ, which orders sums.
+    torch.testing.assert_close(answers, logits(module), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(("architecture", "kind"), [("llama", "causal"), ("t5", "encoder-decoder")])

@@ -1,7 +1,5 @@
 """IA3: that it scales keys, values and inner activations and nothing else, on every family."""
 
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -15,14 +13,13 @@ from transformers import AutoConfig, AutoModelForCausalLM
 import pegbox
 from adapters_toy import (
     FAMILIES,
-    IDS,
-    MASK,
     attach,
     checksum,
     count,
     family,
     fill,
     forward,
+    in_a_fresh_process,
     in_bf16,
     in_four_bit,
     logits,
@@ -162,23 +159,15 @@ def test_it_comes_back_and_goes_away(architecture: str, kind: str, tmp_path: Pat
     assert checksum(base.model) == before
 
 
-def test_plain_peft_loads_it_without_pegbox(tmp_path: Path) -> None:
-    module = attach(IA3(), family("llama", "causal"))
+# Where one layer makes queries, keys and values, the adapter is of our own kind.
+@pytest.mark.parametrize(("architecture", "imports"), [("llama", "peft"), ("gpt2", "pegbox")])
+def test_plain_peft_loads_it(architecture: str, imports: str, tmp_path: Path) -> None:
+    module = attach(IA3(), family(architecture, "causal"))
     fill(module)
     save_adapter(module, tmp_path)
-    program = (
-        "import sys, torch, peft, transformers\n"
-        f"model = transformers.AutoModelForCausalLM.from_pretrained({str(folder_of('llama', 'causal'))!r})\n"
-        f"model = peft.PeftModel.from_pretrained(model, {str(tmp_path)!r}).eval()\n"
-        f"ids, mask = torch.tensor({IDS.tolist()}), torch.tensor({MASK.tolist()})\n"
-        "answers = model(input_ids=ids, attention_mask=mask).logits\n"
-        f"torch.save(answers.detach(), {str(tmp_path / 'answers.pt')!r})\n"
-        "assert not [name for name in sys.modules if name.startswith('pegbox')]"
-    )
-    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
-    answers = torch.load(tmp_path / "answers.pt", weights_only=True)
+    answers = in_a_fresh_process(folder_of(architecture, "causal"), tmp_path, imports)
     # The same program on the same machine; only the number of threads might differ, which orders sums.
-    torch.testing.assert_close(answers, logits(module), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(answers, logits(module), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(("architecture", "kind"), FAMILIES)
