@@ -1,9 +1,13 @@
 import json
+from dataclasses import replace
 
 import pytest
 
 from pegbox.errors import UsageError
+from pegbox.methods import LoRA
+from pegbox.methods._registry import methods
 from pegbox.training import Settings
+from pegbox.tuning import Training
 
 
 def test_all_faults_are_told_at_once_with_their_keys() -> None:
@@ -40,6 +44,9 @@ def test_all_faults_are_told_at_once_with_their_keys() -> None:
         ("adam_beta2", -0.5),
         ("adam_epsilon", 0),
         ("gradient_checkpointing", 1),
+        ("divergence", 0.5),
+        ("balance", "class"),
+        ("report_to", None),
         ("device", "cuda:3"),
     ],
 )
@@ -58,3 +65,41 @@ def test_total_steps() -> None:
 def test_settings_round_trip_through_json() -> None:
     settings = Settings(learning_rate=3e-4, epochs=2, checkpoint_every=50, max_steps=9)
     assert Settings(**json.loads(json.dumps(settings.to_json()))) == settings
+
+
+class Slow(LoRA):
+    """LoRA with training defaults of its own."""
+
+    capability = replace(
+        LoRA.capability,
+        learning_rate=0.3,
+        defaults={"epochs": 20, "warmup": 0.2, "schedule": "constant", "weight_decay": 0.01},
+    )
+
+
+def test_what_training_leaves_open_is_the_methods_default() -> None:
+    settings = Training().settings(Slow(), 4)
+    found = (settings.learning_rate, settings.epochs, settings.warmup, settings.schedule)
+    assert (*found, settings.weight_decay, settings.seed) == (0.3, 20, 0.2, "constant", 0.01, 4)
+    given = Training(learning_rate=0.1, epochs=2, warmup=0, schedule="cosine", weight_decay=0)
+    settings = given.settings(Slow(), 0)
+    found = (settings.learning_rate, settings.epochs, settings.warmup, settings.schedule)
+    assert (*found, settings.weight_decay) == (0.1, 2, 0, "cosine", 0)
+
+
+def test_a_method_without_defaults_takes_the_engines() -> None:
+    class Plain(LoRA):
+        capability = replace(LoRA.capability, defaults={})
+
+    settings, engine = Training().settings(Plain(), 0), Settings(learning_rate=1e-3)
+    assert settings.epochs == 8
+    for key in ("warmup", "schedule", "weight_decay", "divergence", "balance", "report_to"):
+        assert getattr(settings, key) == getattr(engine, key)
+
+
+def test_the_defaults_of_every_method_are_settings_that_training_leaves_open() -> None:
+    trained = [kind for kind in methods().values() if kind.capability.trains]
+    assert len(trained) >= 5
+    for kind in trained:
+        assert kind.capability.defaults.keys() <= {"epochs", "warmup", "schedule", "weight_decay"}
+        Settings(learning_rate=kind.capability.learning_rate, **kind.capability.defaults)
