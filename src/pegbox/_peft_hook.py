@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import logging
 import sys
 from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
@@ -17,6 +18,8 @@ from types import ModuleType
 
 def install() -> None:
     """Register at once where PEFT is loaded, else as soon as it is."""
+    # PEFT imports bitsandbytes where it is installed, which tells on import which kernels it goes without.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     if "peft" in sys.modules:
         _register()
     elif not any(isinstance(finder, _Finder) for finder in sys.meta_path):

@@ -8,8 +8,10 @@ from pegbox.cli._demo import demo
 from pegbox.cli._evaluate import evaluate
 from pegbox.cli._failures import from_encoding, from_library, from_parser, from_system, silence_output
 from pegbox.cli._fit import fit
+from pegbox.cli._merge import merge
 from pegbox.cli._methods import methods
 from pegbox.cli._predict import predict
+from pegbox.cli._rank import rank
 from pegbox.cli._signature import add_function, summary, typed
 from pegbox.errors import PegboxError, UsageError, nearest
 
@@ -21,6 +23,8 @@ VERBS: dict[str, Callable[..., None]] = {
     "fit": fit,
     "predict": predict,
     "evaluate": evaluate,
+    "merge": merge,
+    "rank": rank,
     "methods": methods,
     "demo": demo,
 }

@@ -63,7 +63,7 @@ class ClosedForm(Solver):
         summary="the label rows of the output matrix",
         kinds=("causal", "masked", "encoder", "encoder-decoder"),
         trains=False,
-        mergeable=False,
+        mergeable=True,
         quantised=True,
         inference="one product of rank K at the output layer",
         parameters="K (d + 1); r (d + V) + V for the whole vocabulary, r at most d and N",

@@ -54,7 +54,7 @@ def load(
         UsageError: For an unknown dtype or device, or a context without room.
     """
     place = _device(device)
-    number_format = _dtype(dtype, place)
+    wanted = number_format(dtype, place)
     if max_length is not None and max_length < 1:
         raise UsageError(
             "the context must hold at least one token", where=f"max_length {max_length}", expected="1 or more"
@@ -68,8 +68,8 @@ def load(
         pooling = own_pooling(where, commit) if kind == "encoder" else "mean"
         own = own_length(where, commit) if kind == "encoder" else None
         words = _tokenizer(where, revision, trust_remote_code)
-        how = quantised_loading(number_format, place) if quantise else {}
-        model = _weights(where, kind, config, number_format, revision, trust_remote_code, **how)
+        how = quantised_loading(wanted, place) if quantise else {}
+        model = _weights(where, kind, config, wanted, revision, trust_remote_code, **how)
     _check_vocabulary(model, words, where)
     decoder_start(model)
     check_plain_logits(model, where)
@@ -271,7 +271,8 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _dtype(name: Dtype, device: torch.device) -> torch.dtype:
+def number_format(name: Dtype, device: torch.device) -> torch.dtype:
+    """What a name of a number format means on a device."""
     if name == "auto":
         bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
         return torch.bfloat16 if bf16 else torch.float32

@@ -41,8 +41,8 @@ def quantised_loading(dtype: torch.dtype, device: torch.device) -> dict[str, Any
     """What Transformers loads a model by: NF4 in blocks of 64, their scales in 8 bits.
 
     Args:
-        dtype: Number format that weights are multiplied in, and of all that stays as it is: embeddings, norms,
-            biases and the output layer.
+        dtype: Number format that weights are multiplied in, and of all that stays as it is: embeddings,
+            norms, biases and the output layer.
         device: Where the weights go, each as soon as it is read.
     """
     from transformers import BitsAndBytesConfig
@@ -62,11 +62,9 @@ def make_trainable(model: nn.Module) -> None:
     On processors with AVX512-BF16, bitsandbytes 0.50 repacks a layer's weights in the first forward pass in
     eval mode; gradients through the layer are wrong from then on, with the loss unchanged.
     """
-    from bitsandbytes.nn import Linear4bit
-
-    for layer in model.modules():
-        if isinstance(layer, Linear4bit):
-            layer.support_avx512bf16_for_cpu = False
+    for layer in quantised_layers(model).values():
+        quick: Any = layer
+        quick.support_avx512bf16_for_cpu = False
 
 
 def quantised_layers(model: nn.Module) -> dict[str, nn.Module]:
@@ -78,10 +76,44 @@ def quantised_layers(model: nn.Module) -> dict[str, nn.Module]:
     }
 
 
-def dequantised(layer: Any, dtype: torch.dtype) -> nn.Linear:
-    """A linear layer with the values that a 4-bit layer stands for."""
-    from bitsandbytes.functional import dequantize_4bit
+def plain_layers(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """Replace a model's 4-bit layers by plain ones with the values that they stand for.
 
+    Args:
+        model: A model of its own; other tensors stay the same objects.
+        dtype: Number format of the new weights.
+
+    Returns:
+        The model.
+    """
+    from transformers.pytorch_utils import Conv1D
+
+    whole: Any = model
+    for name in ("quantization_config", "_pre_quantization_dtype"):
+        if hasattr(whole.config, name):
+            delattr(whole.config, name)
+    for name in ("is_loaded_in_4bit", "is_quantized", "hf_quantizer", "quantization_method", "hf_device_map"):
+        whole.__dict__.pop(name, None)
+    with torch.device("meta"):
+        original = type(whole)(whole.config)
+    for name, layer in quantised_layers(model).items():
+        parent, _, last = name.rpartition(".")
+        turned = isinstance(original.get_submodule(name), Conv1D)
+        setattr(model.get_submodule(parent), last, _plain_layer(layer, dtype, turned=turned))
+    return model
+
+
+def _plain_layer(layer: Any, dtype: torch.dtype, *, turned: bool) -> nn.Module:
+    """A linear layer with the values that a 4-bit layer stands for; GPT-2's kind when turned."""
+    from bitsandbytes.functional import dequantize_4bit
+    from transformers.pytorch_utils import Conv1D
+
+    if turned:
+        weight = dequantize_4bit(layer.weight.data, layer.weight.quant_state).to(dtype)
+        conv = Conv1D(weight.shape[0], weight.shape[1])
+        conv.weight = nn.Parameter(weight.T.contiguous(), requires_grad=False)
+        conv.bias = nn.Parameter(layer.bias.detach().to(dtype).clone(), requires_grad=False)
+        return conv
     weight = dequantize_4bit(layer.weight.data, layer.weight.quant_state).to(dtype)
     plain = nn.utils.skip_init(
         nn.Linear,

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 def quiet_libraries() -> None:
     """Keep other libraries' banners and progress bars off the terminal; their errors still show."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    _quiet_kernels()
     from transformers.utils import logging
 
     logging.set_verbosity_error()
@@ -21,7 +20,6 @@ def quietly() -> Iterator[None]:
     from huggingface_hub.utils import logging as hub
     from transformers.utils import logging
 
-    _quiet_kernels()
     verbosity, bars, hub_verbosity = (
         logging.get_verbosity(),
         logging.is_progress_bar_enabled(),
@@ -39,8 +37,3 @@ def quietly() -> Iterator[None]:
         hub.set_verbosity(hub_verbosity)
         if bars:
             logging.enable_progress_bar()
-
-
-def _quiet_kernels() -> None:
-    """Keep bitsandbytes, which PEFT imports, from telling on import which optional kernels it went without."""
-    levels.getLogger("bitsandbytes.backends.cpu.ops").setLevel(levels.ERROR)

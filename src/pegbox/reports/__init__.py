@@ -3,5 +3,13 @@
 from pegbox.reports._diagram import reliability_diagram
 from pegbox.reports._ladder import LadderRow, ladder, ladder_markdown
 from pegbox.reports._panel import scores_panel
+from pegbox.reports._spectrum import spectrum_diagram
 
-__all__ = ["LadderRow", "ladder", "ladder_markdown", "reliability_diagram", "scores_panel"]
+__all__ = [
+    "LadderRow",
+    "ladder",
+    "ladder_markdown",
+    "reliability_diagram",
+    "scores_panel",
+    "spectrum_diagram",
+]

@@ -12,8 +12,9 @@ from pegbox.tasks import Classify, Task
 
 def with_readout(task: Task, base: Base, method: Method, say: Callable[[str], None]) -> Task:
     """The task with the readout that the method needs, told where it changes."""
-    plain = isinstance(task, Classify) and task.readout == "words" and base.kind != "encoder"
-    if not (plain and method.capability.needs_head):
+    if not isinstance(task, Classify) or task.readout == "head" or base.kind == "encoder":
+        return task
+    if not method.capability.needs_head:
         return task
     say(f"{method.name} answers by a head of its own: readout head instead of label words")
     return replace(task, readout="head")

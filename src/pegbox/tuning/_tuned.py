@@ -19,6 +19,7 @@ from pegbox.tuning._shapes import shape_of
 
 if TYPE_CHECKING:
     from pegbox.methods import Posterior, Problem, Solved
+    from pegbox.models._loading import Dtype
 
 
 @dataclass(frozen=True)
@@ -187,6 +188,22 @@ class Tuned:
         from pegbox.tuning._growth import grown
 
         return grown(self, rows)
+
+    def merge(self, *, dtype: Dtype = "auto") -> Tuned:
+        """The same answers by weights of its own, the adapter folded in; saved as a plain model folder.
+
+        This model and its base stay as they are; the copy of all weights takes as much memory as the base
+        without quantisation. See :func:`pegbox.tuning.merge` to write it at once and measure its cost.
+
+        Args:
+            dtype: Number format of the weights; ``auto`` is that of the base.
+
+        Raises:
+            CapabilityError: When the method, or this base, cannot be merged.
+        """
+        from pegbox.tuning._merge import folded
+
+        return folded(self, dtype=dtype)
 
     def save(self, folder: str | Path, *, scores: Scores | None = None, overwrite: bool = False) -> Path:
         """Write the adapter, task, scores, model card and posterior into one folder, whole or not at all.

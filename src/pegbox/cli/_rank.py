@@ -1,0 +1,70 @@
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pegbox.cli._evaluate import PICTURES
+from pegbox.cli._options import check_writable, emit, say
+from pegbox.errors import UsageError
+
+if TYPE_CHECKING:
+    from pegbox.tuning import Ranks
+
+
+def rank(
+    first: str,
+    second: str | None = None,
+    *,
+    share: float = 0.9,
+    format: Literal["text", "json"] = "text",
+    out: Path | None = None,
+    plot: Path | None = None,
+) -> None:
+    """Measure what rank a change of weights has: of a LoRA adapter, or from one model to another.
+
+    Args:
+        first: Folder of a LoRA adapter, or a model.
+        second: The tuned model, when the first is the model it was tuned from.
+        share: Share of the squared change that the suggested rank shall hold.
+        format: Print text or JSON.
+        out: Write the JSON form to this file too.
+        plot: Draw the singular values into this .png or .svg file.
+    """
+    import json
+
+    from pegbox._atomic import write_text
+    from pegbox.models import quiet_libraries
+    from pegbox.tuning import rank as measure
+
+    if plot is not None and plot.suffix.lower() not in PICTURES:
+        raise UsageError(
+            f"cannot draw a '{plot.suffix}' file", where=f"--plot {plot}", expected=" or ".join(PICTURES)
+        )
+    check_writable(out, "--out")
+    check_writable(plot, "--plot")
+    quiet_libraries()
+    found = measure(first, second, share=share)
+    content = json.dumps(found.to_json(), indent=1, allow_nan=False)
+    if format == "json":
+        emit(content + "\n")
+    else:
+        _print(found)
+    if out:
+        write_text(out, content + "\n")
+    if plot:
+        from pegbox.reports import spectrum_diagram
+
+        spectrum_diagram({item.name: item.values for item in found.spectra}, plot, title=found.what)
+        say(f"singular values drawn in {plot}")
+
+
+def _print(found: "Ranks") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    head = ("matrix", "shape", "rank", "largest", "effective rank", f"rank for {found.share:.0%}")
+    table = Table(*head, box=None, pad_edge=False)
+    for item in found.spectra:
+        shape = f"{item.shape[0]} x {item.shape[1]}"
+        largest = f"{item.values[0]:.3g}" if item.values else "0"
+        table.add_row(item.name, shape, str(item.rank), largest, f"{item.effective:.2f}", str(item.suggested))
+    Console().print(table)
+    emit("\n".join(found.lines()) + "\n")
