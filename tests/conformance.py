@@ -79,20 +79,21 @@ class Case:
 
     def tuned(self) -> Tuned:
         count = sum(value.numel() for value in self.trained.values())
-        module = self.module.requires_grad_(False).eval()
+        module = self.method.trained(self.base, self.module).requires_grad_(False).eval()
+        cost = Cost(0.0, count, len(ROWS))
         return Tuned(
-            self.base, self.prompt, self.method, module, None, {}, Cost(0.0, count, len(ROWS)), say=hush
+            self.base, self.prompt, self.method, module, None, {}, cost, weights=self.method.whole, say=hush
         )
 
 
-def base_of(family: str, *, dtype: Any = "float32") -> Base:
+def base_of(family: str, *, dtype: Any = "float32", quantise: Any = None) -> Base:
     architecture, kind = FAMILIES[family]
-    return pegbox.load(tiny_folder(architecture, kind), dtype=dtype)
+    return pegbox.load(tiny_folder(architecture, kind), dtype=dtype, quantise=quantise)
 
 
 def case_of(method: Attached, family: str, *, turned: bool = False, dtype: Any = "float32") -> Case:
     """Attach a method; ``turned`` moves its parameters off their start by seeded noise."""
-    base = base_of(family, dtype=dtype)
+    base = base_of(family, dtype=dtype, quantise=method.quantise)
     task = task_of(2)
     if method.capability.needs_head and base.kind != "encoder":
         base, task = base.headed(), task_of(2, readout="head")

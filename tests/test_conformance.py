@@ -59,7 +59,10 @@ def skip_without(name: str, what: str) -> None:
     reasons = {
         "start": None if capability.starts_at_base else "it does not start at the base: its row says so",
         "merge": None if capability.mergeable else f"it cannot be merged: {capability.inference}",
-        "adapter": "it has no adapter: the weights themselves are tuned" if name == "full" else None,
+        "in place": "merging rounds into 4 bits again; pegbox merge dequantises (tests/test_tuning_merge.py)"
+        if methods()[name].quantise
+        else None,
+        "adapter": "it has no adapter: the weights themselves are tuned" if methods()[name].whole else None,
     }
     if reasons[what]:
         pytest.skip(str(reasons[what]))
@@ -100,7 +103,8 @@ def test_it_memorises_a_batch(name: str, family: str) -> None:
     # Soft tokens before a random model of width 32 move all its answers, but hardly tell its rows apart, and
     # need larger steps than weights do: their batch has one label.
     soft = name in ("soft-prompt", "p-tuning")
-    first, last = memorise(case_of(method_of(name), family), rate=1e-1 if soft else 2e-2, alike=soft)
+    rate = 1e-1 if soft else 3e-3 if methods()[name].whole else 2e-2
+    first, last = memorise(case_of(method_of(name), family), rate=rate, alike=soft)
     assert last < 0.7 * first
 
 
@@ -141,6 +145,7 @@ def test_two_adapters_and_switching(name: str, family: str) -> None:
 def test_merged_equals_unmerged_and_comes_back(name: str, family: str) -> None:
     skip_without(name, "adapter")
     skip_without(name, "merge")
+    skip_without(name, "in place")
     case = case_of(method_of(name), family, turned=True)
     before = case.logits()
     # The base shares its tensors with the module, and merging writes into them.
@@ -179,7 +184,9 @@ def test_bfloat16(name: str, family: str, tmp_path: Path) -> None:
     assert (fresh.logits() - exact.logits()).abs().max() < 0.15 * exact.logits().abs().max() + 0.1
     tuned = case.tuned()
     tuned.save(tmp_path / "saved")
-    again = Tuned.load(tmp_path / "saved", model=case.base, say=str)
+    # A whole model brings its own weights, which a CPU would else compute in float32.
+    given: dict[str, Any] = {"dtype": "bfloat16"} if tuned.weights else {"model": case.base}
+    again = Tuned.load(tmp_path / "saved", **given, say=str)
     torch.testing.assert_close(again.logits(ROWS), tuned.logits(ROWS))
 
 
@@ -204,7 +211,7 @@ def test_weights_that_are_not_finite_are_refused(name: str, family: str, tmp_pat
 @pytest.mark.parametrize(("name", "family"), HOLES, ids=[f"{n}-{f}" for n, f in HOLES])
 def test_holes_are_refused_with_their_reason(name: str, family: str) -> None:
     with pytest.raises(CapabilityError) as refused:
-        method_of(name).check(base_of(family))
+        method_of(name).check(base_of(family, quantise=method_of(name).quantise))
     assert str(hole(name, family)) in str(refused.value)
 
 
