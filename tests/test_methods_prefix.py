@@ -4,9 +4,11 @@ import copy
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 import pegbox
 from attention_toy import (
@@ -20,6 +22,7 @@ from attention_toy import (
     check_two_adapters,
     fill,
     forward,
+    gradients,
     in_bf16,
     logits,
     trained,
@@ -30,7 +33,7 @@ from pegbox.methods import Prefix, save_adapter
 from pegbox.methods._tuners._probe import probe, states
 from pegbox.training._objective import Objective
 from tiny import tiny_base
-from tuning_toy import task_of
+from tuning_toy import base_of, fit, hush, rows_of, task_of
 
 WORDS = [40, 41, 90, 17, 300]
 families = pytest.mark.parametrize(("architecture", "kind"), FAMILIES)
@@ -165,6 +168,28 @@ def test_a_static_cache_gives_the_same() -> None:
     torch.testing.assert_close(torch.cat([first, rest], dim=1), logits(module), **CLOSE)
 
 
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+def test_the_mask_that_is_never_written_out_is_the_same(
+    architecture: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What only CUDA uses by itself, here on any processor."""
+    from pegbox.methods._tuners import prefix
+
+    module = fill(attach(Prefix(length=5), tiny_base(architecture)))
+    expected, gradient = logits(module), gradients(module)
+    real, masks = prefix._lower_right, []
+
+    def symbolic(query: Tensor, keys: int, **_: bool) -> Tensor:
+        masks.append(real(query, keys, symbolic=True))
+        return masks[-1]
+
+    monkeypatch.setattr(prefix, "_lower_right", symbolic)
+    torch.testing.assert_close(logits(module, mask=None), expected, **CLOSE)
+    assert type(masks[0]).__name__ == "CausalBias"
+    for name, found in gradients(module).items():
+        torch.testing.assert_close(found, gradient[name], **CLOSE)
+
+
 @families
 def test_off_is_the_base(architecture: str, kind: str) -> None:
     check_off_is_the_base(Prefix(length=5), architecture, kind)
@@ -239,6 +264,35 @@ def test_the_network_is_trained_in_place_of_what_it_makes() -> None:
     assert trained(made).keys() == trained(plain).keys()
     again, other = (attach(Prefix(reparametrise=True), base, seed=s) for s in (4, 5))
     assert not torch.equal(*(next(iter(trained(m).values())) for m in (again, other)))
+
+
+def test_a_checkpoint_of_the_engine_holds_all_that_was_learnt() -> None:
+    base = tiny_base("llama")
+    method = Prefix(length=5, reparametrise=True, hidden=8)
+    first, again = fill(attach(method, base)), attach(method, base)
+    assert not torch.equal(logits(first), logits(again))
+    kept = Objective(first, None, "float32").tensors()  # type: ignore[arg-type]
+    Objective(again, None, "float32").load(kept)  # type: ignore[arg-type]
+    assert torch.equal(logits(first), logits(again))
+
+
+@pytest.mark.parametrize("reparametrise", [False, True])
+def test_fitted_and_loaded_again(reparametrise: bool, tmp_path: Path) -> None:
+    rows = rows_of(24, noise=0.0)
+    method = Prefix(length=4, reparametrise=reparametrise, hidden=8)
+    training = pegbox.Training(epochs=20, precision="float32", learning_rate=3e-2)
+    tuned = fit(base_of("llama"), method, rows, training=training)
+    losses = tuned.details["history"]["train_losses"]
+    assert losses[-1][1] < 0.7 * losses[0][1]
+    before = tuned.probabilities(rows)
+    tuned.save(tmp_path / "out")
+    again = pegbox.Tuned.load(tmp_path / "out", say=hush)
+    assert np.array_equal(again.probabilities(rows), before)
+    thrifty = pegbox.Training(epochs=1, precision="float32", gradient_checkpointing=True)
+    plain = pegbox.Training(epochs=1, precision="float32")
+    found = [fit(base_of("llama"), method, rows, training=t).probabilities(rows) for t in (thrifty, plain)]
+    # Recomputed activations are the same numbers.
+    np.testing.assert_allclose(*found, atol=1e-6)
 
 
 @families

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.attention.bias import causal_lower_right
 
 from pegbox.methods._tuners._attention import Attend, AttentionAdapter
 from pegbox.methods._tuners._probe import Geometry
@@ -147,10 +148,13 @@ class PrefixLayer(AttentionAdapter):
         """Attend to the prefixes and the text together, in one softmax."""
         if _implied_causal(attend, module, query, mask, options):
             key, value, options = _cut(query.shape[2], key, value, options)
-        for name in reversed(self.live):
-            keys, values = (part.to(key.dtype).expand(len(key), -1, -1, -1) for part in self.learned(name))
-            mask, options = _widened(attend, module, query, key, keys.shape[2], mask, options)
-            key, value = torch.cat([keys, key], dim=2), torch.cat([values, value], dim=2)
+        learned = zip(*(self.learned(name) for name in self.live), strict=True)
+        # (key heads, P, width) -> (batch, key heads, P, width)
+        keys, values = (
+            torch.cat(parts, dim=1).to(key.dtype).expand(len(key), -1, -1, -1) for parts in learned
+        )
+        mask, options = _widened(attend, module, query, key, keys.shape[2], mask, options)
+        key, value = torch.cat([keys, key], dim=2), torch.cat([values, value], dim=2)
         return attend(module, query, key, value, mask, **options)
 
 
@@ -193,15 +197,14 @@ def _widened(
         return functional.pad(mask, (length, 0), value=visible), options
     if not _implied_causal(attend, module, query, mask, options):
         return None, options
-    return _lower_right(query, key.shape[2] + length, bias is None), options
+    # On CUDA a flash kernel runs with a mask that is never written out.
+    return _lower_right(query, key.shape[2] + length, symbolic=query.is_cuda and bias is None), options
 
 
-def _lower_right(query: Tensor, keys: int, plain: bool) -> Tensor:
+def _lower_right(query: Tensor, keys: int, *, symbolic: bool) -> Tensor:
     """A mask by which the last token sees all keys and each one before it one less: (1, 1, tokens, keys)."""
     tokens = query.shape[2]
-    if query.is_cuda and plain:
-        from torch.nn.attention.bias import causal_lower_right
-
+    if symbolic:
         return causal_lower_right(tokens, keys)
     whole = torch.ones(tokens, keys, dtype=torch.bool, device=query.device)
     return whole.tril(keys - tokens)[None, None]
