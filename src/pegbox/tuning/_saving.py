@@ -8,6 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
+
 from pegbox._atomic import folder as atomic_folder
 from pegbox._version import __version__
 from pegbox.errors import InputError
@@ -91,6 +94,7 @@ def load(
         device = {"device": str(base.device), **options}
         own = base if alone else shape_of(task).base(found(folder, device), method)
         module = read_head(own.module(len(task.labels)), folder).requires_grad_(False).eval()
+        _check_finite(module, folder)
     elif meta["adapter"]:
         module = load_adapter(base, len(task.labels), folder)
     return Tuned(
@@ -109,6 +113,17 @@ def load(
         weights=whole,
         origin=meta["base"] if alone else None,
     )
+
+
+def _check_finite(module: nn.Module, folder: Path) -> None:
+    for name, value in module.named_parameters():
+        if not torch.isfinite(value).all():
+            raise InputError(
+                "the model holds a value that is not a finite number",
+                where=f"{folder}: {name}",
+                expected="finite weights",
+                fix="tune again, with a lower learning rate",
+            )
 
 
 def adapter_bytes(folder: Path) -> int:
