@@ -1,8 +1,11 @@
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pegbox.cli._options import check_writable, emit, names
+
+if TYPE_CHECKING:
+    from pegbox.data import Findings, Table
 
 
 def check(
@@ -13,6 +16,7 @@ def check(
     valid: str | None = None,
     test: str | None = None,
     model: str | None = None,
+    task: Literal["auto", "classify", "choose", "tag"] = "auto",
     split: str | None = None,
     format: Literal["text", "json"] = "text",
     out: Path | None = None,
@@ -26,6 +30,8 @@ def check(
         valid: Validation file to look for leakage in.
         test: Test file to look for leakage in.
         model: Model whose tokenizer measures lengths in tokens.
+        task: What is asked of a row: classify (one label), choose (one of its own options) or tag (entities);
+            auto tells by the columns.
         split: Split of a hub data set.
         format: Print text or JSON.
         out: Write the JSON form to this file too.
@@ -33,18 +39,38 @@ def check(
     import json
 
     from pegbox._atomic import write_text
-    from pegbox.data import check as examine
-    from pegbox.data import find_columns, read
+    from pegbox.data import read
 
     check_writable(out, "--out")
     table = read(data, split=split)
-    columns = find_columns(table, texts=names(text), label=label)
     others = {name: read(path) for name, path in (("valid", valid), ("test", test)) if path}
-    findings = examine(table, columns, others=others, token_lengths=_lengths(model) if model else None)
+    findings = _examine(table, task, names(text), label, others, _lengths(model) if model else None)
     content = json.dumps(findings.to_json(), indent=1, ensure_ascii=False, allow_nan=False)
     emit((content if format == "json" else "\n".join(findings.lines())) + "\n")
     if out:
         write_text(out, content + "\n")
+
+
+def _examine(
+    table: "Table",
+    task: str,
+    texts: tuple[str, ...],
+    label: str | None,
+    others: "Mapping[str, Table]",
+    lengths: "Callable[[list[str]], list[int]] | None",
+) -> "Findings":
+    from pegbox import data
+    from pegbox.tasks import guess_task
+
+    kind = guess_task(table) if task == "auto" else task
+    options: Any = {"others": others, "token_lengths": lengths}
+    if kind == "tag":
+        words = texts[0] if texts else None
+        return data.check_sentences(table, data.find_tag_columns(table, tokens=words, tags=label), **options)
+    if kind == "choose":
+        found = data.find_choice_columns(table, texts=texts, answer=label)
+        return data.check_questions(table, found, **options)
+    return data.check(table, data.find_columns(table, texts=texts, label=label), **options)
 
 
 def _lengths(model: str) -> Callable[[list[str]], list[int]]:

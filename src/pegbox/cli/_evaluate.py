@@ -17,7 +17,7 @@ def evaluate(
     format: Literal["text", "json"] = "text",
     out: Path | None = None,
     reliability: Path | None = None,
-    on_bad_rows: Literal["error", "drop"] = "error",
+    on_bad_rows: Literal["error", "drop", "repair"] = "error",
     too_long: Literal["shorten", "error"] = "shorten",
     resamples: int = 1000,
     seed: int = 0,
@@ -35,7 +35,7 @@ def evaluate(
         format: Print text or JSON.
         out: Write the JSON form to this file too.
         reliability: Write a reliability diagram to this .png or .svg file.
-        on_bad_rows: What to do with rows without text or label.
+        on_bad_rows: What to do with rows without text or label; repair makes stray I- tags B-.
         too_long: What to do with texts that do not fit into the context.
         resamples: Bootstrap resamples of the intervals.
         seed: Their seed.
@@ -49,6 +49,7 @@ def evaluate(
     from pegbox._atomic import write_text
     from pegbox.models import quiet_libraries
     from pegbox.reports import reliability_diagram, scores_panel
+    from pegbox.tasks import Tag
     from pegbox.tuning import Tuned
 
     check_least(resamples, 1, "--resamples")
@@ -60,6 +61,13 @@ def evaluate(
     loaded = Tuned.load(
         tuned, model=model, device=device, too_long=too_long, cache=feature_cache(not no_cache), say=say
     )
+    if reliability and isinstance(loaded.prompt.task, Tag):
+        raise UsageError(
+            "tags have no reliability diagram: entities are right or wrong as a whole",
+            where=f"--reliability {reliability}",
+            expected="a model that classifies or chooses",
+            fix="leave --reliability out",
+        )
     scores = loaded.evaluate(
         data, texts=names(text), label=label, resamples=resamples, seed=seed, on_bad=on_bad_rows
     )

@@ -14,8 +14,8 @@ from pegbox.cli._options import (
 from pegbox.errors import UsageError
 
 if TYPE_CHECKING:
-    from pegbox.data import Examples
-    from pegbox.tasks import Classify
+    from pegbox.data import Rows
+    from pegbox.tasks import Task
 
 AUTO = "auto"
 
@@ -26,6 +26,7 @@ def fit(
     out: Path,
     model: str = "etude",
     method: str = "closed-form",
+    task: Literal["auto", "classify", "choose", "tag"] = "auto",
     options: dict[str, Any] | None = None,
     training: dict[str, Any] | None = None,
     text: str | None = None,
@@ -37,7 +38,7 @@ def fit(
     test: str | None = None,
     holdout: float = 0.2,
     split: str | None = None,
-    on_bad_rows: Literal["error", "drop"] = "error",
+    on_bad_rows: Literal["error", "drop", "repair"] = "error",
     too_long: Literal["shorten", "error"] = "shorten",
     max_length: int | None = None,
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
@@ -56,6 +57,8 @@ def fit(
         out: Folder for the tuned model.
         model: Hub id, folder, etude or etude-masked.
         method: One of the names that pegbox methods lists.
+        task: What is asked of a row: classify (one label), choose (one of its own options) or tag (entities);
+            auto tells by the columns.
         options: Options of the method, see pegbox methods; for example --options.rank 4.
         training: How gradient methods train, for example --training.epochs 3.
         text: Text column, or two with a comma for pairs; guessed when not given.
@@ -69,7 +72,7 @@ def fit(
         test: File to evaluate on; else a share of the rows is held out.
         holdout: Share of the rows held out for evaluation when there is no test file; 0 for none.
         split: Split of a hub data set.
-        on_bad_rows: What to do with rows without text or label.
+        on_bad_rows: What to do with rows without text or label; repair makes stray I- tags B-.
         too_long: What to do with texts that do not fit into the context.
         max_length: Upper limit on the context in tokens.
         dtype: Number format of the base.
@@ -86,7 +89,7 @@ def fit(
     from pegbox.methods import Attached, build
     from pegbox.models import load, quiet_libraries
     from pegbox.reports import scores_panel
-    from pegbox.tasks import Classify
+    from pegbox.tasks import task_from_file
     from pegbox.training._run import check_finished
     from pegbox.tuning import Demonstrate, Training
     from pegbox.tuning import fit as tune
@@ -105,8 +108,9 @@ def fit(
         check_own(run)
         if not resume:
             check_finished(run)
-    task = Classify.from_file(
+    asked = task_from_file(
         data,
+        kind=task,
         texts=names(text),
         label=label,
         template=template,
@@ -114,8 +118,8 @@ def fit(
         split=split,
         on_bad=on_bad_rows,
     )
-    tell_all(task.notes)
-    rows, held = _hold_out(task, test, holdout, seed, on_bad_rows)
+    tell_all(asked.notes)
+    rows, held = _hold_out(asked, test, holdout, seed, on_bad_rows)
     base = load(
         model,
         dtype=dtype,
@@ -126,10 +130,10 @@ def fit(
     )
     tuned = tune(
         base,
-        task,
+        asked,
         built,
         rows=rows,
-        valid=_labelled(task, valid, on_bad_rows) if valid else None,
+        valid=_labelled(asked, valid, on_bad_rows) if valid else None,
         training=settings,
         demonstrations=shown,
         label_words="auto" if label_words == AUTO else None,
@@ -160,8 +164,8 @@ def _check_share(share: float) -> None:
 
 
 def _hold_out(
-    task: "Classify", test: str | None, share: float, seed: int, on_bad: str
-) -> tuple["Examples", "Examples | None"]:
+    task: "Task", test: str | None, share: float, seed: int, on_bad: str
+) -> tuple["Rows", "Rows | None"]:
     """Rows to tune on, and rows to evaluate on that no choice ever sees."""
     from pegbox.data import split
 
@@ -177,12 +181,11 @@ def _hold_out(
     return parts["train"], parts["test"]
 
 
-def _labelled(task: "Classify", source: str, on_bad: str) -> "Examples":
-    from pegbox.data import examples, find_columns, read
+def _labelled(task: "Task", source: str, on_bad: str) -> "Rows":
+    from pegbox.data import read
+    from pegbox.tuning._shapes import shape_of
 
-    table = read(source)
-    columns = find_columns(table, texts=task.fields, label=task.label_column)
-    rows = examples(table, columns, on_bad=on_bad, min_classes=1)  # type: ignore[arg-type]
+    rows = shape_of(task).rows(task, read(source), on_bad=on_bad)
     tell_all([f"{source}: {note}" for note in rows.notes()])
-    task.gold(rows)
+    task.gold(rows)  # type: ignore[arg-type]
     return rows

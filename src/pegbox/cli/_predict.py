@@ -2,8 +2,9 @@ import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from pegbox.cli._answer_lines import answer_lines
 from pegbox.cli._options import check_writable, emit, feature_cache, names, say, tell_all
 from pegbox.errors import InputError, UsageError
 
@@ -25,13 +26,15 @@ def predict(
     too_long: Literal["shorten", "error"] = "shorten",
     no_cache: bool = False,
 ) -> None:
-    """Label texts with a tuned model: lines of standard input or a file in, csv with probabilities out.
+    """Answer rows with a tuned model: lines of standard input or a file in, csv with probabilities out.
+
+    Chosen options and tagged sentences are written as jsonl, one object per row.
 
     Args:
         tuned: Folder that pegbox fit wrote.
         data: csv, tsv, json, jsonl or parquet file, or - for one text per line of standard input.
         text: Column that stands for the task's text column, or two with a comma, in the task's order.
-        out: Csv file to write; standard output when not given.
+        out: File to write; standard output when not given.
         model: Where the base lies now, when its name no longer leads there.
         device: auto, cpu, cuda or mps.
         too_long: What to do with texts that do not fit into the context.
@@ -47,10 +50,14 @@ def predict(
     loaded = Tuned.load(
         tuned, model=model, device=device, too_long=too_long, cache=feature_cache(not no_cache), say=say
     )
-    table = _lines(loaded, text) if data == "-" else read(data)
+    kind = loaded.prompt.task.to_json()["task"]
+    table = _lines(loaded, text, kind) if data == "-" else read(data)
     texts = names(text) or loaded.prompt.task.fields
     rows = _rows(loaded, table, texts)
-    content = _csv(loaded, table, rows, texts)
+    if kind == "classify":
+        content = _csv(loaded, table, rows, texts)
+    else:
+        content = answer_lines(loaded, table, rows, kind)
     if out:
         write_text(out, content)
         say(f"{len(table)} rows written to {out}, {_labelled(rows)}")
@@ -58,8 +65,15 @@ def predict(
         emit(content)
 
 
-def _lines(tuned: "Tuned", text: str | None) -> "Table":
+def _lines(tuned: "Tuned", text: str | None, kind: str) -> "Table":
     from pegbox.data import Table
+
+    if kind == "choose":
+        raise InputError(
+            "standard input holds one text per line, and this task needs options",
+            expected="a file with a question and its options in each row",
+            fix="write them into a jsonl file",
+        )
 
     if text is not None:
         raise UsageError(
@@ -76,7 +90,8 @@ def _lines(tuned: "Tuned", text: str | None) -> "Table":
             fix="write the pairs into a csv file",
         )
     texts = tuple(line.rstrip("\n") for line in io.StringIO(_utf8(sys.stdin.buffer.read()), newline=None))
-    return Table(STDIN, {fields[0]: texts}, tuple(range(1, len(texts) + 1)))
+    cells: tuple[object, ...] = tuple(line.split() for line in texts) if kind == "tag" else texts
+    return Table(STDIN, {fields[0]: cells}, tuple(range(1, len(texts) + 1)))
 
 
 def _utf8(raw: bytes) -> str:
@@ -122,13 +137,14 @@ def _own_columns(table: "Table", extra: Sequence[str], texts: Sequence[str]) -> 
     return [name for name in table.columns if name not in replaced]
 
 
-def _rows(tuned: "Tuned", table: "Table", texts: Sequence[str]) -> "Examples":
+def _rows(tuned: "Tuned", table: "Table", texts: Sequence[str]) -> Any:
     """The rows with a text; those without are told and get empty cells."""
-    from pegbox.tuning._task_rows import task_rows
+    from pegbox.tuning._shapes import shape_of
 
+    task = tuned.prompt.task
     given = () if tuple(texts) == tuned.prompt.task.fields else texts
     try:
-        rows = task_rows(tuned.prompt.task, table, texts=given, labelled=False, on_bad="drop")
+        rows: Any = shape_of(task).rows(task, table, texts=given, labelled=False, on_bad="drop")
     except InputError as error:
         if table.source != STDIN:
             raise

@@ -16,6 +16,7 @@ from pegbox.data._questions import (
 from pegbox.data._read import read
 from pegbox.data._rows import Rows
 from pegbox.data._sentences import Sentences, TagColumns, find_tag_columns, from_words, sentences
+from pegbox.data._shape_doctor import check_questions, check_sentences
 from pegbox.data._split import split, take
 from pegbox.data._table import Table
 from pegbox.data._text import text_key
@@ -34,6 +35,8 @@ __all__ = [
     "Table",
     "TagColumns",
     "check",
+    "check_questions",
+    "check_sentences",
     "examples",
     "find_choice_columns",
     "find_columns",

@@ -1,8 +1,9 @@
 from typing import TYPE_CHECKING
 
-from pegbox.evaluation import FlipGroup, Flips, Scores
+from pegbox.evaluation import FlipGroup, Flips, Scores, TagScores
 from pegbox.reports import _format
 from pegbox.reports._cell import IntervalCell, plain
+from pegbox.reports._tag_panel import tag_panel
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -20,16 +21,18 @@ _NAMES = {
 }
 
 
-def scores_panel(scores: Scores, title: str = "") -> "RenderableType":
+def scores_panel(scores: Scores | TagScores, title: str = "") -> "RenderableType":
     """Rich view of scores: metrics with intervals, labels, confusion (at most 12 labels) and flips.
 
     Args:
-        scores: What `pegbox.evaluation.score` measured.
+        scores: What `pegbox.evaluation.score` or `score_tags` measured.
         title: Shown on the panel's edge.
     """
     from rich.console import Group
     from rich.panel import Panel
 
+    if isinstance(scores, TagScores):
+        return tag_panel(scores, title)
     parts: list[RenderableType] = [_metrics(scores), "", _per_class(scores)]
     if len(scores.labels) <= _MOST_LABELS:
         parts += ["", _confusion(scores)]

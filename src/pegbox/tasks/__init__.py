@@ -13,6 +13,7 @@ from pegbox.tasks._demonstrations import (
     text_keys,
 )
 from pegbox.tasks._encoded import Encoded
+from pegbox.tasks._guess import TaskKind, guess_task, task_from_file
 from pegbox.tasks._prepare import prepare
 from pegbox.tasks._prompt import Kind, Prompt, TooLong
 from pegbox.tasks._soft import Soft
@@ -36,6 +37,7 @@ __all__ = [
     "Tag",
     "TagPrompt",
     "Task",
+    "TaskKind",
     "Template",
     "TooLong",
     "Windows",
@@ -43,12 +45,14 @@ __all__ = [
     "answer_word",
     "demonstration",
     "first_words",
+    "guess_task",
     "most_similar",
     "nearest_rows",
     "prepare",
     "random_draws",
     "random_others",
     "random_per_class",
+    "task_from_file",
     "task_from_json",
     "text_keys",
     "word_pieces",

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from pegbox.evaluation import Scores
 from pegbox.models.etude import NAMES
+from pegbox.tasks import Choose, Classify, Tag, Task
 
 if TYPE_CHECKING:
     from pegbox.tuning._tuned import Tuned
@@ -14,6 +15,11 @@ AUTO = {
     "masked": "AutoModelForMaskedLM",
     "encoder": "AutoModel",
     "encoder-decoder": "AutoModelForSeq2SeqLM",
+}
+_PIPELINES: dict[type, str] = {
+    Classify: "text-classification",
+    Choose: "multiple-choice",
+    Tag: "token-classification",
 }
 
 
@@ -28,7 +34,7 @@ def card(tuned: Tuned, scores: Scores | None) -> str:
 
 def _front(tuned: Tuned) -> str:
     """What a model hub reads; a base that lies in a folder has no name there."""
-    lines = ["---", "library_name: peft", "tags: [pegbox, text-classification]"]
+    lines = ["---", "library_name: peft", f"tags: [pegbox, {_PIPELINES[type(tuned.prompt.task)]}]"]
     if tuned.base.revision:
         lines += [f"base_model: {tuned.base.name}"]
     return "\n".join([*lines, "---"])
@@ -43,19 +49,34 @@ def _what(tuned: Tuned) -> str:
     lines = [
         f"# {tuned.method.name} on {tuned.base.name}",
         "",
-        f"- Task: which of {', '.join(f'`{label}`' for label in task.labels)} fits "
-        f"{' and '.join(f'`{name}`' for name in task.fields)}.",
+        f"- Task: {_asked(task)}.",
         f"- Base: {base}, fingerprint `{tuned.base.fingerprint}`.",
         f"- Method: {tuned.method.name}{f' ({options})' if options else ''}; {cost.parameters:,} tuned "
         f"parameters; {cost.rows:,} training rows; {cost.seconds:.1f} s.",
     ]
     if task.template is not None:
-        words = zip(task.labels, task.label_words or (), strict=True)
+        words = zip(task.labels, task.label_words or (), strict=False)
         listed = ", ".join(f"{label}: `{word}`" for label, word in words)
-        lines += [f"- Template: `{task.template!r}`; label words {listed}."]
+        lines += [f"- Template: `{task.template!r}`" + (f"; label words {listed}." if listed else ".")]
     if task.demonstrations:
         lines += [f"- {len(task.demonstrations)} demonstrations lie in `task.json`, with their texts."]
     return "\n".join(lines)
+
+
+def _asked(task: Task) -> str:
+    fields = " and ".join(f"`{name}`" for name in task.fields)
+    if isinstance(task, Tag):
+        return f"which words of {fields} are entities of the types {', '.join(f'`{t}`' for t in task.types)}"
+    if isinstance(task, Choose):
+        return f"which of its own options answers {fields}; log-probability divided by {task.normalise}"
+    return f"which of {', '.join(f'`{label}`' for label in task.labels)} fits {fields}"
+
+
+def _example(task: Task) -> str:
+    texts = '"a text"' if len(task.fields) == 1 else '"a text", "another text"'
+    if isinstance(task, Choose):
+        return f'[({texts}, ["an option", "another"])]'
+    return f"[{texts}]" if len(task.fields) == 1 else f"[({texts})]"
 
 
 def _how_good(scores: Scores | None) -> str:
@@ -69,7 +90,7 @@ def _how_good(scores: Scores | None) -> str:
 
 
 def _how_to_load(tuned: Tuned) -> str:
-    texts = '["a text"]' if len(tuned.prompt.task.fields) == 1 else '[("a text", "another text")]'
+    texts = _example(tuned.prompt.task)
     lines = ["import pegbox", "", 'tuned = pegbox.Tuned.load("FOLDER")', f"print(tuned.predict({texts}))"]
     told = "`FOLDER` stands for the path of this folder, here and below."
     if Path(tuned.base.name).is_absolute():
@@ -88,7 +109,10 @@ def _plain_peft(tuned: Tuned) -> str:
     loading = f"{auto}.from_pretrained({inner}" + (f', revision="{base.revision}")' if base.revision else ")")
     if base.kind != "encoder":
         lines = [f"base = {loading}", 'model = PeftModel.from_pretrained(base, "FOLDER")']
-        text = "With PEFT; the answer is read at the label words' first tokens."
+        read = "the answer is read at the label words' first tokens."
+        if isinstance(tuned.prompt.task, Choose):
+            read = "an option's score is the log-probability of its tokens after the template."
+        text = f"With PEFT; {read}"
         if tuned.method.capability.output_only:
             text += " What PEFT says about tied embeddings and a missing bias concerns merging only:"
     else:

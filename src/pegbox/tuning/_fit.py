@@ -14,7 +14,7 @@ from pegbox.data import Rows, split
 from pegbox.errors import InputError, UsageError, nearest
 from pegbox.methods import Attached, Method, Solved, Solver, build
 from pegbox.models import Base, FeatureCache, load
-from pegbox.tasks import Task, TooLong
+from pegbox.tasks import Classify, Task, TooLong
 from pegbox.training import Settings, tell, trackers, train
 from pegbox.tuning._claim import claimed
 from pegbox.tuning._demonstrate import Demonstrate, check_trained, shown
@@ -160,6 +160,7 @@ def fit(
             "there is nothing to resume from", expected="the folder of the run", fix="pass folder="
         )
     shape = shape_of(task)
+    _check_words_asked(task, demonstrations=demonstrations, label_words=label_words)
     rows = _some(rows if rows is not None else task.rows)
     shape.check(task, rows, valid, say)
     if not isinstance(base, Base):
@@ -182,6 +183,18 @@ def fit(
     assert settings is not None
     run = _Run(shape, shown(work, used) if demonstrations is not None else work)
     return run.train(method, used, valid, settings, folder, resume, training.trunk_cache)
+
+
+def _check_words_asked(task: Task, **given: object) -> None:
+    """Refuse what only a task with label words has."""
+    for name, value in given.items():
+        if value is not None and not isinstance(task, Classify):
+            raise UsageError(
+                f"{name.replace('_', ' ')} belong to classification, and this is no such task",
+                where=f"{name}={value!r}",
+                expected="a Classify task",
+                fix=f"leave {name} out",
+            )
 
 
 def _some(rows: Rows | None) -> Rows:

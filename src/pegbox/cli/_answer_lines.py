@@ -1,0 +1,50 @@
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from pegbox.cli._options import say
+
+if TYPE_CHECKING:
+    from pegbox.data import Rows, Table
+    from pegbox.tuning import Tuned
+
+EXTRA = {
+    "tag": ("predicted", "entities"),
+    "choose": ("predicted", "index", "probability", "probabilities"),
+}
+
+
+def answer_lines(tuned: "Tuned", table: "Table", rows: "Rows", kind: str) -> str:
+    """One JSON object per row of the table: its own columns, then the answer; null where there is none."""
+    extra = EXTRA[kind]
+    replaced = [name for name in table.columns if name in extra]
+    if replaced:
+        say(f"columns of {table.source} replaced by the new answers: {', '.join(replaced)}")
+    own = [name for name in table.columns if name not in extra]
+    answers = dict(zip(rows.numbers, tuned.predict(rows), strict=True))
+    lines = []
+    for index, number in enumerate(table.numbers):
+        cells: dict[str, Any] = {name: table.columns[name][index] for name in own}
+        answer = answers.get(number)
+        values = [None] * len(extra) if answer is None else list(_values(answer, kind))
+        line = {**cells, **dict(zip(extra, values, strict=True))}
+        lines.append(json.dumps(line, ensure_ascii=False, default=str) + "\n")
+    return "".join(lines)
+
+
+def _values(answer: Any, kind: str) -> Iterator[Any]:
+    if kind == "choose":
+        yield from (answer.text, answer.index, round(answer.probability, 6))
+        yield [round(value, 6) for value in answer.probabilities]
+        return
+    yield list(answer.tags)
+    yield [
+        {
+            "type": entity.type,
+            "start": entity.start,
+            "end": entity.end,
+            "text": entity.text,
+            "probability": round(entity.probability, 6),
+        }
+        for entity in answer.entities
+    ]
