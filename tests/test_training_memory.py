@@ -14,7 +14,7 @@ from pegbox.errors import RunError
 from pegbox.training import Settings, _engine, train
 from pegbox.training._memory import ran_out
 from pegbox.training._portions import Portions
-from training_toy import Grouped, Rows, gradients, quiet, same_bits, tiny_model, trained
+from training_toy import Grouped, Rows, gradients, quiet, same_bits, tiny_model, told, trained
 
 # 93 rows in batches of 8, two to a step: 18 steps, the last of each epoch of one batch of 8 and one of 5.
 SETTINGS = Settings(learning_rate=1e-2, epochs=3, batch_size=8, accumulation=2, precision="float32")
@@ -70,11 +70,6 @@ def run(
     options = {"say": lines.append, **options}
     history = train(model, rows, settings=settings, folder=folder, **options)
     return trained(model), history, told(lines)
-
-
-def told(lines: list[str]) -> list[str]:
-    """The lines without the progress, which a slow machine tells."""
-    return [line for line in lines if not line.startswith("training: step")]
 
 
 @pytest.mark.parametrize("how", ["forward", "backward", "allocator"])

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pegbox.errors import UsageError
 from pegbox.training import History, Settings, _random, train
-from training_toy import Rows, same_bits, tiny_model, trained
+from training_toy import Rows, same_bits, tiny_model, told, trained
 
 # Two batches per step, six steps per epoch (the last with one batch of 8 and one of 5), dropout 0.1, and
 # checkpoints in the middle of an epoch. Precision auto: bf16 where the processor has it.
@@ -213,7 +213,7 @@ def test_a_damaged_best_checkpoint_makes_those_that_need_it_unusable(tmp_path: P
         say=lines.append,
     )
     assert lines[0].startswith(f"the checkpoint of step 16 is damaged (its best checkpoint, of step {best}: ")
-    assert lines[-1].startswith("no checkpoint in ")
+    assert told(lines)[-1].startswith("no checkpoint in ")
 
 
 def test_interrupt_keeps_the_checkpoint_and_says_how_to_continue(
@@ -231,7 +231,7 @@ def test_interrupt_keeps_the_checkpoint_and_says_how_to_continue(
         )
     newest = max(int(path.name.split("-")[1]) for path in tmp_path.iterdir())
     assert newest in (8, 9), "8 by checkpoint_every, 9 if its validation loss is the best"
-    assert lines == [
+    assert told(lines) == [
         f"interrupted after step 9 of 18: continue from step {newest} with --resume (resume=True), "
         f"checkpoints are in {tmp_path}"
     ]

@@ -137,6 +137,11 @@ def quiet(_: str) -> None:
     """Say nothing."""
 
 
+def told(lines: list[str]) -> list[str]:
+    """The lines without the progress, which a slow machine tells."""
+    return [line for line in lines if not line.startswith("training: step")]
+
+
 def trained(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in model.named_parameters() if value.requires_grad}
 
