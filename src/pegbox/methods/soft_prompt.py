@@ -38,7 +38,7 @@ class SoftPrompt(Attached):
 
     length: int = 20
     initialise: Initialise = "labels"
-    text: str = ""
+    text: str | None = None
 
     name: ClassVar[str] = "soft-prompt"
     capability: ClassVar[Capability] = Capability(
@@ -69,8 +69,8 @@ class SoftPrompt(Attached):
                 (
                     "text",
                     self.text,
-                    lambda v: isinstance(v, str) and bool(v.strip()) == (self.initialise == "text"),
-                    "words to start from with initialise text, nothing without",
+                    self._valid_text,
+                    "words to start from with initialise text, none without",
                 ),
             ],
         )
@@ -94,10 +94,15 @@ class SoftPrompt(Attached):
         """P d, and the score layer of an encoder."""
         return self.length * embedding_shape(base)[1] + head_parameters(base, prompt)
 
+    def _valid_text(self, text: object) -> bool:
+        if self.initialise != "text":
+            return text is None
+        return isinstance(text, str) and bool(text.strip())
+
     def _words(self, base: Base, prompt: Prompt, seed: int) -> list[list[int]]:
         """For each soft token, the ids whose mean embedding it starts from."""
         if self.initialise == "text":
-            ids = _ids(base, self.text)
+            ids = _ids(base, self.text or "")
             if not ids:
                 raise UsageError(
                     f"{self.name}: the tokenizer has no tokens for the text {self.text!r}",
