@@ -277,7 +277,7 @@ class Deadly(LabelRows):
         return super().loss(model, batch)
 
 
-# After the third call a checkpoint lies behind it, in the middle of an epoch of five steps.
+# Two epochs of five steps, a checkpoint after every second: killed in the fourth, seventh and last step.
 @pytest.mark.parametrize("at", [4, 7, 10])
 def test_p_tuning_resumes_to_the_same_bits_with_its_encoder(at: int, tmp_path: Path) -> None:
     rows = rows_of(20)
