@@ -61,7 +61,9 @@ def _print(found: "Ranks") -> None:
     from rich.table import Table
 
     head = ("matrix", "shape", "rank", "largest", "effective rank", f"rank for {found.share:.0%}")
-    table = Table(*head, box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    for column in head:
+        table.add_column(column, overflow="fold")
     for item in found.spectra:
         shape = f"{item.shape[0]} x {item.shape[1]}"
         largest = f"{item.values[0]:.3g}" if item.values else "0"

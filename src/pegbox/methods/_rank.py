@@ -58,12 +58,12 @@ def needed_rank(values: Tensor, share: float) -> int:
     return int((energy(values) < share - 1e-12).sum()) + 1
 
 
-def tensors_of(folder: Path) -> dict[str, tuple[Path, tuple[int, ...]]]:
-    """File and shape of every tensor in the safetensors files of a folder, none of them read yet."""
+def tensors_of(folder: Path, files: str = "*.safetensors") -> dict[str, tuple[Path, tuple[int, ...]]]:
+    """File and shape of every tensor in some files of a folder, none of them read yet."""
     from safetensors import safe_open
 
     found = {}
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in sorted(folder.glob(files)):
         with safe_open(path, "pt") as tensors:
             for name in tensors.keys():  # noqa: SIM118 - safe_open is no mapping
                 found[name] = (path, tuple(tensors.get_slice(name).get_shape()))

@@ -8,6 +8,7 @@ from pegbox.tuning._rank import Ranks, Spectrum, rank
 from pegbox.tuning._saving import adapter_bytes
 from pegbox.tuning._seeds import Seeds, SeedScores, fit_seeds, seed_folder
 from pegbox.tuning._shapes import Choice, Entity, Prediction, Tagged
+from pegbox.tuning._switch import Switchboard
 from pegbox.tuning._tuned import Cost, Tuned, base_alone
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "SeedScores",
     "Seeds",
     "Spectrum",
+    "Switchboard",
     "Tagged",
     "Training",
     "Tuned",

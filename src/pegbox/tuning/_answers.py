@@ -61,7 +61,7 @@ def answer(tuned: Tuned, rows: Examples) -> Answers:
         tuned.say(note)
     if prompt.answers and not prompt.distinct:
         found = _whole_words(tuned, encoded)
-    elif tuned.module is None or tuned.method.capability.output_only:
+    elif tuned.module is None or (tuned.method.capability.output_only and not tuned.weights):
         features = extract(base, prompt, encoded, cache=tuned.cache, say=tuned.say)
         alone = features.logits if base.kind != "encoder" and not prompt.task.demonstrations else None
         logits = features.logits

@@ -27,14 +27,15 @@ def card(tuned: Tuned, scores: Scores | None) -> str:
     """The model card of a saved folder, in Markdown."""
     parts = [_front(tuned), _what(tuned), _how_good(scores), _how_to_load(tuned)]
     if tuned.module is not None:
-        parts.append(_plain_peft(tuned))
+        parts.append(_plain_model(tuned) if tuned.weights else _plain_peft(tuned))
     parts.append("## Licence and intended use\n\nTo be filled in by whoever publishes this folder.")
     return "\n\n".join(parts) + "\n"
 
 
 def _front(tuned: Tuned) -> str:
     """What a model hub reads; a base that lies in a folder has no name there."""
-    lines = ["---", "library_name: peft", f"tags: [pegbox, {_PIPELINES[type(tuned.prompt.task)]}]"]
+    library = "transformers" if tuned.weights else "peft"
+    lines = ["---", f"library_name: {library}", f"tags: [pegbox, {_PIPELINES[type(tuned.prompt.task)]}]"]
     if tuned.base.revision:
         lines += [f"base_model: {tuned.base.name}"]
     return "\n".join([*lines, "---"])
@@ -43,14 +44,18 @@ def _front(tuned: Tuned) -> str:
 def _what(tuned: Tuned) -> str:
     task, cost = tuned.prompt.task, tuned.cost
     options = ", ".join(f"{name} {value}" for name, value in tuned.method.options().items())
-    base = f"`{tuned.base.name}`"
-    if tuned.base.revision:
-        base += f" at revision `{tuned.base.revision}`"
+    origin = tuned.origin or {}  # where the base is the folder itself, it says what it was made from
+    name, revision = origin.get("name", tuned.base.name), origin.get("revision", tuned.base.revision)
+    base = f"`{name}`"
+    if revision:
+        base += f" at revision `{revision}`"
+    if tuned.base.quantise:
+        base += f" in 4 bits ({tuned.base.quantise})"
     lines = [
-        f"# {tuned.method.name} on {tuned.base.name}",
+        f"# {tuned.method.name} on {name}",
         "",
         f"- Task: {_asked(task)}.",
-        f"- Base: {base}, fingerprint `{tuned.base.fingerprint}`.",
+        f"- Base: {base}, fingerprint `{origin.get('fingerprint', tuned.base.fingerprint)}`.",
         f"- Method: {tuned.method.name}{f' ({options})' if options else ''}; {cost.parameters:,} tuned "
         f"parameters; {cost.rows:,} training rows; {cost.seconds:.1f} s.",
     ]
@@ -98,6 +103,26 @@ def _how_to_load(tuned: Tuned) -> str:
     return f"## How to load\n\n{told}\n\n" + _code(lines)
 
 
+def _plain_model(tuned: Tuned) -> str:
+    """The same weights by Transformers alone; a head beside them is filled in by hand."""
+    auto = AUTO[tuned.base.kind]
+    loading = f'{auto}.from_pretrained("FOLDER")'
+    if tuned.base.kind != "encoder":
+        text = "With Transformers; the answer is read at the label words' first tokens."
+        return f"{text}\n\n" + _code([f"from transformers import {auto}", "", f"model = {loading}"])
+    lines = [
+        "from pegbox.models import PooledClassifier",
+        "from safetensors.torch import load_file",
+        f"from transformers import {auto}",
+        "",
+        f'classifier = PooledClassifier({loading}, "{tuned.base.pooling}", {len(tuned.labels)})',
+        'classifier.score.load_state_dict(load_file("FOLDER/head.safetensors"))',
+    ]
+    return "With Transformers; the linear head lies beside the trunk in `head.safetensors`:\n\n" + _code(
+        lines
+    )
+
+
 def _plain_peft(tuned: Tuned) -> str:
     """The same weights without Tuned: a language model by PEFT alone, an encoder with its head."""
     base, auto = tuned.base, AUTO[tuned.base.kind]
@@ -106,7 +131,11 @@ def _plain_peft(tuned: Tuned) -> str:
     if base.name in NAMES:
         # They lie inside the package, where their name alone does not lead.
         needed, inner = ["find_model"], f"find_model({inner})"
-    loading = f"{auto}.from_pretrained({inner}" + (f', revision="{base.revision}")' if base.revision else ")")
+    options = f', revision="{base.revision}"' if base.revision else ""
+    if base.quantise:
+        bits = 'load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True'
+        options += f", quantization_config=BitsAndBytesConfig({bits})"
+    loading = f"{auto}.from_pretrained({inner}{options})"
     if base.kind != "encoder":
         lines = [f"base = {loading}", 'model = PeftModel.from_pretrained(base, "FOLDER")']
         read = "the answer is read at the label words' first tokens."
@@ -123,7 +152,8 @@ def _plain_peft(tuned: Tuned) -> str:
             'model = PeftModel.from_pretrained(classifier, "FOLDER")',
         ]
         text = "With PEFT, on the encoder with its pooling and a linear head:"
-    imports = ["from peft import PeftModel", f"from transformers import {auto}"]
+    named = f"{auto}, BitsAndBytesConfig" if base.quantise else auto
+    imports = ["from peft import PeftModel", f"from transformers import {named}"]
     if needed:
         imports.append(f"from pegbox.models import {', '.join(sorted(needed))}")
     return f"{text}\n\n" + _code([*sorted(imports), "", *lines])

@@ -135,7 +135,7 @@ def _adapter(folder: Path, share: float) -> Ranks:
             expected="a LORA adapter (lora, qlora, closed-form)",
             fix="merge it where that is possible, and compare the model with its base",
         )
-    places = tensors_of(folder)
+    places = tensors_of(folder, "adapter_model.safetensors")
     found = pairs(iter(places))
     if not found:
         raise CapabilityError(

@@ -195,7 +195,7 @@ def _meta(tuned: Tuned) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "pegbox": __version__,
-        "base": dict(tuned.origin) if tuned.origin is not None else _described(tuned.base),
+        "base": dict(tuned.origin) if tuned.origin is not None else described(tuned.base),
         "method": _method(method),
         "adapter": tuned.module is not None and not tuned.weights,
         "weights": tuned.weights,
@@ -207,7 +207,8 @@ def _meta(tuned: Tuned) -> dict[str, Any]:
     }
 
 
-def _described(base: Base) -> dict[str, Any]:
+def described(base: Base) -> dict[str, Any]:
+    """What ``pegbox.json`` says of a base."""
     return {
         "name": base.name,
         "revision": base.revision,
