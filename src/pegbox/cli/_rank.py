@@ -60,7 +60,7 @@ def _print(found: "Ranks") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    head = ("matrix", "shape", "rank", "largest", "effective rank", f"rank for {found.share:.0%}")
+    head = ("matrix", "shape", "rank", "largest", "effective", f"for {found.share:.0%}")
     table = Table(box=None, pad_edge=False)
     for column in head:
         table.add_column(column, overflow="fold")
