@@ -58,18 +58,8 @@ class Engine(transformers.Trainer):
     ) -> None:
         self.objective: Objective = objective
         self.settings, self.checkpoints = settings, checkpoints
-        groups = classes(objective.rows, settings.balance)
         self.weights: Tensor | None = None
-        if groups is not None and settings.balance == "weights":
-            self.weights, groups = torch.from_numpy(class_weights(groups)), None
-        self.order = Buckets(
-            objective.rows.lengths,
-            settings.batch_size,
-            seed=settings.seed,
-            rank=arguments.process_index,
-            processes=arguments.world_size,
-            groups=groups,
-        )
+        self.order = self._order(objective, arguments)
         self.portions = self._portions(objective, settings.batch_size, arguments)
         self.valid: Validation | None = None
         if valid is not None:
@@ -98,6 +88,20 @@ class Engine(transformers.Trainer):
         self._pending: list[tuple[Tensor, Tensor]] = []
         self._batches: list[list[int]] = []
         self._generators: dict[str, Tensor] = {}
+
+    def _order(self, objective: Objective, arguments: TrainingArguments) -> Buckets:
+        settings = self.settings
+        groups = classes(objective.rows, settings.balance)
+        if groups is not None and settings.balance == "weights":
+            self.weights, groups = torch.from_numpy(class_weights(groups)), None
+        return Buckets(
+            objective.rows.lengths,
+            settings.batch_size,
+            seed=settings.seed,
+            rank=arguments.process_index,
+            processes=arguments.world_size,
+            groups=groups,
+        )
 
     def _portions(self, objective: Objective, rows: int, arguments: TrainingArguments) -> Portions:
         alone = arguments.world_size == 1

@@ -32,12 +32,8 @@ class Validation:
         portions: Portions,
         prepare: Callable[[Any], dict[str, Tensor]],
     ) -> None:
-        self.objective, self.batch_size, self.portions, self.prepare = (
-            objective,
-            batch_size,
-            portions,
-            prepare,
-        )
+        self.objective, self.batch_size = objective, batch_size
+        self.portions, self.prepare = portions, prepare
 
     @property
     def rows(self) -> Trainable:
