@@ -207,9 +207,9 @@ def _tags_fault(words: object, tags: object, may_start: bool) -> str:
         return "the tags are no list"
     if len(words) != len(tags):
         return f"{counted(len(words), 'word')} and {counted(len(tags), 'tag')}"
-    wrong = next((tag for tag in tags if not (tag == "O" or _bio(tag))), None)
-    if wrong is not None:
-        return f"the tag {wrong!r} is not O, B-type or I-type"
+    wrong = [tag for tag in tags if not (tag == "O" or _bio(tag))]
+    if wrong:
+        return f"the tag {wrong[0]!r} is not O, B-type or I-type"
     strays = [tag for tag, mended in zip(tags, repair(tags)[0], strict=True) if tag != mended]
     return f"{strays[0]} {_STRAY}" if strays and not may_start else ""
 

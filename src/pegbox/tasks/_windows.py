@@ -141,21 +141,29 @@ def word_pieces(
     if not sentences:
         return []
     lead = " " if _space_is_part_of_words(tokenizer) else ""
+    # A word of spaces alone would take the space of the next one.
+    shown = [[word for word in words if word.strip()] for words in sentences]
     coded = tokenizer(
-        [lead + " ".join(words) for words in sentences],
+        [lead + " ".join(words) for words in shown],
         add_special_tokens=False,
         split_special_tokens=True,
         return_offsets_mapping=True,
         verbose=False,
     )
-    rows = zip(sentences, coded["input_ids"], coded["offset_mapping"], strict=True)
-    return [_by_word(words, ids, offsets, len(lead)) for words, ids, offsets in rows]
+    rows = zip(shown, coded["input_ids"], coded["offset_mapping"], strict=True)
+    found = [iter(_by_word(words, ids, offsets, len(lead))) for words, ids, offsets in rows]
+    return [
+        [next(pieces) if word.strip() else [] for word in words]
+        for words, pieces in zip(sentences, found, strict=True)
+    ]
 
 
 def _by_word(
     words: Sequence[str], ids: Sequence[int], offsets: Sequence[tuple[int, int]], lead: int
 ) -> list[list[int]]:
     """Give each token to the word that it begins in, or to the one after the space that it begins in."""
+    if not words:
+        return []
     starts, at = [], lead
     for word in words:
         starts.append(at)
