@@ -162,6 +162,19 @@ def test_the_prompt_is_projected_once_while_decoding(monkeypatch: pytest.MonkeyP
     forward(module).sum().backward()
 
 
+def test_a_fused_step_is_seen() -> None:
+    module = fill(attach(ZeroInitAttention(), tiny_base("llama")))
+    optimiser = torch.optim.AdamW(trained(module).values(), lr=0.1, fused=True)
+    before = logits(module)
+    for _ in range(2):
+        forward(module).log_softmax(-1)[..., 7].sum().backward()
+        optimiser.step()
+        found = logits(module)
+        assert not torch.equal(found, before)
+        assert torch.equal(found, logits(copy.deepcopy(module).train().eval()))
+        before = found
+
+
 def test_what_is_kept_is_no_part_of_the_state() -> None:
     module = attach(ZeroInitAttention(), tiny_base("llama"))
     names = module.state_dict().keys()

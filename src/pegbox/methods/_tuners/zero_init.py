@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -83,6 +83,7 @@ class ZeroInitLayer(AttentionAdapter):
         """Keys and values of a prompt; without gradients they are kept until a parameter changes."""
         parameters = list(module.parameters())
         if torch.is_grad_enabled() or any(parameter.is_inference() for parameter in parameters):
+            self.projected.clear()  # a step may follow, and fused optimisers leave no trace on the version
             return self._made(module, name, query)
         # Both change with the numbers of a parameter: the place when they are replaced, the version in place.
         state = (query.dtype, query.device, [(p.data_ptr(), p._version) for p in parameters])
@@ -95,6 +96,11 @@ class ZeroInitLayer(AttentionAdapter):
         prompt = self.zero_init_prompt[name].to(query.dtype)
         keys, values = project(module, prompt, self.rotary[name])
         return keys.to(query.dtype), values.to(query.dtype)
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch between training and evaluation, and forget what was kept."""
+        self.projected.clear()
+        return super().train(mode)
 
     def delete_adapter(self, adapter_name: str) -> None:
         """Delete an adapter."""
