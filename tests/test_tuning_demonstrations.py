@@ -326,3 +326,25 @@ def test_where_demonstrations_cannot_be_shown() -> None:
     with pytest.raises(UsageError, match="selection is 'near', expected random or similar"):
         pegbox.Demonstrate(selection="near")  # type: ignore[arg-type]
     assert (pegbox.Demonstrate().draws, SIMILAR.draws) == (4, 1)
+
+
+def test_the_command_line_tunes_with_demonstrations_and_searched_words(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pegbox.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    rows = rows_of(24)
+    lines = [f'"{text}",{label}' for (text,), label in zip(rows.texts, rows.labels or (), strict=True)]
+    Path("rows.csv").write_text("\n".join(["text,label", *lines]) + "\n")
+    command = (
+        f"fit rows.csv --model {folder_of('llama', 'causal')} --method lora --holdout 0 --no-cache".split()
+    )
+    quick = ["--training.max_steps", "1", "--training.precision", "float32"]
+    shown_flags = ["--demonstrations.per_class", "1", "--demonstrations.draws", "2"]
+    assert main([*command, "--out", "out", "--label-words", "auto", *quick, *shown_flags]) == 0
+    assert "label words found on 24 training rows" in capsys.readouterr().err
+    saved = json.loads(Path("out/task.json").read_text())
+    assert (saved["draws"], len(saved["demonstrations"]), len(saved["label_words"])) == (2, 4, 2)
+    assert main([*command, "--out", "other", "--demonstrations.shots", "1"]) == 2
+    assert "demonstrations have no option 'shots'" in capsys.readouterr().err
