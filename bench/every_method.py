@@ -9,6 +9,7 @@ python bench/every_method.py --quick     a smoke run: few rows, one seed, into a
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
@@ -177,6 +178,28 @@ def _shaped(plan: Plan) -> Data:
     return Data(task.with_rows(None), train, part(test, plan.test_rows, 0))
 
 
+def apart(plan: Plan, threads: int) -> common.Cell:
+    """Measure in a process of its own, so that its memory is its own; libraries are loaded only once."""
+    import pegbox.tuning  # noqa: F401
+
+    context = multiprocessing.get_context("fork")
+    receive, send = context.Pipe(duplex=False)
+
+    def work() -> None:
+        with common.threads(threads):
+            send.send(measure(plan))
+
+    child = context.Process(target=work)
+    child.start()
+    send.close()
+    try:
+        return receive.recv()
+    except EOFError:
+        raise SystemExit(f"failed: {plan}") from None
+    finally:
+        child.join()
+
+
 def measure(plan: Plan) -> common.Cell:
     """Tune on training rows, score the test rows once."""
     import pegbox
@@ -312,10 +335,10 @@ SECTIONS = {
 INTRODUCTION = """Written by `bench/every_method.py`; do not edit. Every method runs with its defaults, on the
 same seeded training rows and the same test rows, scored once; early stopping looks at training rows alone.
 Numbers are means over seeds (which choose the rows, the initial values and the batches) with 95 %
-t-intervals: wide for three seeds, and that is what three seeds can say. "reviews" are reviews of hotels from the embedded
-world, a domain held back when the embedded models were pretrained; their labels carry noise, so that no
-method can reach 1. "Tuned in" includes attaching the method and, for solvers, reading the features; "peak
-memory" is the growth of resident memory during the fit, base not included."""
+t-intervals: wide for three seeds, and that is what three seeds can say. "reviews" are hotel
+reviews of the embedded world, a domain held back when the embedded models were pretrained; their labels
+carry noise, so that no method can reach 1. "Tuned in" includes attaching the method and, for solvers, reading
+the features; "peak memory" is the growth of resident memory during the fit, base not included."""
 
 
 def fill(arguments: argparse.Namespace) -> dict[Plan, common.Cell]:
@@ -334,8 +357,7 @@ def fill(arguments: argparse.Namespace) -> dict[Plan, common.Cell]:
         cell = cells.find(key)
         if cell is None and not arguments.render and number % parts == part:
             common.log(f"{number + 1} of {len(wanted)}: {plan}")
-            with common.threads(arguments.threads):
-                cell = cells.get(key, partial(measure, plan))
+            cell = cells.get(key, partial(apart, plan, arguments.threads))
         if cell is not None:
             found[plan] = cell
     order = {plan: at for at, plan in enumerate(_chosen(arguments))}

@@ -8,7 +8,7 @@ import torch
 
 import pegbox
 from pegbox.errors import CapabilityError, UsageError
-from pegbox.methods import LoRA
+from pegbox.methods import Attached, LoRA, build
 from pegbox.models import Base, encode, frozen_trunk
 from pegbox.training import Settings, train
 from pegbox.tuning._label_rows import LabelRows
@@ -130,10 +130,21 @@ def test_a_trained_embedding_keeps_the_trunk_running() -> None:
     _, module, rows = parts("llama", "causal")
     module.get_submodule("base_model.model.model.embed_tokens").requires_grad_(True)
     try:
-        with pytest.raises(CapabilityError, match="embed_tokens is trained and runs before"):
+        with pytest.raises(CapabilityError, match="comes before its end, such as an embedding"):
             cached(module, rows, "on")
     finally:
         module.get_submodule("base_model.model.model.embed_tokens").requires_grad_(False)
+
+
+def test_soft_tokens_at_the_embedding_are_seen() -> None:
+    base = tiny_base("llama")
+    method = build("soft-prompt", {"length": 3})
+    assert isinstance(method, Attached)
+    prompt = method.prompt(base, base.prepare(task_of(2)))
+    module = method.attach(base, prompt, seed=1)
+    rows = rows_of(6)
+    coded = LabelRows(base, prompt, encode(base, prompt, rows, say=hush), prompt.task.gold(rows))
+    assert cached(module, coded) is coded
 
 
 def test_too_large_states_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,34 +25,27 @@ class Trunk:
     def capture(self, run: Callable[[], object]) -> Tensor:
         """Run the model up to the end of the trunk and return its hidden states (batch, tokens, width).
 
+        Where gradients are on, the states carry them: nothing that is trained comes before the trunk's end if
+        they do not require any.
+
         Args:
             run: Calls the model; it is left as soon as the trunk ends.
 
         Raises:
-            LookupError: When the trunk never ran, or a trained module ran before its end.
+            LookupError: When the trunk never ran.
         """
-        early: list[str] = []
 
         def stop(_: nn.Module, __: Any, output: Any) -> None:
             self._bare = isinstance(output, Tensor)
             raise _Reached(output if self._bare else output[0])
 
-        watched = [
-            module.register_forward_pre_hook(lambda *_, name=name: early.append(name))
-            for name, module in self.model.named_modules()
-            if any(value.requires_grad for value in module.parameters(recurse=False))
-        ]
         last = self.blocks[-1].register_forward_hook(stop)
         try:
-            with torch.no_grad():
-                run()
+            run()
         except _Reached as reached:
-            if early:
-                raise LookupError(f"{early[0]} is trained and runs before the trunk ends") from None
             return reached.hidden
         finally:
-            for hook in (*watched, last):
-                hook.remove()
+            last.remove()
         raise LookupError("the trunk did not run")
 
     @contextmanager
@@ -117,7 +110,7 @@ def blocks_of(model: nn.Module) -> tuple[nn.Module, ...]:
 def frozen_trunk(model: nn.Module) -> Trunk | None:
     """The blocks below the lowest that holds a trained parameter, or ``None`` where there are none.
 
-    A trained parameter outside the blocks may still run before them: :meth:`Trunk.capture` finds out.
+    What is trained outside the blocks may still come before them: :meth:`Trunk.capture` finds out.
     """
     blocks: Sequence[nn.Module] = blocks_of(model)
     trained = [any(value.requires_grad for value in block.parameters()) for block in blocks]

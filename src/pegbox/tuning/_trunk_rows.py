@@ -134,6 +134,8 @@ def _cached(
     trunk.model.eval()
     try:
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            if _captured(trunk, parts[0], [0]).requires_grad:
+                raise _Unfit("something is trained that comes before its end, such as an embedding")
             made: list[Trainable] = [TrunkRows(part, trunk, _states(trunk, part)) for part in parts]
             _check(trunk, parts[0], made[0])
     finally:
@@ -149,7 +151,8 @@ def _states(trunk: Trunk, rows: Trainable) -> list[Tensor]:
     states: list[Tensor] = [torch.empty(0)] * len(lengths)
     checked = False
     for indices in track(batches(lengths, TOKENS_PER_BATCH), "running the frozen layers"):
-        hidden = _captured(trunk, rows, indices)
+        with torch.no_grad():
+            hidden = _captured(trunk, rows, indices)
         if len(hidden) != len(indices):
             raise _Unfit("one row of this task is several sequences")
         if not checked:
