@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
 import pegbox
+from four_bit_toy import wide_folder
 from pegbox.errors import CapabilityError, InputError
 from pegbox.models import answer_tokens
 from pegbox.tuning import adapter_bytes
@@ -123,7 +124,7 @@ def test_a_damaged_head_is_refused(tmp_path: Path) -> None:
 
 def test_weights_in_4_bits_are_refused() -> None:
     pytest.importorskip("bitsandbytes")
-    base = pegbox.load(folder_of("llama", "causal"), quantise="nf4")
+    base = pegbox.load(wide_folder("llama", "causal"), quantise="nf4")
     with pytest.raises(CapabilityError, match="full cannot work on a base in 4 bits") as error:
         fit(base, "full", rows_of(16))
     assert "use qlora" in error.value.fix

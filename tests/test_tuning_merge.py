@@ -9,12 +9,13 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
 import pegbox
+from four_bit_toy import wide_folder
 from pegbox.cli import main
 from pegbox.errors import CapabilityError
 from pegbox.methods import build
 from pegbox.models import answer_tokens
 from pegbox.tuning import merge
-from tuning_toy import base_of, checksum, fit, folder_of, full_forward, hush, rows_of, task_of
+from tuning_toy import base_of, checksum, fit, full_forward, hush, rows_of, task_of
 
 QUICK = pegbox.Training(epochs=2, precision="float32", learning_rate=1e-2)
 FIXED = {"intercept": False, "penalty": 1.0, "smoothing": 0.1}
@@ -47,7 +48,7 @@ def test_merged_answers_are_the_same(
 ) -> None:
     if quantise:
         pytest.importorskip("bitsandbytes")
-        base = pegbox.load(folder_of(architecture, kind), quantise=quantise)
+        base = pegbox.load(wide_folder(architecture, kind), quantise=quantise)
     else:
         base = base_of(architecture, kind)
     before = {
@@ -102,7 +103,7 @@ def test_another_number_format_tells_its_rounding(tmp_path: Path) -> None:
 def test_merging_4_bits_says_what_it_cost(tmp_path: Path) -> None:
     pytest.importorskip("bitsandbytes")
     tuned = fit(
-        pegbox.load(folder_of("llama", "causal"), quantise="nf4"), "qlora", rows_of(24), training=QUICK
+        pegbox.load(wide_folder("llama", "causal"), quantise="nf4"), "qlora", rows_of(24), training=QUICK
     )
     made = merge(tuned, tmp_path / "out")
     assert made.bytes > made.base_bytes
@@ -158,7 +159,7 @@ def test_the_command_writes_a_model_and_says_so(
         (["merge", "tuned", "--out", "merged"], "the output folder exists"),
         (["merge", "merged", "--out", "again"], "there is nothing to merge"),
         (["merge", "nowhere", "--out", "again"], "there is no such folder"),
-        (["merge", "tuned"], "--out"),
+        (["merge", "tuned"], "arguments are required: out"),
         (["merge", "tuned", "--out", "x", "--dtype", "int8"], "wrong value for --dtype"),
     ):
         assert main(arguments) == 2

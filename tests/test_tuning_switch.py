@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import pegbox
+from four_bit_toy import wide_folder
 from pegbox.errors import CapabilityError, UsageError
 from pegbox.methods import build
 from pegbox.tuning import Switchboard
@@ -124,4 +125,4 @@ def test_what_cannot_take_turns_is_refused() -> None:
     assert "did you mean 'one'?" in error.value.fix
     pytest.importorskip("bitsandbytes")
     with pytest.raises(CapabilityError, match="nothing can be added to weights in 4 bits"):
-        Switchboard(pegbox.load(folder_of("llama", "causal"), quantise="nf4"))
+        Switchboard(pegbox.load(wide_folder("llama", "causal"), quantise="nf4"))

@@ -33,6 +33,7 @@ def fit(
     label: str | None = None,
     template: str | None = None,
     label_words: str | None = None,
+    readout: Literal["words", "head"] = "words",
     demonstrations: dict[str, Any] | None = None,
     valid: str | None = None,
     test: str | None = None,
@@ -43,6 +44,7 @@ def fit(
     max_length: int | None = None,
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
     device: str = "auto",
+    quantise: Literal["nf4"] | None = None,
     revision: str | None = None,
     trust_remote_code: bool = False,
     seed: int = 0,
@@ -66,6 +68,7 @@ def fit(
         template: Template such as '{text} It was {answer}.'; derived when not given.
         label_words: Words such as positive=great,negative=terrible, or auto to search them on the training
             rows; derived when not given.
+        readout: Answer by label words, or by a linear head on the plain texts.
         demonstrations: Solved rows shown while a gradient method trains; for example
             --demonstrations.per_class 1 --demonstrations.selection similar.
         valid: File for early stopping; else a share of the training rows.
@@ -77,6 +80,7 @@ def fit(
         max_length: Upper limit on the context in tokens.
         dtype: Number format of the base.
         device: auto, cpu, cuda or mps.
+        quantise: nf4 keeps the base's linear layers in 4 bits; needs the extra qlora.
         revision: Revision of a hub model.
         trust_remote_code: Let code that comes with a hub model run.
         seed: Seed of everything random.
@@ -94,6 +98,7 @@ def fit(
     from pegbox.tuning import Demonstrate, Training
     from pegbox.tuning import fit as tune
     from pegbox.tuning._claim import check_own, release
+    from pegbox.tuning._readout import read_by
 
     check_least(seed, 0, "--seed")
     _check_share(holdout)
@@ -118,6 +123,7 @@ def fit(
         split=split,
         on_bad=on_bad_rows,
     )
+    asked = read_by(asked, readout)
     tell_all(asked.notes)
     rows, held = _hold_out(asked, test, holdout, seed, on_bad_rows)
     base = load(
@@ -127,6 +133,7 @@ def fit(
         revision=revision,
         trust_remote_code=trust_remote_code,
         max_length=max_length,
+        quantise=quantise or built.quantise,
     )
     tuned = tune(
         base,

@@ -68,8 +68,8 @@ def load(
         pooling = own_pooling(where, commit) if kind == "encoder" else "mean"
         own = own_length(where, commit) if kind == "encoder" else None
         words = _tokenizer(where, revision, trust_remote_code)
-        how = quantised_loading(wanted, place) if quantise else {}
-        model = _weights(where, kind, config, wanted, revision, trust_remote_code, **how)
+        packed = place if quantise else None
+        model = _weights(where, kind, config, wanted, revision, trust_remote_code, packed)
     _check_vocabulary(model, words, where)
     decoder_start(model)
     check_plain_logits(model, where)
@@ -150,8 +150,9 @@ def _weights(
     dtype: torch.dtype,
     revision: str | None,
     trust: bool,
-    **how: Any,
+    packed: torch.device | None = None,
 ) -> nn.Module:
+    """The model, in 4 bits on the device ``packed`` where one is given."""
     from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM
 
     auto: Any = {
@@ -160,6 +161,11 @@ def _weights(
         "encoder": AutoModel,
         "encoder-decoder": AutoModelForSeq2SeqLM,
     }[kind]
+    how = {}
+    if packed is not None:
+        with torch.device("meta"):
+            skeleton = auto.from_config(config, trust_remote_code=trust)
+        how = quantised_loading(skeleton, dtype, packed, where)
     try:
         model, info = auto.from_pretrained(
             where,

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from pegbox.errors import CapabilityError, UsageError, nearest
 
 Quantise = Literal["nf4"]
+BLOCK = 64
 
 
 def check_quantise(quantise: str | None, where: str) -> None:
@@ -37,23 +38,57 @@ def check_quantise(quantise: str | None, where: str) -> None:
         )
 
 
-def quantised_loading(dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
+def quantised_loading(
+    skeleton: nn.Module, dtype: torch.dtype, device: torch.device, where: str
+) -> dict[str, Any]:
     """What Transformers loads a model by: NF4 in blocks of 64, their scales in 8 bits.
 
+    Layers whose inputs are no multiple of 64 stay as they are, on every device: on processors, bitsandbytes
+    0.50 takes a wrong block's scale for them, which spoils their values without a word.
+
     Args:
+        skeleton: The model without its weights.
         dtype: Number format that weights are multiplied in, and of all that stays as it is: embeddings,
             norms, biases and the output layer.
         device: Where the weights go, each as soon as it is read.
+        where: The model's name, for errors.
+
+    Raises:
+        CapabilityError: When no layer is left to pack.
     """
     from transformers import BitsAndBytesConfig
 
+    kept, packed = _divided(skeleton)
+    if not packed:
+        raise CapabilityError(
+            f"no linear layer has a multiple of {BLOCK} inputs, in blocks of which weights are packed",
+            where=where,
+            expected="a wider model",
+            fix="load it without quantise",
+        )
     config = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
+        llm_int8_skip_modules=kept,
     )
     return {"quantization_config": config, "device_map": {"": device}}
+
+
+def _divided(skeleton: nn.Module) -> tuple[list[str], list[str]]:
+    """Names of the linear layers that stay as they are, the output layer among them, and of those packed."""
+    from transformers.pytorch_utils import Conv1D
+
+    whole: Any = skeleton
+    output = whole.get_output_embeddings()
+    kept, packed = [], []
+    for name, layer in skeleton.named_modules():
+        if isinstance(layer, nn.Linear | Conv1D):
+            weight: Any = layer.weight
+            inputs = weight.shape[1] if isinstance(layer, nn.Linear) else weight.shape[0]
+            (kept if layer is output or inputs % BLOCK else packed).append(name)
+    return kept, packed
 
 
 def make_trainable(model: nn.Module) -> None:

@@ -11,6 +11,7 @@ from pegbox.models import load as load_base
 from pegbox.tasks import Classify, TooLong
 from pegbox.training import tell
 from pegbox.tuning._once import Once
+from pegbox.tuning._readout import as_read
 from pegbox.tuning._tuned import Cost, Tuned
 
 
@@ -34,12 +35,13 @@ def adopt(
             fix="merge it into its base with the library that made it, and load that",
         )
     found = base if isinstance(base, Base) else _base(base, config, folder, options)
+    found = as_read(found, task)
     _check_head(found, config, folder)
     prompt = found.prepare(task.with_rows(None))
     for note in prompt.notes:
         say(note)
     module = load_adapter(found, len(task.labels), folder)
-    parameters = sum(value.numel() for name, value in module.named_parameters() if "lora_" in name)
+    parameters = sum(value.numel() for name, value in module.named_parameters() if _tuned(name))
     return Tuned(
         base=found,
         prompt=prompt,
@@ -52,6 +54,10 @@ def adopt(
         too_long=too_long,
         say=Once.of(say),
     )
+
+
+def _tuned(name: str) -> bool:
+    return "lora_" in name or "modules_to_save" in name
 
 
 def _check_head(base: Base, config: dict[str, Any], folder: Path) -> None:
@@ -79,7 +85,11 @@ def _base(name: str | Path | None, config: dict[str, Any], folder: Path, options
 
 
 def _method(config: dict[str, Any]) -> Method:
+    from peft.utils.constants import DUMMY_TARGET_MODULES
+
     targets = config.get("target_modules") or ()
+    if targets == DUMMY_TARGET_MODULES:
+        return build("head")
     listed = targets if isinstance(targets, str) else ",".join(sorted(targets))
     return build(
         "lora",

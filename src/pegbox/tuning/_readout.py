@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Literal
 
+from pegbox.errors import UsageError
 from pegbox.methods import Method
 from pegbox.models import Base
 from pegbox.tasks import Classify, Task
@@ -18,6 +20,24 @@ def with_readout(task: Task, base: Base, method: Method, say: Callable[[str], No
         return task
     say(f"{method.name} answers by a head of its own: readout head instead of label words")
     return replace(task, readout="head")
+
+
+def read_by(task: Task, readout: Literal["words", "head"]) -> Task:
+    """The task read by label words or by a head.
+
+    Raises:
+        UsageError: For a head on a task of another kind than classification.
+    """
+    if readout == "words":
+        return task
+    if not isinstance(task, Classify):
+        raise UsageError(
+            f"a {type(task).__name__.lower()} task has no choice of readout",
+            where=f"readout {readout}",
+            expected="a classification task",
+            fix="leave --readout out",
+        )
+    return replace(task, readout=readout)
 
 
 def as_read(base: Base, task: Task) -> Base:
