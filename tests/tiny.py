@@ -189,7 +189,7 @@ def save_tiny(
         for name, tensor in model.named_parameters():
             # Random biases and norms, so that a forgotten one shows; larger weights make logits differ.
             if tensor.dim() == 1:
-                torch.nn.init.normal_(tensor, 1.0 if "norm" in name.lower() else 0.0, 0.3)
+                torch.nn.init.normal_(tensor, 1.0 if "norm" in name.lower() or "ln_" in name else 0.0, 0.3)
             else:
                 # What the scale of T5's output takes away is given back here, as its own initial values do.
                 torch.nn.init.normal_(tensor, 0.0, 0.8 if name == "shared.weight" else 0.15)
