@@ -82,7 +82,8 @@ def _divided(skeleton: nn.Module) -> tuple[list[str], list[str]]:
 
     whole: Any = skeleton
     output = whole.get_output_embeddings()
-    kept, packed = [], []
+    kept: list[str] = []
+    packed: list[str] = []
     for name, layer in skeleton.named_modules():
         if isinstance(layer, nn.Linear | Conv1D):
             weight: Any = layer.weight
