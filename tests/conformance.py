@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import pegbox
+from four_bit_toy import wide_folder
 from pegbox.methods import Attached
 from pegbox.models import Base, answer_logits, encode
 from pegbox.tasks import Encoded, Prompt
@@ -87,8 +88,12 @@ class Case:
 
 
 def base_of(family: str, *, dtype: Any = "float32", quantise: Any = None) -> Base:
-    architecture, kind = FAMILIES[family]
-    return pegbox.load(tiny_folder(architecture, kind), dtype=dtype, quantise=quantise)
+    return pegbox.load(folder_of(family, quantise), dtype=dtype, quantise=quantise)
+
+
+def folder_of(family: str, quantise: Any = None) -> Path:
+    """A tiny model on disk; one in 4 bits must be wider."""
+    return (wide_folder if quantise else tiny_folder)(*FAMILIES[family])
 
 
 def case_of(method: Attached, family: str, *, turned: bool = False, dtype: Any = "float32") -> Case:

@@ -18,6 +18,7 @@ from conformance import (
     base_answers,
     base_of,
     case_of,
+    folder_of,
     generated,
     memorise,
     second_adapter,
@@ -26,7 +27,6 @@ from conformance import (
 from pegbox.errors import CapabilityError, InputError
 from pegbox.methods import Attached, build, methods
 from pegbox.tuning import Tuned
-from tiny import tiny_folder
 
 METHODS = [name for name, method in methods().items() if issubclass(method, Attached)]
 # Options that suit models of two layers; everything else is the default.
@@ -230,7 +230,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Tensor], 
             tuned.save(place)
         except CapabilityError:
             continue  # its own tests then fail for want of an answer
-        entry = {"name": key, "folder": str(place), "model": str(tiny_folder(*FAMILIES[family]))}
+        entry = {"name": key, "folder": str(place), "model": str(folder_of(family, methods()[name].quantise))}
         entries.append({**entry, "adapter": "yes" if (place / "adapter_config.json").is_file() else ""})
     reader = Path(__file__).parent / "conformance_reader.py"
     command = [sys.executable, str(reader), str(write_list(folder, entries)), str(folder)]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pegbox.methods.prefix import Prefix
     from pegbox.methods.qlora import QLoRA
     from pegbox.methods.soft_prompt import SoftPrompt
-    from pegbox.methods.zero_init import ZeroInitAttention
+    from pegbox.methods.zero_init_attention import ZeroInitAttention
     from pegbox.methods.zero_shot import ZeroShot
 
 __all__ = [
@@ -85,7 +85,7 @@ __getattr__, __dir__ = lazy(
         "Head": "pegbox.methods.head",
         "Full": "pegbox.methods.full",
         "Prefix": "pegbox.methods.prefix",
-        "ZeroInitAttention": "pegbox.methods.zero_init",
+        "ZeroInitAttention": "pegbox.methods.zero_init_attention",
         "PTuning": "pegbox.methods.p_tuning",
         "SoftPrompt": "pegbox.methods.soft_prompt",
         "ZeroShot": "pegbox.methods.zero_shot",

@@ -46,7 +46,7 @@ def with_soft(method: str, base: Base, prompt: Prompt, soft: Soft) -> Prompt:
     found = replace(prompt, soft=soft)
     shortest = Examples("", dict.fromkeys(prompt.task.fields, ("x",)), None, (1,))
     encoded = found.without_soft().encode(shortest)
-    rest = max(map(len, prompt.answers)) - 1 if prompt.kind == "causal" else 0
+    rest = max(map(len, prompt.answers), default=1) - 1 if prompt.kind == "causal" else 0
     room = prompt.context - len(encoded.prefix) - encoded.lengths[0] - rest
     if soft.count > room:
         raise UsageError(

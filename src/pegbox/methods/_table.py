@@ -15,7 +15,9 @@ COLUMNS = (
     "method",
     "turns",
     "works on",
+    "seen working on",
     "trained",
+    "starts at the base",
     "mergeable",
     "quantised base",
     "at prediction",
@@ -48,9 +50,11 @@ def _row(name: str, capability: Capability) -> dict[str, str]:
         name,
         capability.summary,
         ", ".join(capability.kinds),
+        ", ".join(capability.architectures) or "every family that loads",
         f"yes, peak rate {capability.learning_rate:g}"
         if capability.learning_rate
         else _yes(capability.trains),
+        _yes(capability.starts_at_base) if capability.trains else "solved in one step",
         _yes(capability.mergeable),
         _yes(capability.quantised),
         capability.inference,
@@ -67,6 +71,10 @@ def _section(name: str, method: type[Method]) -> str:
     refused = [kind for kind in kinds if kind not in method.capability.kinds]
     lines = ["", f"## {name}", "", " ".join(text.split())]
     lines += ["", *(f"- Not on {_named(kind)}: {_fix(method, kind)}." for kind in refused)] if refused else []
+    holes = method.capability.holes
+    lines += (
+        ["", *(f"- Not on {family} models: {reason}." for family, reason in holes.items())] if holes else []
+    )
     if described:
         lines += ["", _line(("option", "default", "meaning")), _line(["---"] * 3)]
         lines += [_line((option, _default(method, option), meaning)) for option, meaning in described.items()]
