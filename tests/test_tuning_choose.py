@@ -11,7 +11,7 @@ from torch import Tensor
 import pegbox
 from pegbox.data import Questions, from_questions
 from pegbox.errors import CapabilityError, UsageError
-from pegbox.methods import FewShot, LoRA
+from pegbox.methods import Attached, FewShot, LoRA, build, methods
 from pegbox.models import Base, option_logprobs
 from pegbox.tasks import Choose, OptionRows
 from pegbox.tuning import Demonstrate, base_alone
@@ -188,3 +188,23 @@ def test_a_test_file_is_read_as_the_training_file_was(tmp_path: Path) -> None:
     for kind, gold in (("numbers from 0", (1, 2)), ("numbers from 1", (0, 1))):
         tuned = fit(base_of("llama"), "zero-shot", ROWS, task=Choose(answer_kind=kind))  # type: ignore[arg-type]
         assert tuned.read(path).answers == gold
+
+
+@pytest.mark.parametrize("method", [name for name in methods() if name not in ("qlora", "head")])
+def test_every_method_that_trains_chooses_and_is_saved(method: str, tmp_path: Path) -> None:
+    if not isinstance(build(method), Attached):
+        pytest.skip("it does not train")
+    training = pegbox.Training(max_steps=2, precision="float32")
+    tuned = fit(base_of("llama"), method, ROWS, task=Choose(), training=training)
+    again = pegbox.Tuned.load(tuned.save(tmp_path / "out"), say=hush)
+    torch.testing.assert_close(again.logits(ROWS), tuned.logits(ROWS), atol=1e-5, rtol=1e-5)
+    # What was trained is what answers: the loss of the rows as they are trained equals that of the scores.
+    rows = tuned.prompt.encode_options(ROWS)  # type: ignore[attr-defined]
+    trained = ChoiceRows(tuned.base, rows, ROWS.answers or ())
+    assert tuned.module is not None
+    with torch.no_grad():
+        loss, _ = trained.loss(tuned.module, trained.collate(range(len(ROWS))))
+    gold = torch.tensor(ROWS.answers)
+    wanted = torch.nn.functional.cross_entropy(tuned.logits(ROWS), gold, reduction="sum")
+    torch.testing.assert_close(loss, wanted, atol=1e-3, rtol=1e-4)
+    assert base_alone(tuned).logits(ROWS).shape == (5, 5)

@@ -12,7 +12,7 @@ import torch
 import pegbox
 from pegbox.data import Sentences
 from pegbox.errors import CapabilityError, InputError
-from pegbox.methods import LoRA
+from pegbox.methods import Attached, LoRA, build, methods
 from pegbox.tasks import Tag
 from pegbox.tuning._shapes._tag_rows import GOLD, IGNORED, TagRows
 from pegbox.tuning._shapes.tag import best_path
@@ -183,3 +183,15 @@ def test_sec_filings_are_learnt_better_than_nothing() -> None:
     valid = valid.select([index for index, words in enumerate(valid.tokens) if len(words) < 30][:48])
     # All O would score 0.
     assert tuned.evaluate(valid, resamples=10).metrics["f1"].value > 0.3
+
+
+@pytest.mark.parametrize("kind", ["encoder", "causal"])
+@pytest.mark.parametrize("method", [name for name in methods() if name != "qlora"])
+def test_every_method_that_trains_tags_and_is_saved(method: str, kind: str, tmp_path: Path) -> None:
+    if not isinstance(build(method), Attached):
+        pytest.skip("it does not train; refused with its reason above")
+    base, rows = base_of("bert" if kind == "encoder" else "llama", kind), sentences_of(4)
+    tuned = fit(base, rows, method, training=pegbox.Training(max_steps=2, precision="float32"))
+    again = pegbox.Tuned.load(tuned.save(tmp_path / "out"), say=hush)
+    torch.testing.assert_close(again.logits(rows), tuned.logits(rows), atol=1e-6, rtol=1e-5)
+    assert float(tuned.logits(rows).abs().max()) > 0

@@ -50,6 +50,7 @@ class Choose:
     labels: ClassVar[tuple[str, ...]] = ("option",)
     label_words: ClassVar[None] = None
     similar: ClassVar[None] = None
+    draws: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         for name in ("fields", "options", "demonstrations"):

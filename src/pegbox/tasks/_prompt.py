@@ -148,7 +148,7 @@ class Prompt:
         self._check_columns(rows)
         start, end = self._edges
         if rests is None:
-            rest = max(map(len, self.answers)) - 1 if self.kind == "causal" else 0
+            rest = max(map(len, self.answers), default=1) - 1 if self.kind == "causal" else 0
             rests = [rest] * len(rows)
         edge = len(start) + len(end)
         rooms = [self.context - edge - len(ids) - rest for ids, rest in zip(shown, rests, strict=True)]

@@ -40,6 +40,7 @@ class Tag:
     label_words: ClassVar[None] = None
     demonstrations: ClassVar[tuple[()]] = ()
     similar: ClassVar[None] = None
+    draws: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "types", tuple(self.types))

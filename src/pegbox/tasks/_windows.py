@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
@@ -61,6 +61,10 @@ class TagPrompt(Prompt):
     """A tagging task made ready for one tokenizer; its head scores every token."""
 
     task: Tag  # type: ignore[assignment]
+
+    def without_soft(self) -> TagPrompt:
+        """The same prompt without soft tokens, as the base alone reads it."""
+        return replace(self, soft=None)
 
     def windows(self, rows: Sentences, *, too_long: TooLong = "shorten") -> Windows:
         """Turn sentences into token ids and find where each word is answered.
