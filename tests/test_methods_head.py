@@ -125,3 +125,28 @@ def test_tasks_say_how_they_are_read() -> None:
     with pytest.raises(InputError, match="unknown readout") as error:
         task_of(readout="heads")
     assert error.value.expected == "words or head"
+
+
+def test_a_head_from_elsewhere_is_adopted(tmp_path: Path) -> None:
+    tuned = fit(base_of("llama"), "head", rows_of(24), training=QUICK)
+    folder = tuned.save(tmp_path / "out")
+    task = task_of(readout="head")
+    adopted = pegbox.Tuned.from_adapter(folder, task=task, base=base_of("llama"), say=hush)
+    assert adopted.method == pegbox.Head()
+    assert adopted.cost.parameters == 66
+    assert torch.equal(adopted.logits(rows_of(5)), tuned.logits(rows_of(5)))
+
+
+def test_a_head_alone_is_what_gradient_descent_finds() -> None:
+    """The log-loss closed form is the optimum of the same model, so long training must come near its loss."""
+    base = base_of("llama")
+    rows, task = rows_of(40), task_of(readout="head")
+    long = pegbox.Training(epochs=150, precision="float32", learning_rate=3e-2, patience=0, weight_decay=0.0)
+    gold = torch.tensor(task.gold(rows))
+    penalty = {"loss": "log", "penalty": 1e-2}
+    best = fit(base, pegbox.ClosedForm(**penalty), rows, task=task).logits(rows)
+    head = fit(base, "head", rows, task=task, training=long, valid=rows_of(4)).logits(rows)
+    loss = torch.nn.functional.cross_entropy
+    start = float(torch.log(torch.tensor(2.0)))
+    # Neither regularised alike nor run to the end: most of the way from ln 2 to the optimum is enough.
+    assert loss(head, gold) < start - 0.5 * (start - loss(best, gold))

@@ -151,6 +151,7 @@ def test_the_command_writes_a_model_and_says_so(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     fit(base_of("llama"), "lora", rows_of(16), training=QUICK).save(tmp_path / "tuned")
+    (tmp_path / "a.csv").write_text("text,label\n")
     assert main(["merge", "tuned", "--out", "merged"]) == 0
     assert "of weights in float32, written to merged" in capsys.readouterr().out
     assert main(["merge", "tuned", "--out", "merged", "--overwrite", "--format", "json"]) == 0
@@ -159,6 +160,7 @@ def test_the_command_writes_a_model_and_says_so(
         (["merge", "tuned", "--out", "merged"], "the output folder exists"),
         (["merge", "merged", "--out", "again"], "there is nothing to merge"),
         (["merge", "nowhere", "--out", "again"], "there is no such folder"),
+        (["merge", "a.csv", "--out", "again"], "this is a file, and a tuned model is a folder"),
         (["merge", "tuned"], "arguments are required: out"),
         (["merge", "tuned", "--out", "x", "--dtype", "int8"], "wrong value for --dtype"),
     ):

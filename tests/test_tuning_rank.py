@@ -107,6 +107,7 @@ def test_wrong_inputs_are_one_clear_error(
         ([model], "one model alone has no change to measure"),
         ([model, other], "the two models have different tensors: no name in common"),
         ([str(tmp_path / "nowhere")], "no such model folder"),
+        (["nowhere"], "there is no such folder, and one model alone has no change to measure"),
         ([model, str(adapter)], "this folder holds an adapter, not a model"),
         ([str(adapter), "--share", "1.5"], "the share of the energy is none"),
         ([str(adapter), "--plot", "x.gif"], "cannot draw a '.gif' file"),

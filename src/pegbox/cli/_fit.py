@@ -126,6 +126,8 @@ def fit(
     asked = read_by(asked, readout)
     tell_all(asked.notes)
     rows, held = _hold_out(asked, test, holdout, seed, on_bad_rows)
+    if built.quantise and not quantise:
+        say(f"{built.name}: {model} is loaded in 4 bits ({built.quantise})")
     base = load(
         model,
         dtype=dtype,

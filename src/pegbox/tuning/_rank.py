@@ -116,9 +116,11 @@ def rank(first: str | Path, second: str | Path | None = None, *, share: float = 
         return _between(first, second, share)
     folder = Path(first).expanduser()
     if not (folder / ADAPTER).is_file():
-        find_model(first)
+        known = Path(find_model(first)).is_dir()
         raise UsageError(
-            "one model alone has no change to measure",
+            "one model alone has no change to measure"
+            if known
+            else "there is no such folder, and one model alone has no change to measure",
             where=str(first),
             expected="the folder of a LoRA adapter, or two models",
             fix="name the model it was tuned from too: pegbox rank BASE TUNED",

@@ -269,7 +269,7 @@ def _read_json(folder: Path, name: str) -> dict[str, Any]:
     path = folder / name
     try:
         content = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         if name == META and (folder / CONFIG).is_file():
             raise InputError(
                 "this folder holds an adapter that pegbox did not write",
@@ -278,7 +278,11 @@ def _read_json(folder: Path, name: str) -> dict[str, Any]:
                 fix="load it in Python with pegbox.Tuned.from_adapter(folder, task=...)",
             ) from None
         raise InputError(
-            "this folder holds no tuned model" if folder.is_dir() else "there is no such folder",
+            "this folder holds no tuned model"
+            if folder.is_dir()
+            else "this is a file, and a tuned model is a folder"
+            if folder.exists()
+            else "there is no such folder",
             where=str(path),
             expected=f"{META} and {TASK}, as pegbox fit writes them",
             fix="name the folder given to --out",
