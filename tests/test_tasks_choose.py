@@ -147,7 +147,7 @@ def test_wrong_templates_and_options_are_refused() -> None:
     assert "row 1" in str(error.value)
 
 
-@pytest.mark.parametrize("kind", ["masked", "encoder"])
+@pytest.mark.parametrize("kind", ["masked", "encoder-decoder"])
 def test_models_that_cannot_go_on_a_text_are_refused(kind: Any) -> None:
     with pytest.raises(CapabilityError, match=kind):
         prepare(Choose(), tokenizer_for("masked"), kind, 64)

@@ -15,7 +15,9 @@ from pegbox.methods import Attached, FewShot, LoRA, build, methods
 from pegbox.models import Base, option_logprobs
 from pegbox.tasks import Choose, OptionRows
 from pegbox.tuning import Demonstrate, base_alone
+from pegbox.tuning._shapes import Work
 from pegbox.tuning._shapes._option_rows import ChoiceRows
+from pegbox.tuning._shapes.choose import ChooseShape
 from tuning_toy import base_of, checksum, fit, folder_of, hush
 
 # Options that share a start, of one and of several tokens, and of different numbers.
@@ -158,10 +160,11 @@ def test_few_shot_shows_solved_questions_and_the_base_none() -> None:
 
 def test_what_cannot_work_is_refused_with_the_reason() -> None:
     base = base_of("llama")
-    for method in ("closed-form", "head"):
-        with pytest.raises(CapabilityError, match="every question has options of its own") as error:
-            fit(base, method, ROWS, task=Choose())
-        assert "lora" in str(error.value)
+    with pytest.raises(CapabilityError, match="every question has options of its own") as error:
+        fit(base, "closed-form", ROWS, task=Choose())
+    assert "lora" in str(error.value)
+    with pytest.raises(CapabilityError, match="cannot work on an encoder"):
+        fit(base_of("bert", "encoder"), "zero-shot", ROWS, task=Choose())
     with pytest.raises(CapabilityError, match="chosen per label"):
         fit(base, FewShot(selection="similar"), ROWS, task=Choose())
     with pytest.raises(CapabilityError, match="a masked model fills one mask"):
@@ -190,7 +193,7 @@ def test_a_test_file_is_read_as_the_training_file_was(tmp_path: Path) -> None:
         assert tuned.read(path).answers == gold
 
 
-@pytest.mark.parametrize("method", [name for name in methods() if name not in ("qlora", "head")])
+@pytest.mark.parametrize("method", [name for name in methods() if name != "qlora"])
 def test_every_method_that_trains_chooses_and_is_saved(method: str, tmp_path: Path) -> None:
     if not isinstance(build(method), Attached):
         pytest.skip("it does not train")
@@ -199,12 +202,34 @@ def test_every_method_that_trains_chooses_and_is_saved(method: str, tmp_path: Pa
     again = pegbox.Tuned.load(tuned.save(tmp_path / "out"), say=hush)
     torch.testing.assert_close(again.logits(ROWS), tuned.logits(ROWS), atol=1e-5, rtol=1e-5)
     # What was trained is what answers: the loss of the rows as they are trained equals that of the scores.
-    rows = tuned.prompt.encode_options(ROWS)  # type: ignore[attr-defined]
-    trained = ChoiceRows(tuned.base, rows, ROWS.answers or ())
+    work = Work(tuned.base, tuned.prompt, 0, "shorten", None, hush)
+    trained = ChooseShape().trainable(work, [ROWS])[0]
     assert tuned.module is not None
     with torch.no_grad():
         loss, _ = trained.loss(tuned.module, trained.collate(range(len(ROWS))))
     gold = torch.tensor(ROWS.answers)
     wanted = torch.nn.functional.cross_entropy(tuned.logits(ROWS), gold, reduction="sum")
     torch.testing.assert_close(loss, wanted, atol=1e-3, rtol=1e-4)
-    assert base_alone(tuned).logits(ROWS).shape == (5, 5)
+    assert (tuned.evaluate(ROWS, resamples=2).flips is None) == (method == "head")
+
+
+@pytest.mark.parametrize(
+    ("method", "architecture", "kind"),
+    [("lora", "bert", "encoder"), ("head", "roberta", "masked"), ("full", "bert", "encoder")],
+)
+def test_a_head_scores_pairs_of_question_and_option(
+    method: str, architecture: str, kind: str, tmp_path: Path
+) -> None:
+    training = pegbox.Training(epochs=40, batch_size=8, learning_rate=2e-2, precision="float32")
+    tuned = fit(base_of(architecture, kind), method, ROWS, task=Choose(), training=training)
+    table = tuned.probabilities(ROWS)
+    loss = -sum(float(torch.tensor(row[at]).log()) for row, at in zip(table, ROWS.answers or (), strict=True))
+    # Before training all options are equally likely: log 4 + log 2 + 2 log 3 + log 5 = 5.9.
+    assert loss < 5.5
+    again = pegbox.Tuned.load(tuned.save(tmp_path / "out"), say=hush)
+    torch.testing.assert_close(again.logits(ROWS), tuned.logits(ROWS), atol=1e-6, rtol=1e-5)
+    # One pair alone, by the plain module: what the tokenizer makes of two texts.
+    coded = tuned.base.tokenizer("What broke?", "it", return_tensors="pt")
+    with torch.no_grad():
+        wanted = tuned.module(**coded)[0, 0]  # type: ignore[misc]
+    assert float(tuned.logits(ROWS)[3, 2]) == pytest.approx(float(wanted), abs=1e-5)

@@ -1,7 +1,7 @@
 """Tasks: rows to prompts and gold answers."""
 
 from pegbox.tasks._choose import Choose
-from pegbox.tasks._choose_prompt import ChoosePrompt, OptionRows
+from pegbox.tasks._choose_prompt import ChoosePrompt, OptionPairs, OptionRows
 from pegbox.tasks._classify import Classify, Demonstration, align_words
 from pegbox.tasks._demonstrations import (
     demonstration,
@@ -31,6 +31,7 @@ __all__ = [
     "Demonstration",
     "Encoded",
     "Kind",
+    "OptionPairs",
     "OptionRows",
     "Prompt",
     "Soft",

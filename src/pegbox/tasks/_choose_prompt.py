@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from pegbox.data import Examples, Questions
@@ -39,6 +40,32 @@ class OptionRows:
 
 
 @dataclass(frozen=True)
+class OptionPairs:
+    """Each question with each of its options as token ids, for a head that scores such pairs.
+
+    Args:
+        encoded: All pairs.
+        rows: Places of each row's pairs, in the order of its options.
+        shortened: Row numbers with a pair that was cut to fit the context.
+    """
+
+    encoded: Encoded
+    rows: tuple[range, ...]
+    shortened: tuple[int, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def notes(self) -> list[str]:
+        """A line on shortened rows, if any."""
+        if not self.shortened:
+            return []
+        listed = ", ".join(map(str, self.shortened[:8])) + (", ..." if len(self.shortened) > 8 else "")
+        counts = f"{len(self.shortened)} of {len(self)} questions"
+        return [f"{self.encoded.source}: {counts} shortened to fit the context (rows {listed})"]
+
+
+@dataclass(frozen=True)
 class ChoosePrompt(Prompt):
     """A multiple-choice task made ready for one tokenizer."""
 
@@ -66,6 +93,32 @@ class ChoosePrompt(Prompt):
         shown = self.demonstration_ids()
         encoded = self.encode_after(plain, [shown] * len(rows), too_long=too_long, rests=rests)
         return OptionRows(encoded, options, self._divisors(rows, options))
+
+    def encode_pairs(self, rows: Questions, *, too_long: TooLong = "shorten") -> OptionPairs:
+        """Turn each question (after its context) and each of its options into a pair, as an encoder reads it.
+
+        Args:
+            rows: The rows.
+            too_long: ``"shorten"`` cuts the longer of both and counts, ``"error"`` refuses.
+
+        Raises:
+            InputError: When a pair is too long and must not be cut.
+        """
+        asked = ["\n".join(texts) for texts in zip(*rows.fields.values(), strict=True)]
+        places = list(accumulate(map(len, rows.options), initial=0))
+        owners = [row for row, options in enumerate(rows.options) for _ in options]
+        flat = Examples(
+            rows.source,
+            {
+                "question": tuple(asked[row] for row in owners),
+                "option": tuple(text.strip() for options in rows.options for text in options),
+            },
+            None,
+            tuple(rows.numbers[row] for row in owners),
+        )
+        encoded = self._encode_plain(flat, too_long)
+        cut = tuple(sorted(set(encoded.shortened)))
+        return OptionPairs(encoded, tuple(map(range, places[:-1], places[1:])), cut)
 
     def demonstration_ids(self) -> list[int]:
         """Token ids of all demonstrations, each with its right option and a separator."""
@@ -115,18 +168,22 @@ def prepare_choose(
     Raises:
         CapabilityError: For a model that does not go on a text from left to right.
     """
+    if kind == "encoder":
+        notes: tuple[str, ...] = ("a head scores each question with each option as a pair, without template",)
+        return ChoosePrompt(task, tokenizer, kind, context, notes=notes)  # type: ignore[arg-type]
     if kind != "causal":
         reason = {
             "masked": "a masked model fills one mask, and options are of several words",
-            "encoder": "an encoder without an output layer gives no probability of a text",
         }.get(kind, f"options are not scored by {kind} models yet")
         raise CapabilityError(
             reason,
             where=f"a {kind} model",
-            expected="a causal model for multiple choice",
-            fix="choose a decoder-only model, such as etude",
+            expected="a causal model, or an encoder whose head scores pairs",
+            fix="use --method head, choose a decoder-only model such as etude, or an encoder"
+            if kind == "masked"
+            else "choose a decoder-only model, such as etude, or an encoder",
         )
-    notes: tuple[str, ...] = ()
+    notes = ()
     if task.template is None:
         notes = (f"template {task.wording!r} (derived; override with --template)",)
         task = replace(task, template=task.wording)

@@ -24,6 +24,7 @@ from pegbox.tuning._answers import softmax
 from pegbox.tuning._columns import own_columns
 from pegbox.tuning._seen import told_seen
 from pegbox.tuning._shapes._option_rows import ChoiceRows
+from pegbox.tuning._shapes._pair_rows import PairRows, pair_scores
 from pegbox.tuning._shapes._shape import Work
 
 if TYPE_CHECKING:
@@ -63,16 +64,14 @@ class ChooseShape:
                 task.gold(part)
 
     def base(self, base: Base, method: Method) -> Base:
-        """The base itself; methods that need labels of their own are refused."""
-        if (isinstance(method, Solver) and not isinstance(method, ZeroShot | FewShot)) or (
-            method.capability.needs_head
-        ):
+        """The base itself, or its trunk for methods that need a head; the closed form is refused."""
+        if isinstance(method, Solver) and not isinstance(method, ZeroShot | FewShot):
             raise CapabilityError(
                 f"{method.name} fits one output per label, and every question has options of its own",
                 expected="zero-shot, few-shot, or a method that trains, such as lora",
                 fix="use --method lora",
             )
-        return base
+        return base.headed() if method.capability.needs_head else base
 
     def solver(self, work: Work, method: Solver, rows: Questions) -> Callable[[], Solved]:
         """Zero-shot as it is; few-shot with questions drawn at random."""
@@ -86,10 +85,17 @@ class ChooseShape:
         """Questions with their options, of each part."""
         found: list[Trainable] = []
         for part in parts:
-            encoded = _prompt(work.prompt).encode_options(part, too_long=work.too_long)
-            for note in encoded.notes():
+            prompt, gold = _prompt(work.prompt), _prompt(work.prompt).task.gold(part)
+            if work.base.kind == "encoder":
+                pairs = prompt.encode_pairs(part, too_long=work.too_long)
+                found.append(PairRows(work.base, pairs, gold))
+                notes = pairs.notes()
+            else:
+                encoded = prompt.encode_options(part, too_long=work.too_long)
+                found.append(ChoiceRows(work.base, encoded, gold))
+                notes = encoded.notes()
+            for note in notes:
                 work.say(note)
-            found.append(ChoiceRows(work.base, encoded, _prompt(work.prompt).task.gold(part)))
         return found
 
     def rows(
@@ -119,16 +125,11 @@ class ChooseShape:
 
     def logits(self, tuned: Tuned, rows: Questions) -> Tensor:
         """Scores (rows, most options); minus infinity where a row has no such option."""
-        encoded = _prompt(tuned.prompt).encode_options(rows, too_long=tuned.too_long)
-        for note in encoded.notes():
-            tuned.say(note)
-        module = tuned.module if tuned.module is not None else tuned.base.model
-        found = option_logprobs(module, tuned.base, encoded)
         most = max(map(len, rows.options), default=0)
         scores = torch.full((len(rows), most), -torch.inf)
-        for line, (summed, divisors) in enumerate(zip(found, encoded.divisors, strict=True)):
-            scores[line, : len(summed)] = summed / torch.tensor(divisors)
-            if not torch.isfinite(scores[line, : len(summed)]).all():
+        for line, own in enumerate(_scores(tuned, rows)):
+            scores[line, : len(own)] = own
+            if not torch.isfinite(own).all():
                 raise RunError(
                     "the answers are not finite numbers",
                     where=f"{rows.source}, first in row {rows.numbers[line]}",
@@ -159,20 +160,40 @@ class ChooseShape:
         probabilities = softmax(self.logits(tuned, rows))
         seconds = time.perf_counter() - started
         same = tuned.module is None and not _prompt(tuned.prompt).task.demonstrations
-        base = probabilities if same else softmax(self.logits(base_alone(tuned), rows))
+        base = None if tuned.base.kind == "encoder" else probabilities
+        if base is not None and not same:
+            base = softmax(self.logits(base_alone(tuned), rows))
+        seen = told_seen(tuned, rows)
         scores = score(
             probabilities,
             gold,
             option_names(probabilities.shape[1]),
             base=base,
-            in_training=told_seen(tuned, rows),
-            numbers=rows.numbers,
+            in_training=seen if base is not None else None,
+            numbers=rows.numbers if base is not None else None,
             resamples=resamples,
             seed=seed,
         )
         chance = Estimate(rows.chance, float("nan"), float("nan"))
         metrics = {"accuracy": scores.metrics["accuracy"], "chance": chance, **scores.metrics}
         return replace(scores, metrics=metrics, seconds=seconds)
+
+
+def _scores(tuned: Tuned, rows: Questions) -> list[Tensor]:
+    """Scores (options,) of each row: log-probabilities by their divisors, or those of a head."""
+    prompt = _prompt(tuned.prompt)
+    if tuned.base.kind == "encoder":
+        assert tuned.module is not None
+        pairs = prompt.encode_pairs(rows, too_long=tuned.too_long)
+        for note in pairs.notes():
+            tuned.say(note)
+        return pair_scores(tuned.module, tuned.base, pairs)
+    encoded = prompt.encode_options(rows, too_long=tuned.too_long)
+    for note in encoded.notes():
+        tuned.say(note)
+    module = tuned.module if tuned.module is not None else tuned.base.model
+    found = option_logprobs(module, tuned.base, encoded)
+    return [own / torch.tensor(divisors) for own, divisors in zip(found, encoded.divisors, strict=True)]
 
 
 def option_names(count: int) -> tuple[str, ...]:
