@@ -16,7 +16,8 @@ def with_readout(task: Task, base: Base, method: Method, say: Callable[[str], No
     """The task with the readout that the method needs, told where it changes."""
     if not isinstance(task, Classify) or task.readout == "head" or base.kind == "encoder":
         return task
-    if not method.capability.needs_head:
+    # A method that cannot work on the base says so itself, in the words of its own table row.
+    if not method.capability.needs_head or base.kind not in method.capability.kinds:
         return task
     say(f"{method.name} answers by a head of its own: readout head instead of label words")
     return replace(task, readout="head")
