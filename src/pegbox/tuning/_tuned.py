@@ -95,8 +95,12 @@ class Tuned:
     def predict(self, texts: Sequence[Any] | Rows) -> list[Any]:
         """Answer for texts, pairs of texts, or rows that were read from a file.
 
+        Args:
+            texts: Texts or pairs; for multiple choice (question, [option, ...]); for tagging lists of words, or
+                texts that are divided at their spaces; or rows.
+
         Returns:
-            One prediction per text, in order.
+            One :class:`pegbox.tuning.Prediction`, ``Choice`` or ``Tagged`` per row, in order.
 
         Raises:
             UsageError: For one text instead of several.
@@ -127,6 +131,9 @@ class Tuned:
             resamples: Bootstrap resamples of the intervals.
             seed: Their seed.
             on_bad: ``"error"`` or ``"drop"`` for rows without text or label.
+
+        Returns:
+            :class:`pegbox.evaluation.Scores`, or ``TagScores`` for tagging.
 
         Raises:
             InputError: For rows that cannot be scored.
