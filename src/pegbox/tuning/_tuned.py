@@ -96,8 +96,8 @@ class Tuned:
         """Answer for texts, pairs of texts, or rows that were read from a file.
 
         Args:
-            texts: Texts or pairs; for multiple choice (question, [option, ...]); for tagging lists of words, or
-                texts that are divided at their spaces; or rows.
+            texts: Texts or pairs; for multiple choice (question, [option, ...]); for tagging lists of words,
+                or texts that are divided at their spaces; or rows.
 
         Returns:
             One :class:`pegbox.tuning.Prediction`, ``Choice`` or ``Tagged`` per row, in order.
