@@ -57,7 +57,7 @@ def test_an_encoder_decoder_has_no_head() -> None:
     with pytest.raises(CapabilityError, match="a head needs a trunk below the output layer") as error:
         base_of("t5", "encoder-decoder").headed()
     assert "label words (readout words)" in error.value.fix
-    with pytest.raises(CapabilityError, match="head cannot work on an? encoder-decoder model") as error:
+    with pytest.raises(CapabilityError, match=r"head cannot work on an? encoder-decoder model") as error:
         fit(base_of("t5", "encoder-decoder"), "head", rows_of(16))
     assert "use lora or full" in error.value.fix
 

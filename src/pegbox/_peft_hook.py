@@ -42,7 +42,10 @@ class _Finder(importlib.abc.MetaPathFinder):
         self._asking = False
 
     def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+        self,
+        fullname: str,
+        path: Sequence[str] | None,  # noqa: ARG002
+        target: ModuleType | None = None,  # noqa: ARG002
     ) -> ModuleSpec | None:
         """Return PEFT's own spec with its loader wrapped; nothing for all other modules."""
         if fullname != "peft" or self._asking:

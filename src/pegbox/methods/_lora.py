@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+
 from torch import nn
 
 from pegbox.errors import UsageError, nearest

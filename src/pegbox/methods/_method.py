@@ -226,5 +226,5 @@ class Attached(Method):
         return module
 
     def parameters(self, base: Base, prompt: Prompt) -> int:
-        """How many parameters :meth:`attach` makes trainable, by the table's formula from the base's shapes."""
+        """How many parameters :meth:`attach` trains, by the table's formula from the base's shapes."""
         raise NotImplementedError

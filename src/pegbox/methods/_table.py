@@ -51,9 +51,7 @@ def _row(name: str, capability: Capability) -> dict[str, str]:
         capability.summary,
         ", ".join(capability.kinds),
         ", ".join(capability.architectures) or "every family that loads",
-        f"yes, peak rate {capability.learning_rate:g}"
-        if capability.learning_rate
-        else _yes(capability.trains),
+        _trained(capability),
         _yes(capability.starts_at_base) if capability.trains else "solved in one step",
         _yes(capability.mergeable),
         _yes(capability.quantised),
@@ -62,6 +60,13 @@ def _row(name: str, capability: Capability) -> dict[str, str]:
         capability.source,
     )
     return dict(zip(COLUMNS, cells, strict=True))
+
+
+def _trained(capability: Capability) -> str:
+    if not capability.learning_rate:
+        return _yes(capability.trains)
+    others = [f"{name} {value}" for name, value in capability.defaults.items()]
+    return ", ".join([f"yes, peak rate {capability.learning_rate:g}", *others])
 
 
 def _section(name: str, method: type[Method]) -> str:

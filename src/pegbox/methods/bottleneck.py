@@ -54,7 +54,7 @@ class Bottleneck(Attached):
         quantised=True,
         inference="two small matrix products per adapter",
         parameters="2 d m + m + d per adapter of width m, plus K (d + 1) for an encoder's head",
-        learning_rate=1e-3,
+        learning_rate=3e-3,
         source="Houlsby et al. 2019; Pfeiffer et al. 2021",
         architectures=("llama", "qwen3", "gemma3_text", "mistral", "gpt2", "bert", "roberta", "t5"),
     )

@@ -47,7 +47,8 @@ class PTuning(Attached):
         inference="a prompt that is longer by the soft tokens",
         parameters="P d for P soft tokens, plus 8 h (d + 4 h + 4) + (2 h + 1) (2 h + d) for an LSTM of width "
         "h and its MLP (folded away on saving), plus K (d + 1) for an encoder's head",
-        learning_rate=1e-3,
+        learning_rate=3e-3,
+        defaults={"epochs": 20},
         source="Liu et al. 2021",
         starts_at_base=False,
         architectures=("llama", "qwen3", "gemma3_text", "mistral", "gpt2", "bert", "roberta", "t5"),

@@ -52,6 +52,7 @@ class Prefix(Attached):
         parameters="P times the widths of all keys and values of a token (2 d per attention without grouped "
         "heads), plus K (d + 1) for an encoder's head",
         learning_rate=3e-2,
+        defaults={"epochs": 20},
         source="Li & Liang 2021",
         starts_at_base=False,
         architectures=("llama", "qwen3", "gemma3_text", "mistral", "gpt2", "bert", "roberta", "t5"),

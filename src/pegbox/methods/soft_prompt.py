@@ -50,6 +50,7 @@ class SoftPrompt(Attached):
         inference="a prompt that is longer by the soft tokens",
         parameters="P d for P soft tokens, plus K (d + 1) for an encoder's head",
         learning_rate=1e-2,
+        defaults={"epochs": 20},
         source="Lester et al. 2021",
         starts_at_base=False,
         architectures=("llama", "qwen3", "gemma3_text", "mistral", "gpt2", "bert", "roberta", "t5"),

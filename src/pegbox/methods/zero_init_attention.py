@@ -50,6 +50,7 @@ class ZeroInitAttention(Attached):
         inference="one attention over P keys per tuned layer",
         parameters="P d + heads per tuned layer, plus K (d + 1) for an encoder's head",
         learning_rate=1e-2,
+        defaults={"epochs": 20},
         source="Zhang et al. 2023",
         architectures=("llama", "qwen3", "gemma3_text", "mistral", "gpt2", "bert", "roberta", "t5"),
         holes=WITHOUT_INTERFACE,

@@ -88,8 +88,8 @@ class Base:
         trunk = getattr(whole, "base_model", whole)
         if self.kind == "encoder-decoder" or trunk is whole:
             raise CapabilityError(
-                f"a head needs a trunk below the output layer, and {type(whole).__name__} has none that answers "
-                "by hidden states",
+                f"a head needs a trunk below the output layer, and {type(whole).__name__} has none that "
+                "answers by hidden states",
                 where=self.name,
                 expected="a causal, masked or encoder model",
                 fix="read the answer by label words (readout words)",
