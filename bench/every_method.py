@@ -311,10 +311,12 @@ def _shown(cells: Iterable[common.Cell]) -> list[str]:
     return [name for name in HEADERS if name in have][:3]
 
 
-def _mean(values: Iterable[float]) -> str:
+def _mean(values: Iterable[float | None]) -> str:
     from pegbox.tuning._seeds import mean_interval
 
-    kept = list(values)
+    kept = [value for value in values if value is not None]
+    if not kept:
+        return "undefined"
     return str(mean_interval(kept)) if len(kept) > 1 else f"{kept[0]:.3f}"
 
 
