@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 import pegbox
 from pegbox.errors import CapabilityError, InputError, UsageError
+from pegbox.methods import load_adapter
 from pegbox.tuning import _saving, adapter_bytes
 from tuning_toy import base_of, checksum, fit, folder_of, full_forward, hush, rows_of, task_of
 
@@ -321,6 +322,42 @@ def test_an_adapter_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"embed_tokens\.weight has no place"):
         pegbox.Tuned.from_adapter(theirs, base=base_of("llama"), task=task_of(), say=hush)
     assert checksum(base_of("llama").model) == before
+
+
+@pytest.mark.parametrize(
+    ("settings", "what", "fix"),
+    [
+        ({"init_lora_weights": "pissa"}, "init_lora_weights 'pissa'", "path_initial_model_for_weight"),
+        ({"init_lora_weights": "olora"}, "init_lora_weights 'olora'", "path_initial_model_for_weight"),
+        ({"bias": "all"}, "biases of the base itself", "merge it into its base"),
+        ({"bias": "lora_only"}, "biases of the base itself", "merge it into its base"),
+        ({"peft_type": "PROMPT_TUNING"}, "PROMPT_TUNING takes tokens or other adapters", "merge it"),
+        ({"peft_type": "XLORA"}, "XLORA takes tokens or other adapters", "merge it"),
+        ({"peft_type": "NONE_SUCH"}, "knows no adapter of the type 'NONE_SUCH'", "update PEFT"),
+    ],
+)
+def test_an_adapter_that_would_change_the_base_is_refused(
+    settings: dict[str, Any], what: str, fix: str, tmp_path: Path
+) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    base = base_of("gpt2")
+    whole = get_peft_model(base.module(2), LoraConfig(target_modules=["c_attn"], fan_in_fan_out=True))
+    whole.save_pretrained(tmp_path)
+    if "bias" in settings:  # with the tensors that PEFT itself writes for it
+        path = tmp_path / "adapter_model.safetensors"
+        biases = {
+            f"base_model.model.{name}": value + 1
+            for name, value in base.model.named_parameters()
+            if name.endswith("bias") and (settings["bias"] == "all" or "c_attn" in name)
+        }
+        save_file(load_file(path) | biases, path)
+    edit(tmp_path / "adapter_config.json", lambda config: config.update(settings))
+    before = checksum(base.model)
+    with pytest.raises(CapabilityError, match=what) as error:
+        load_adapter(base, 2, tmp_path)
+    assert fix in str(error.value)
+    assert checksum(base.model) == before
 
 
 def test_other_adapters_and_headless_encoders_are_refused(tmp_path: Path) -> None:

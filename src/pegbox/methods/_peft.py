@@ -15,6 +15,8 @@ from pegbox.errors import CapabilityError, InputError
 from pegbox.models import Base, check_safetensors
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+# PEFT's ways to begin LoRA that leave the base as it is; others (pissa, olora, loftq, ...) change its weights.
+_HARMLESS_STARTS = (True, False, None, "gaussian", "orthogonal", "eva")
 
 
 @contextmanager
@@ -88,11 +90,13 @@ def load_adapter(base: Base, labels: int, folder: Path) -> nn.Module:
     Raises:
         InputError: When the folder holds no adapter, or one that is damaged, not finite, or made for another
             model.
+        CapabilityError: For an adapter that would change the base itself, or is of a kind that does not lie
+            in its own folder alone.
     """
     from peft import PeftConfig, set_peft_model_state_dict
     from safetensors.torch import load_file
 
-    check_adapter(folder)
+    _check_self_contained(check_adapter(folder), folder)
     try:
         config = PeftConfig.from_pretrained(str(folder))
         config.inference_mode = True
@@ -107,6 +111,30 @@ def load_adapter(base: Base, labels: int, folder: Path) -> nn.Module:
     with expected_warnings():
         set_peft_model_state_dict(peft, state)
     return peft.requires_grad_(False).to(base.device).eval()
+
+
+def _check_self_contained(config: dict[str, Any], folder: Path) -> None:
+    """Refuse what PEFT would load by changing tensors that the base shares, or by reading other files."""
+    from peft import PromptLearningConfig
+    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+
+    kind, start, bias = config["peft_type"], config.get("init_lora_weights"), config.get("bias") or "none"
+    configs: dict[Any, Any] = PEFT_TYPE_TO_CONFIG_MAPPING
+    known = configs.get(kind) if isinstance(kind, str) else None
+    what, fix = "", "merge it into its base with the library that made it, and load that"
+    if known is None:
+        what, fix = f"the installed PEFT knows no adapter of the type {kind!r}", "update PEFT"
+    elif kind == "XLORA" or issubclass(known, PromptLearningConfig):
+        what = f"an adapter of the type {kind} takes tokens or other adapters from elsewhere"
+    elif bias != "none":
+        what = f"the adapter holds biases of the base itself (bias {bias!r}), which others share"
+    elif start not in _HARMLESS_STARTS:
+        what = f"the adapter belongs to a base that its own start changed (init_lora_weights {start!r})"
+        fix = "save it with path_initial_model_for_weight_conversion, which makes it a plain LoRA"
+    if what:
+        raise CapabilityError(
+            what, where=str(folder / CONFIG), expected="an adapter that leaves its base as it is", fix=fix
+        )
 
 
 def _state(module: Any) -> dict[str, Tensor]:
