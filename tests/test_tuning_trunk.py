@@ -1,5 +1,7 @@
 """The trunk cache: what is frozen runs once per row, and nothing else changes."""
 
+import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +114,43 @@ def test_dropout_in_the_trunk_is_not_lost_silently() -> None:
     told.clear()
     with_trunk_cached(module, [rows], wanted="on", precision="float32", say=told.append)
     assert "without its dropout of 0.1" in told[0]
+
+
+@pytest.mark.parametrize(("architecture", "kind"), WITH_DROPOUT)
+def test_below_a_head_alone_no_dropout_is_at_work(architecture: str, kind: str) -> None:
+    """The encoder stays in eval mode then, so that nothing is lost, and ``auto`` takes the cache."""
+    base = tiny_base(architecture, kind).headed()
+    prompt = base.prepare(task_of(2))
+    module = build("head").attach(base, prompt, seed=1)  # type: ignore[attr-defined]
+    data = rows_of(8)
+    rows = LabelRows(base, prompt, encode(base, prompt, data, say=hush), prompt.task.gold(data))
+    fast = cached(module, rows)
+    assert isinstance(fast, TrunkRows)
+    module.train()
+    with torch.no_grad():
+        losses = [float(part.loss(module, part.collate([2, 0, 5]))[0]) for part in (rows, fast)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)  # sums in float32 over batches of other lengths
+
+
+@pytest.mark.parametrize(("encoder", "decoder"), [(6, 1), (1, 6)])
+@pytest.mark.parametrize("architecture", ["t5", "bart"])
+def test_an_encoder_decoder_of_unlike_halves_trains_without_it(
+    architecture: str, encoder: int, decoder: int
+) -> None:
+    base = tiny_base(architecture, "encoder-decoder")
+    settings: Any = copy.deepcopy(base.model.config)
+    names = (
+        ("num_layers", "num_decoder_layers") if architecture == "t5" else ("encoder_layers", "decoder_layers")
+    )
+    for name, layers in zip(names, (encoder, decoder), strict=True):
+        setattr(settings, name, layers)
+    base = replace(base, model=type(base.model)(settings).eval().requires_grad_(False))
+    prompt, data = base.prepare(task_of(2)), rows_of(4)
+    module = LoRA(layers=1).attach(base, prompt, seed=1)
+    rows = LabelRows(base, prompt, encode(base, prompt, data, say=hush), prompt.task.gold(data))
+    assert cached(module, rows) is rows
+    with pytest.raises(CapabilityError, match="no single stack of layers"):
+        cached(module, rows, "on")
 
 
 def test_what_reaches_down_is_refused_with_its_reason() -> None:

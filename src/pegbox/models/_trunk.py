@@ -64,14 +64,19 @@ class Trunk:
                     block.__dict__["forward"] = forward
 
     def dropout(self) -> float:
-        """The largest dropout probability at work below the end of the trunk; 0 for none.
+        """The largest dropout probability at work below the end of the trunk in training; 0 for none.
 
-        The embeddings count too, since their result is what the trunk keeps.
+        The embeddings count too, since their result is what the trunk keeps. An encoder below a head alone
+        stays in eval mode while the head is trained, and drops nothing.
         """
         own = {id(block) for block in self.blocks}
         upper = [block for block in blocks_of(self.model) if id(block) not in own]
         above = {id(part) for block in upper for part in block.modules()}
-        return max((_dropout(part) for part in self.model.modules() if id(part) not in above), default=0.0)
+        training = self.model.training
+        self.model.train()
+        rates = [_dropout(part) for part in self.model.modules() if part.training and id(part) not in above]
+        self.model.train(training)
+        return max(rates, default=0.0)
 
 
 class _Reached(Exception):
@@ -91,7 +96,13 @@ def _passing(hidden: Tensor | None, *, bare: bool) -> Callable[..., Any]:
 
 
 def blocks_of(model: nn.Module) -> tuple[nn.Module, ...]:
-    """The repeated blocks of a model with one stack of them, lowest first; empty for other models."""
+    """The repeated blocks of a model with one stack of them, lowest first; empty for other models.
+
+    Of an encoder and a decoder neither counts, whichever is larger: the decoder's blocks look at the
+    encoder's end, and the blocks of T5 hand on more than hidden states.
+    """
+    if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
+        return ()
     stacks = [
         tuple(module)
         for module in model.modules()
@@ -102,7 +113,7 @@ def blocks_of(model: nn.Module) -> tuple[nn.Module, ...]:
     sizes = [sum(value.numel() for part in stack for value in part.parameters()) for stack in stacks]
     largest = max(sizes)
     if sum(size > largest / 2 for size in sizes) > 1:
-        return ()  # an encoder and a decoder: the decoder's blocks look at the encoder's end
+        return ()
     return stacks[sizes.index(largest)]
 
 
@@ -120,5 +131,5 @@ def frozen_trunk(model: nn.Module) -> Trunk | None:
 def _dropout(module: nn.Module) -> float:
     if isinstance(module, nn.Dropout):
         return module.p
-    rates = [value for name, value in vars(module).items() if "dropout" in name and isinstance(value, float)]
+    rates = [value for name, value in vars(module).items() if "drop" in name and isinstance(value, float)]
     return max(rates, default=0.0)

@@ -103,7 +103,9 @@ def with_trunk_cached(
     trunk = frozen_trunk(model)
     try:
         if trunk is None:
-            raise _Unfit("what is trained reaches down to the lowest layer")
+            raise _Unfit(
+                "what is trained reaches down to the lowest layer, or there is no single stack of layers"
+            )
         if any(hasattr(part, "begin_epoch") for part in parts):
             raise _Unfit("the demonstrations change from epoch to epoch")
         return _cached(trunk, parts, wanted, precision, say)
