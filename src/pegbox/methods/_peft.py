@@ -15,7 +15,7 @@ from pegbox.errors import CapabilityError, InputError
 from pegbox.models import Base, check_safetensors
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-# PEFT's ways to begin LoRA that leave the base as it is; others (pissa, olora, loftq, ...) change its weights.
+# Ways to begin LoRA that leave the base as it is; others (pissa, olora, loftq, ...) change its weights.
 _HARMLESS_STARTS = (True, False, None, "gaussian", "orthogonal", "eva")
 
 
