@@ -38,6 +38,7 @@ TRAINED = (
 ON_TOKENS = ("head", "full", "lora", "bottleneck", "ia3")
 ON_CHOICES = ("zero-shot", "lora", "bottleneck", "ia3", "soft-prompt", "prefix", "full")
 REVIEWS = "reviews"  # hotels, a domain held back from the embedded models
+READ = "reviews of phones"  # a domain that they have read about
 ROWS, TESTED = 128, 400
 
 
@@ -102,7 +103,7 @@ def findings() -> Iterator[Plan]:
         for readout in ("words", "head"):
             label = f"{method}, {'label words' if readout == 'words' else 'new head'}"
             few = Plan("readout", REVIEWS, "etude-masked", method, 32, 0, label=label, readout=readout)
-            yield replace(few, epochs=20)
+            yield from (replace(few, data=data, epochs=20) for data in (REVIEWS, READ))
     for start in ("labels", "random", "vocabulary"):
         chosen: tuple[tuple[str, Any], ...] = (("initialise", start),)
         yield Plan("start", REVIEWS, "etude", "soft-prompt", ROWS, 0, chosen, f"soft prompt from {start}")
@@ -131,7 +132,7 @@ class Data:
 
 def data_of(plan: Plan) -> Data:
     """Return the task and the rows of a plan."""
-    if plan.data == REVIEWS:
+    if plan.data in (REVIEWS, READ):
         return _reviews(plan)
     if plan.data.endswith("_ner") or plan.data.startswith("arc"):
         return _shaped(plan)
@@ -146,9 +147,9 @@ def _reviews(plan: Plan) -> Data:
     from pegbox.models.etude.world import reviews
 
     def rows(count: int, seed: int) -> Examples:
-        made = reviews("hotels", count, seed=seed)
+        made = reviews("hotels" if plan.data == REVIEWS else "phones", count, seed=seed)
         texts, labels = tuple(row.text for row in made), tuple(row.label for row in made)
-        return Examples("hotel reviews", {"text": texts}, labels, tuple(range(1, count + 1)))
+        return Examples(plan.data, {"text": texts}, labels, tuple(range(1, count + 1)))
 
     task = Classify(
         labels=("negative", "positive"),
