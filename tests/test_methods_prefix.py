@@ -109,6 +109,18 @@ def test_keys_and_values_of_words_act_as_the_words(architecture: str, eager: boo
     torch.testing.assert_close(logits(module, **options), expected, **CLOSE)
 
 
+@pytest.mark.parametrize("architecture", ["llama", "qwen3", "gemma3_text"])
+def test_words_stand_before_the_text_below_a_head_too(architecture: str) -> None:
+    """Rotary keys are turned to the same places whether the output layer or a head reads the trunk."""
+    base, words = base_of(architecture), [5, 77, 12, 301]
+    plain = states(base.module(2), words, 1, 4)
+    headed = states(base.headed().module(2), words, 1, 4)
+    assert len(plain) == len(headed) == 2
+    for (keys, values), (others, more) in zip(plain.values(), headed.values(), strict=True):
+        torch.testing.assert_close(others, keys, atol=1e-5, rtol=1e-5)  # float32, the same sums
+        torch.testing.assert_close(more, values, atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("architecture", ["mistral", "gemma3_text"])
 def test_a_sliding_window_never_hides_the_prefix(architecture: str) -> None:
     """Against the base on words and text with a mask written out: a window of 16, and the words always."""

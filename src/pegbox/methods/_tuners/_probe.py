@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from pegbox.errors import CapabilityError
 from pegbox.methods._holes import NO_INTERFACE
 from pegbox.methods._tuners._attention import listening, switched
+from pegbox.models import PooledClassifier
 
 # Two tokens for a decoder above three for its encoder tell cross attention by its number of keys.
 PROBE, ENCODED = (0, 0), (0, 0, 0)
@@ -114,7 +115,10 @@ def states(
         found[names[id(module)]] = (key[0, :, first:last].clone(), value[0, :, first:last].clone())
 
     inputs = _inputs(model, tokens, tokens)
-    if any(_takes(part, "position_embeddings") for part in model.modules()) and _takes(model, "position_ids"):
+    # What holds an encoder below a head hands on to it whatever it is given.
+    reader = model.encoder if isinstance(model, PooledClassifier) else model
+    rotary = any(_takes(part, "position_embeddings") for part in model.modules())
+    if rotary and _takes(reader, "position_ids"):
         ids = inputs["input_ids"]
         inputs["position_ids"] = torch.arange(len(tokens), device=ids.device)[None] - last
     with switched(model), listening(called):
