@@ -3,6 +3,7 @@
 from pegbox.reports._diagram import reliability_diagram
 from pegbox.reports._ladder import LadderRow, ladder, ladder_markdown
 from pegbox.reports._panel import scores_panel
+from pegbox.reports._seeds_table import seeds_table
 from pegbox.reports._spectrum import spectrum_diagram
 
 __all__ = [
@@ -11,5 +12,6 @@ __all__ = [
     "ladder_markdown",
     "reliability_diagram",
     "scores_panel",
+    "seeds_table",
     "spectrum_diagram",
 ]

@@ -3,6 +3,7 @@ from typing import TYPE_CHECKING
 from pegbox.evaluation import FlipGroup, Flips, Scores, TagScores
 from pegbox.reports import _format
 from pegbox.reports._cell import IntervalCell, plain
+from pegbox.reports._names import NAMES
 from pegbox.reports._tag_panel import tag_panel
 
 if TYPE_CHECKING:
@@ -10,15 +11,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _MOST_LABELS = 12
-_NAMES = {
-    "accuracy": "accuracy",
-    "macro_f1": "macro-F1",
-    "nll": "NLL",
-    "brier": "Brier",
-    "ece": "ECE, equal mass",
-    "ece_width": "ECE, equal width",
-    "auroc": "AUROC",
-}
 
 
 def scores_panel(scores: Scores | TagScores, title: str = "") -> "RenderableType":
@@ -57,7 +49,7 @@ def _metrics(scores: Scores) -> "Table":
     table = Table.grid(padding=(0, 2))
     table.add_row("rows", _format.count(scores.rows))
     for name, estimate in scores.metrics.items():
-        table.add_row(_NAMES.get(name, name), IntervalCell(estimate))
+        table.add_row(NAMES.get(name, name), IntervalCell(estimate))
     if scores.seconds is not None:
         table.add_row("seconds", _format.seconds(scores.seconds))
     return table

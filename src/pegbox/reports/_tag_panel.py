@@ -3,11 +3,10 @@ from typing import TYPE_CHECKING
 from pegbox.evaluation import TagScores
 from pegbox.reports import _format
 from pegbox.reports._cell import IntervalCell, plain
+from pegbox.reports._names import NAMES
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-
-_NAMES = {"f1": "F1", "macro_f1": "macro-F1", "token_accuracy": "token accuracy"}
 
 
 def tag_panel(scores: TagScores, title: str = "") -> "RenderableType":
@@ -26,7 +25,7 @@ def tag_panel(scores: TagScores, title: str = "") -> "RenderableType":
     whole.add_row("sentences", _format.count(scores.rows))
     whole.add_row("words", _format.count(scores.words))
     for name, estimate in scores.metrics.items():
-        whole.add_row(_NAMES.get(name, name), IntervalCell(estimate))
+        whole.add_row(NAMES.get(name, name), IntervalCell(estimate))
     if scores.seconds is not None:
         whole.add_row("seconds", _format.seconds(scores.seconds))
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 0))
