@@ -1,20 +1,14 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pegbox.cli._options import (
-    check_free,
-    check_least,
-    check_writable,
-    feature_cache,
-    names,
-    say,
-    tell_all,
-    words,
-)
+from pegbox.cli._options import check_least, feature_cache, names, say, tell_all, words
+from pegbox.cli._output import Output
+from pegbox.cli._seeds import several_seeds
 from pegbox.errors import UsageError
 
 if TYPE_CHECKING:
     from pegbox.data import Rows
+    from pegbox.methods import Method
     from pegbox.tasks import Task
 
 AUTO = "auto"
@@ -48,6 +42,7 @@ def fit(
     revision: str | None = None,
     trust_remote_code: bool = False,
     seed: int = 0,
+    seeds: int | str | None = None,
     no_cache: bool = False,
     resume: bool = False,
     overwrite: bool = False,
@@ -83,86 +78,60 @@ def fit(
         quantise: nf4 keeps the base's linear layers in 4 bits; needs the extra qlora.
         revision: Revision of a hub model.
         trust_remote_code: Let code that comes with a hub model run.
-        seed: Seed of everything random.
+        seed: Seed of everything random, the rows held out for evaluation among them.
+        seeds: Repeat the fit under several seeds, for example 3 (counted from --seed on) or 0,1,2: the same
+            held-out rows for all, mean and interval of each metric; the typical one is saved.
         no_cache: Neither read nor write the feature cache.
         resume: Continue an interrupted run of the same command.
         overwrite: Replace the output folder.
     """
-    from rich.console import Console
-
-    from pegbox.methods import Attached, build
+    from pegbox.methods import build
     from pegbox.models import load, quiet_libraries
-    from pegbox.reports import scores_panel
     from pegbox.tasks import task_from_file
-    from pegbox.training._run import check_finished
-    from pegbox.tuning import Demonstrate, Training
+    from pegbox.tuning import Demonstrate, Training, fit_seeds, labelled_rows, read_by
     from pegbox.tuning import fit as tune
-    from pegbox.tuning._claim import check_own, release
-    from pegbox.tuning._readout import read_by
 
-    check_least(seed, 0, "--seed")
-    _check_share(holdout)
-    check_free(out, overwrite)
-    check_writable(out / "README.md", "--out")
-    quiet_libraries()
+    several = _checked_seeds(seed, seeds, holdout, test)
     built, settings = build(method, options), Training.of(training or {})
     shown = Demonstrate.of(demonstrations) if demonstrations is not None else None
-    # A solver keeps no checkpoints: what lies there is not its own.
-    run = out.parent / f"{out.name}-run" if isinstance(built, Attached) else None
-    if run:
-        check_own(run)
-        if not resume:
-            check_finished(run)
-    asked = task_from_file(
-        data,
-        kind=task,
-        texts=names(text),
-        label=label,
-        template=template,
-        label_words=None if label_words == AUTO else words(label_words),
-        split=split,
-        on_bad=on_bad_rows,
-    )
-    asked = read_by(asked, readout)
+    place = Output.free(out, built, overwrite=overwrite, resume=resume, several=several is not None)
+    quiet_libraries()
+    fixed = None if label_words == AUTO else words(label_words)
+    asked = read_by(task_from_file(
+        data, kind=task, texts=names(text), label=label, template=template, label_words=fixed,
+        split=split, on_bad=on_bad_rows,
+    ), readout)  # fmt: skip
     tell_all(asked.notes)
-    rows, held = _hold_out(asked, test, holdout, seed, on_bad_rows)
-    if built.quantise and not quantise:
-        say(f"{built.name}: {model} is loaded in 4 bits ({built.quantise})")
+    asked, held = _apart(asked, test, holdout, seed, on_bad_rows, several)
     base = load(
-        model,
-        dtype=dtype,
-        device=device,
-        revision=revision,
-        trust_remote_code=trust_remote_code,
-        max_length=max_length,
-        quantise=quantise or built.quantise,
-    )
-    tuned = tune(
-        base,
-        asked,
-        built,
-        rows=rows,
-        valid=_labelled(asked, valid, on_bad_rows) if valid else None,
-        training=settings,
-        demonstrations=shown,
-        label_words="auto" if label_words == AUTO else None,
-        folder=run,
-        resume=resume,
-        seed=seed,
-        too_long=too_long,
-        cache=feature_cache(not no_cache),
-        say=say,
-    )
-    scores = tuned.evaluate(held) if held is not None else None
-    tuned.save(out, scores=scores, overwrite=overwrite)
-    if run:
-        release(run)
-    if scores is not None:
-        Console().print(scores_panel(scores, title=f"{built.name} on {model}"))
-    say(f"{tuned.cost.parameters:,} tuned parameters in {tuned.cost.seconds:.1f} s, saved in {out}")
+        model, dtype=dtype, device=device, revision=revision, trust_remote_code=trust_remote_code,
+        max_length=max_length, quantise=quantise or _needed_bits(built, model),
+    )  # fmt: skip
+    how: dict[str, Any] = {
+        "valid": labelled_rows(asked, valid, on_bad=on_bad_rows, say=say) if valid else None,
+        "training": settings,
+        "demonstrations": shown,
+        "label_words": "auto" if label_words == AUTO else None,
+        "folder": place.run,
+        "resume": resume,
+        "too_long": too_long,
+        "cache": feature_cache(not no_cache),
+        "say": say,
+    }
+    title = f"{built.name} on {model}"
+    if several:
+        assert held is not None
+        place.save_seeds(fit_seeds(base, asked, built, seeds=several, **how), held, title)
+    else:
+        place.save(tune(base, asked, built, seed=seed, **how), held, title)
 
 
-def _check_share(share: float) -> None:
+def _checked_seeds(
+    seed: int, seeds: int | str | None, share: float, test: str | None
+) -> tuple[int, ...] | None:
+    """The seeds of ``--seeds``, once all that concerns seeds and the rows held out is checked."""
+    check_least(seed, 0, "--seed")
+    several = several_seeds(seeds, first=seed)
     if not 0 <= share < 1:
         raise UsageError(
             "the share to hold out is no share",
@@ -170,31 +139,32 @@ def _check_share(share: float) -> None:
             expected="0 to below 1",
             fix="write for example --holdout 0.2, or 0 for none",
         )
+    if several and share == 0 and not test:
+        raise UsageError(
+            "several seeds are compared on rows that they were not tuned on, and there are none",
+            where="--holdout 0 with --seeds",
+            expected="--test FILE, or a share above 0",
+            fix="leave --holdout out",
+        )
+    return several
 
 
-def _hold_out(
-    task: "Task", test: str | None, share: float, seed: int, on_bad: str
-) -> tuple["Rows", "Rows | None"]:
-    """Rows to tune on, and rows to evaluate on that no choice ever sees."""
-    from pegbox.data import split
+def _needed_bits(method: "Method", model: str) -> Literal["nf4"] | None:
+    """In how many bits the method wants its base, told."""
+    if method.quantise:
+        say(f"{method.name}: {model} is loaded in 4 bits ({method.quantise})")
+    return method.quantise
 
-    rows = task.rows
-    assert rows is not None
+
+def _apart(
+    task: "Task", test: str | None, share: float, seed: int, on_bad: str, several: tuple[int, ...] | None
+) -> "tuple[Task, Rows | None]":
+    """The task with the rows to tune on, and rows to evaluate on that no choice ever sees."""
+    from pegbox.tuning import hold_out, labelled_rows
+
     if test:
-        return rows, _labelled(task, test, on_bad)
+        return task, labelled_rows(task, test, on_bad=on_bad, say=say)
     if share == 0:
-        return rows, None
-    parts = split(rows, fractions={"train": 1 - share, "test": share}, seed=seed)
-    count = f"{len(parts['test'])} of {len(rows)} rows"
-    say(f"{count} held out for evaluation (seed {seed}; --test FILE overrides)")
-    return parts["train"], parts["test"]
-
-
-def _labelled(task: "Task", source: str, on_bad: str) -> "Rows":
-    from pegbox.data import read
-    from pegbox.tuning._shapes import shape_of
-
-    rows = shape_of(task).rows(task, read(source), on_bad=on_bad)
-    tell_all([f"{source}: {note}" for note in rows.notes()])
-    task.gold(rows)  # type: ignore[arg-type]
-    return rows
+        return task, None
+    same = ", the same for all seeds" if several else ""
+    return hold_out(task, share, seed=seed, say=lambda line: say(f"{line}{same}; --test FILE overrides"))

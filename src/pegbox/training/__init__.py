@@ -4,7 +4,7 @@ from pegbox.training._history import History
 from pegbox.training._precision import resolve_precision
 from pegbox.training._settings import Settings
 from pegbox.training._trackers import trackers
-from pegbox.training._train import recover, tell, train
+from pegbox.training._train import check_no_unfinished, recover, tell, train
 from pegbox.training._trainable import WEIGHTS, Trainable
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "History",
     "Settings",
     "Trainable",
+    "check_no_unfinished",
     "recover",
     "resolve_precision",
     "tell",

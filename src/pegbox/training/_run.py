@@ -146,7 +146,7 @@ def _origin(engine: Engine, resume: bool) -> Checkpoint | None:
     return found
 
 
-def check_finished(folder: Path) -> None:
+def check_no_unfinished(folder: Path) -> None:
     """Raise UsageError when a folder holds a run that was interrupted, which a new run would replace."""
     _check_finished(Checkpoints(folder, _hush).newest(tell=False), folder)
 

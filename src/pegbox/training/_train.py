@@ -77,3 +77,14 @@ def recover(model: nn.Module, folder: str | Path) -> int:
     from pegbox.training._recover import recovered
 
     return recovered(model, Path(folder))
+
+
+def check_no_unfinished(folder: str | Path) -> None:
+    """Tell before any work whether :func:`train` may start afresh in a folder.
+
+    Raises:
+        UsageError: When the folder holds an interrupted run, which a new one would replace.
+    """
+    from pegbox.training import _run
+
+    _run.check_no_unfinished(Path(folder))

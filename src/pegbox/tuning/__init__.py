@@ -2,11 +2,14 @@
 
 from pegbox.tuning._demonstrate import Demonstrate
 from pegbox.tuning._fit import Training, fit
+from pegbox.tuning._hold_out import hold_out, labelled_rows
 from pegbox.tuning._label_words import Candidate, LabelWords, search_label_words
 from pegbox.tuning._merge import Merged, merge
 from pegbox.tuning._rank import Ranks, Spectrum, rank
+from pegbox.tuning._readout import read_by
+from pegbox.tuning._run_folder import check_run_folder, clear_run_folder, seed_folder
 from pegbox.tuning._saving import adapter_bytes
-from pegbox.tuning._seeds import Seeds, SeedScores, fit_seeds, seed_folder
+from pegbox.tuning._seeds import Seeds, SeedScores, fit_seeds
 from pegbox.tuning._shapes import Choice, Entity, Prediction, Tagged
 from pegbox.tuning._switch import Switchboard
 from pegbox.tuning._tuned import Cost, Tuned, base_alone
@@ -30,10 +33,15 @@ __all__ = [
     "Tuned",
     "adapter_bytes",
     "base_alone",
+    "check_run_folder",
+    "clear_run_folder",
     "fit",
     "fit_seeds",
+    "hold_out",
+    "labelled_rows",
     "merge",
     "rank",
+    "read_by",
     "search_label_words",
     "seed_folder",
 ]

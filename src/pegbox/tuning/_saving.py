@@ -46,8 +46,23 @@ _INNER = {
 }
 
 
-def save(tuned: Tuned, folder: Path, *, scores: Scores | None, overwrite: bool) -> Path:
-    """Write a tuned model; see :meth:`Tuned.save`."""
+def save(
+    tuned: Tuned,
+    folder: Path,
+    *,
+    scores: Scores | None,
+    overwrite: bool,
+    beside: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Path:
+    """Write a tuned model; see :meth:`Tuned.save`.
+
+    Args:
+        tuned: The model.
+        folder: Where.
+        scores: Its scores.
+        overwrite: Whether an existing folder may be replaced.
+        beside: JSON files to write with it, by name.
+    """
     from safetensors.torch import save_file
 
     with atomic_folder(folder, overwrite=overwrite) as target:
@@ -60,6 +75,8 @@ def save(tuned: Tuned, folder: Path, *, scores: Scores | None, overwrite: bool) 
         _write_json(target / TASK, tuned.prompt.task.to_json())
         if scores is not None:
             _write_json(target / SCORES, scores.to_json())
+        for name, content in (beside or {}).items():
+            _write_json(target / name, content)
         _write_json(target / META, _meta(tuned))
         (target / "README.md").write_text(card(tuned, scores), "utf-8")
     return folder

@@ -15,9 +15,12 @@ from pegbox.tasks import Task
 from pegbox.training import tell
 from pegbox.tuning._fit import fit
 from pegbox.tuning._once import Once
+from pegbox.tuning._run_folder import no_trace_of_wrong_use, seed_folder
+from pegbox.tuning._saving import save
 from pegbox.tuning._tuned import Tuned
 
 FORMAT = "pegbox.seeds/1"
+SEEDS = "seeds.json"
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,13 @@ class SeedScores:
     seeds: tuple[int, ...]
     scores: tuple[Any, ...]
     metrics: Mapping[str, Estimate]
+
+    @property
+    def alike(self) -> bool:
+        """Whether every seed has the same value of every metric, as with a method that draws nothing."""
+        first, *others = [_numbers(part.to_json()) for part in self.scores]
+        # As text, since an undefined value does not equal itself.
+        return bool(others) and all(repr(part) == repr(first) for part in others)
 
     def to_json(self) -> dict[str, Any]:
         """Return strict JSON values: the means, and each seed's own scores."""
@@ -67,16 +77,29 @@ class Seeds:
 
     @property
     def typical(self) -> Tuned:
+        """The tuned model of :attr:`typical_seed`."""
+        return self.tuned[self.seeds.index(self.typical_seed)]
+
+    @property
+    def typical_seed(self) -> int:
         """The one to keep where one is wanted: of the median lowest validation loss, else of the first seed.
 
         The best one would make the mean over the seeds too modest and the kept one's scores too proud. Of an
         even number it is the better of the two in the middle.
         """
-        losses = [_valid_loss(tuned) for tuned in self.tuned]
-        known = [loss for loss in losses if loss is not None]
-        if len(known) < len(losses):
-            return self.tuned[0]
-        return self.tuned[losses.index(sorted(known)[(len(known) - 1) // 2])]
+        if not self.by_loss:
+            return self.seeds[0]
+        losses = [loss for loss in self._losses if loss is not None]
+        return self.seeds[losses.index(sorted(losses)[(len(losses) - 1) // 2])]
+
+    @property
+    def by_loss(self) -> bool:
+        """Whether there is a validation loss of every seed to tell the typical one by."""
+        return None not in self._losses
+
+    @property
+    def _losses(self) -> list[float | None]:
+        return [_valid_loss(tuned) for tuned in self.tuned]
 
     def evaluate(self, rows: Any, **options: Any) -> SeedScores:
         """Score each on the same rows.
@@ -93,6 +116,29 @@ class Seeds:
         shared = [name for name in values[0] if all(name in part for part in values)]
         metrics = {name: mean_interval([part[name] for part in values]) for name in shared}
         return SeedScores(self.seeds, scores, metrics)
+
+    def save(self, folder: str | Path, *, scores: SeedScores, overwrite: bool = False) -> Path:
+        """Write the typical one as :meth:`Tuned.save` does, and ``seeds.json`` with the scores of all.
+
+        Args:
+            folder: Where; its parents are made. It appears whole or not at all.
+            scores: What :meth:`evaluate` gave.
+            overwrite: Whether an existing folder may be replaced.
+
+        Raises:
+            UsageError: For scores of other seeds.
+        """
+        if scores.seeds != self.seeds:
+            raise UsageError(
+                "the scores are those of other seeds",
+                where=f"seeds {list(scores.seeds)}",
+                expected=f"seeds {list(self.seeds)}",
+                fix="pass what evaluate of the same object gave",
+            )
+        kept = self.typical_seed
+        content = {**scores.to_json(), "kept": kept, "best_valid_losses": self._losses}
+        own = scores.scores[self.seeds.index(kept)]
+        return save(self.typical, Path(folder), scores=own, overwrite=overwrite, beside={SEEDS: content})
 
 
 def fit_seeds(
@@ -128,16 +174,12 @@ def fit_seeds(
         base = load(base, quantise=_quantise(method))
     say = Once.of(say)
     made = []
-    for number, seed in enumerate(seeds, start=1):
-        say(f"seed {seed} ({number} of {len(seeds)})")
-        place = None if folder is None else seed_folder(folder, seed)
-        made.append(fit(base, task, method, seed=seed, folder=place, say=say, **options))
+    with no_trace_of_wrong_use(None if folder is None else Path(folder)):
+        for number, seed in enumerate(seeds, start=1):
+            say(f"seed {seed} ({number} of {len(seeds)})")
+            place = None if folder is None else seed_folder(folder, seed)
+            made.append(fit(base, task, method, seed=seed, folder=place, say=say, **options))
     return Seeds(tuple(seeds), tuple(made))
-
-
-def seed_folder(folder: str | Path, seed: int) -> Path:
-    """Return where :func:`fit_seeds` keeps the checkpoints of one seed."""
-    return Path(folder) / f"seed-{seed}"
 
 
 def mean_interval(values: Sequence[float]) -> Estimate:

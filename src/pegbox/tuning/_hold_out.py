@@ -1,0 +1,71 @@
+"""Rows to tune on and rows to evaluate on, kept apart before anything is chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pegbox.data import Rows, read, split
+from pegbox.errors import UsageError
+from pegbox.tasks import Task
+from pegbox.training import tell
+from pegbox.tuning._shapes import shape_of
+
+T = TypeVar("T", bound=Task)
+
+
+def hold_out(
+    task: T, share: float = 0.2, *, seed: int = 0, say: Callable[[str], None] = tell
+) -> tuple[T, Rows]:
+    """Hold rows of a task out for evaluation; no choice of a fit with the returned task ever sees them.
+
+    Which rows depends on their texts, labels and the seed of this function alone: fits under several seeds
+    are scored on the same rows. See :func:`pegbox.data.split`.
+
+    Args:
+        task: A task with its rows.
+        share: Share of the rows to hold out, above 0 and below 1.
+        seed: Another seed holds out other rows.
+        say: Receives how many are held out.
+
+    Returns:
+        The task with the other rows, and the held-out rows for :meth:`Tuned.evaluate`.
+
+    Raises:
+        UsageError: For a share that is none, and a task without rows.
+        InputError: For a class with fewer than two distinct texts.
+    """
+    if not 0 < share < 1:
+        raise UsageError(
+            "the share to hold out is no share", where=f"share {share}", expected="above 0 and below 1"
+        )
+    if task.rows is None:
+        raise UsageError(
+            "the task has no rows to hold out", expected="a task that was read from rows", fix="read it anew"
+        )
+    rows: Any = task.rows
+    parts = split(rows, fractions={"train": 1 - share, "test": share}, seed=seed)
+    say(f"{len(parts['test'])} of {len(rows)} rows held out for evaluation (seed {seed})")
+    return task.with_rows(parts["train"]), parts["test"]  # type: ignore[return-value]
+
+
+def labelled_rows(
+    task: Task, source: str | Path, *, on_bad: str = "error", say: Callable[[str], None] = tell
+) -> Rows:
+    """Read further labelled rows by a task's columns, to stop by or to evaluate on.
+
+    Args:
+        task: The task.
+        source: File or hub id.
+        on_bad: ``error``, ``drop`` or ``repair``, as when the task was read.
+        say: Receives what was left out or changed.
+
+    Raises:
+        InputError: For a column that is not there, rows that cannot be used and labels that the task lacks.
+    """
+    rows = shape_of(task).rows(task, read(source), on_bad=on_bad)
+    for note in rows.notes():
+        say(f"{source}: {note}")
+    task.gold(rows)  # type: ignore[arg-type]
+    return rows
