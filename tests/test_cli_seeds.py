@@ -194,7 +194,7 @@ def test_several_seeds_need_rows_to_be_scored_on(
     assert "--test FILE" in told
 
 
-def test_wrong_use_found_late_leaves_no_folder(
+def test_a_wrong_setting_leaves_no_folder(
     model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     call = ["fit", data, "--model", model, "--out", tmp_path / "o", *QUICK, "--seeds", "2"]

@@ -7,7 +7,8 @@ import pytest
 from pegbox.errors import InputError, UsageError
 from pegbox.tasks import Classify
 from pegbox.tuning import check_run_folder, clear_run_folder, hold_out, labelled_rows, seed_folder
-from pegbox.tuning._claim import KEY
+from pegbox.tuning._claim import KEY, claimed
+from pegbox.tuning._run_folder import no_trace_of_wrong_use
 from training_toy import quiet
 from tuning_toy import rows_of, task_of
 
@@ -91,3 +92,15 @@ def test_clearing_takes_only_what_fits_made(tmp_path: Path) -> None:
     left = [path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file()]
     assert sorted(map(str, left)) == ["several/seed-1/notes.txt", "several/seed-7/notes.txt"]
     assert not one.exists()
+
+
+def test_wrong_use_found_in_the_first_seed_leaves_no_folder(tmp_path: Path) -> None:
+    def refuse(folder: Path) -> None:
+        with no_trace_of_wrong_use(folder), claimed(seed_folder(folder, 0), {"seed": "0"}, resume=False):
+            raise UsageError("the settings differ")
+
+    (tmp_path / "mine").mkdir()
+    for name in ("run", "mine"):
+        with pytest.raises(UsageError, match="settings differ"):
+            refuse(tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"], "what was there before stays"
