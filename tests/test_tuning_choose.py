@@ -233,3 +233,17 @@ def test_a_head_scores_pairs_of_question_and_option(
     with torch.no_grad():
         wanted = tuned.module(**coded)[0, 0]  # type: ignore[misc]
     assert float(tuned.logits(ROWS)[3, 2]) == pytest.approx(float(wanted), abs=1e-5)
+
+
+def test_a_full_context_is_trained_on() -> None:
+    """The last token of an option is predicted, never read: GPT-2 has no position for it."""
+    base = base_of("gpt2")
+    question = " ".join(["tea"] * 2 * base.context)
+    rows = Questions("long", {"question": (question,)}, (("the kettle and the tea", "no"),), (0,), (1,))
+    encoded = base.prepare(Choose()).encode_options(rows)  # type: ignore[attr-defined]
+    assert len(encoded.prompts.ids[0]) + len(encoded.options[0][0]) == base.context + 1
+    found = ChoiceRows(base, encoded, [0])
+    loss, count = found.loss(base.model, found.collate([0]))
+    wanted = option_logprobs(base.model, base, encoded)[0] / torch.tensor(encoded.divisors[0])
+    assert int(count) == 1
+    torch.testing.assert_close(loss, -wanted.log_softmax(0)[0], rtol=1e-4, atol=1e-5)

@@ -111,9 +111,8 @@ def read_texts(model: nn.Module, ids: Tensor, said: Tensor, **options: Any) -> T
         said: Which tokens count, (rows, tokens) bool; never a row's first.
         options: Further keyword arguments of the model's forward.
     """
-    before = torch.zeros_like(said)
-    before[:, :-1] = said[:, 1:]
-    logits = _logits(model, before, input_ids=ids, **options)
+    # Nothing follows the last token: reading it could be one more than there are positions.
+    logits = _logits(model, said[:, 1:], input_ids=ids[:, :-1], **options)
     return _summed(logits, ids[said], said.nonzero()[:, 0], len(ids))
 
 
