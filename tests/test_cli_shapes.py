@@ -107,7 +107,7 @@ def test_predict_writes_the_choice_and_its_probabilities(
     assert "12 rows written" in told
     for line in out.read_text().splitlines():
         row = json.loads(line)
-        assert row["predicted"] == row["choices"][row["index"]]
+        assert row["predicted"] == row["choices"][row["predicted_index"]]
         assert len(row["probabilities"]) == len(row["choices"])
         assert sum(row["probabilities"]) == pytest.approx(1, abs=1e-5)
         assert row["probability"] == max(row["probabilities"])
@@ -200,3 +200,41 @@ def test_stray_tags_are_repaired_on_demand(
     code, _, told = run(capsys, *call)
     assert code == 0, told
     assert "1 I- tag that continued no entity made B- (row 13)" in told
+
+
+def test_predict_keeps_columns_of_the_file(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A column called index is a row's own number in many files."""
+    data = write(tmp_path / "own.jsonl", [{"index": 100 + i, **row} for i, row in enumerate(asked(3))])
+    code, out, told = run(capsys, "predict", place / "choose", data)
+    assert code == 0
+    assert "replaced" not in told
+    assert [json.loads(line)["index"] for line in out.splitlines()] == [100, 101, 102]
+
+
+@pytest.mark.parametrize("kind", ["choose", "tag"])
+def test_merge_measures_where_not_all_rows_have_an_answer(
+    kind: str, place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Rows of two and of three options, and a word that vanishes: neither has a number to compare."""
+    rows = [*tagged(4), {"tokens": ["tea", " "], "tags": ["O", "O"]}] if kind == "tag" else asked(4)
+    data = write(tmp_path / "rows.jsonl", rows)
+    code, out, told = run(
+        capsys, "merge", place / kind, "--out", tmp_path / "merged", "--data", data, "--format", "json"
+    )
+    assert code == 0, told
+    made = json.loads(out)
+    assert made["rows"] == len(rows)
+    assert 0 <= made["mean_change"] <= made["max_change"] < 1e-4  # float32, see test_tuning_merge
+    assert made["flipped"] == 0
+
+
+@pytest.mark.parametrize("task", ["auto", "tag"])
+def test_tags_as_class_numbers_are_named(
+    task: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write(tmp_path / "numbers.jsonl", [{"tokens": ["a", "b"], "ner_tags": [0, 1]}] * 3)
+    code, _, told = run(capsys, "check", data, "--task", task)
+    assert code == 2
+    assert "'ner_tags' holds class numbers: write their names instead" in told

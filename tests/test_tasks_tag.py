@@ -254,3 +254,9 @@ def test_shared_ner_files_are_read_whole() -> None:
     assert rows.dropped == ()
     # The six types of the shared task (Derczynski et al. 2017).
     assert rows.types == ("corporation", "creative-work", "group", "location", "person", "product")
+
+
+def test_a_sentence_in_memory_that_is_none_is_named() -> None:
+    with pytest.raises(InputError, match="The words are no list") as error:
+        from_words([["a"], None])  # type: ignore[list-item]
+    assert error.value.where == "sentences given in memory, row 2"

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 EXTRA = {
     "tag": ("predicted", "entities"),
-    "choose": ("predicted", "index", "probability", "probabilities"),
+    "choose": ("predicted", "predicted_index", "probability", "probabilities"),
 }
 
 

@@ -1,16 +1,5 @@
-import re
-
 from pegbox.data._table import Table, counted
 from pegbox.errors import InputError
-
-_TAG = re.compile(r"O|[A-Z]-\S+")
-
-
-def looks_like_conll(text: str) -> bool:
-    """Whether the first lines are a word and a BIO tag each, with at least one blank line or entity."""
-    lines = [line.split() for line in text.splitlines()[:200] if line.strip()]
-    tagged = [parts for parts in lines if len(parts) > 1 and _TAG.fullmatch(parts[-1])]
-    return bool(tagged) and len(tagged) >= 0.9 * len(lines)
 
 
 def parse_conll(text: str, source: str) -> Table:

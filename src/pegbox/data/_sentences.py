@@ -103,11 +103,13 @@ def find_tag_columns(
         tokens = _first(TOKEN_NAMES, [name for name in lists if name != tags and name not in tagged])
     if tokens is None or (tags is None and need_tags):
         what, option = ("words", "--text") if tokens is None else ("BIO tags", "--label")
+        numbered = [name for name in table.names if _numbers(table, name)] if what == "BIO tags" else []
+        classes = f"; {numbered[0]!r} holds class numbers: write their names instead" if numbered else ""
         raise InputError(
             f"No column holds lists of {what}",
             where=table.source,
             expected=f"{_EXPECTED}; the columns are: {', '.join(table.names)}",
-            fix=f"name it with {option}; csv files hold no lists: use jsonl, parquet or a CoNLL file",
+            fix=f"name it with {option}; csv holds no lists: use jsonl, parquet or a CoNLL file{classes}",
         )
     named = f"words in column {tokens!r}, " + (f"tags in column {tags!r}" if tags else "no tags")
     how = f"guessed; override with {', '.join(guesses)}" if guesses else "as given"
@@ -166,16 +168,17 @@ def from_words(inputs: Sequence[str] | Sequence[Sequence[str]]) -> Sentences:
     """
     if isinstance(inputs, str):
         raise UsageError("predict takes several sentences", expected="a list", fix="write predict([text])")
-    rows = [tuple(item.split()) if isinstance(item, str) else tuple(item) for item in inputs]
+    rows = [tuple(item.split()) if isinstance(item, str) else item for item in inputs]
     for number, words in enumerate(rows, 1):
-        if fault := _words_fault(list(words)):
+        if fault := _words_fault(words):
             raise InputError(
                 fault.capitalize(),
                 where=f"sentences given in memory, row {number}",
                 expected="a text, or a list of words",
                 fix="leave the row out or fill it in",
             )
-    return Sentences("sentences given in memory", tuple(rows), None, tuple(range(1, len(rows) + 1)))
+    numbers = tuple(range(1, len(rows) + 1))
+    return Sentences("sentences given in memory", tuple(map(tuple, rows)), None, numbers)
 
 
 def repair(tags: Sequence[str]) -> tuple[tuple[str, ...], int]:
@@ -233,6 +236,11 @@ def _lists(table: Table, name: str) -> bool:
     filled = [cell for cell in table.columns[name][:1000] if cell is not None]
     good = [cell for cell in filled if isinstance(cell, list | tuple) and not _words_fault(cell or ["x"])]
     return bool(good) and len(good) > len(filled) / 2
+
+
+def _numbers(table: Table, name: str) -> bool:
+    cells = [cell for cell in table.columns[name][:1000] if isinstance(cell, list | tuple) and cell]
+    return bool(cells) and all(type(part) is int for cell in cells for part in cell)
 
 
 def _tags_like(table: Table, name: str) -> bool:

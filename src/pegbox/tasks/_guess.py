@@ -24,7 +24,10 @@ def guess_task(table: Table) -> TaskKind:
             continue
         if kind == "tag" or _clear(columns.options):
             return kind  # type: ignore[return-value]
-    return "classify"
+    cells = [cell for column in table.columns.values() for cell in column[:100]]
+    # Lists without a text are words whose tags could not be read, which the error of that kind tells.
+    lists = any(isinstance(cell, list | tuple) for cell in cells)
+    return "tag" if lists and not any(isinstance(cell, str) for cell in cells) else "classify"
 
 
 def task_from_file(

@@ -42,7 +42,7 @@ class Merged:
         probed: Whether they were random tokens, for want of rows.
         max_change: Largest absolute change of an answer's logit against the adapter on its base.
         mean_change: Mean absolute change.
-        flipped: Rows whose answer changed.
+        flipped: Rows whose answer changed; of tagged sentences, words.
     """
 
     folder: str
@@ -244,8 +244,8 @@ def _changes(tuned: Tuned, merged: Tuned, rows: Rows | None, seed: int) -> dict[
     say: Callable[[str], None] = tuned.say if rows is not None else _hush
     before = replace(tuned, cache=None, say=say).logits(asked)
     after = replace(merged, cache=None, say=_hush).logits(asked)
-    change = (after - before).abs()
-    flat = change.flatten()
+    # Minus infinity stands for what cannot be answered: an option that a row has not, a tag of a lost word.
+    flat = (after - before)[torch.isfinite(before)].abs()
     return {
         "rows": len(asked),
         "probed": rows is None,
