@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 import pegbox
 from pegbox.cli import main
 from pegbox.errors import CapabilityError, InputError, UsageError
+from pegbox.methods import build
 from pegbox.methods._rank import effective_rank, energy, needed_rank, product_singular_values
 from pegbox.tuning import merge, rank
 from tuning_toy import base_of, fit, folder_of, rows_of
@@ -136,3 +137,31 @@ def test_changes_that_mean_nothing_are_refused(adapter: Path, tmp_path: Path) ->
     save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(InputError, match=r"embed_tokens.weight is \(512, 32\) and \(3, 32\)"):
         rank(folder_of("llama", "causal"), broken)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "kind"), [("llama", "causal"), ("gpt2", "causal"), ("bert", "masked")]
+)
+def test_an_output_layer_that_merging_unties_is_compared(
+    architecture: str, kind: str, tmp_path: Path
+) -> None:
+    """The base saves one tensor for embedding and output layer, the merged model two."""
+    method = build("closed-form", {"intercept": False, "penalty": 1.0, "smoothing": 0.1})
+    tuned = fit(base_of(architecture, kind), method, rows_of(24))
+    wanted = rank(tuned.save(tmp_path / "tuned")).spectra[0]
+    merge(tuned, tmp_path / "merged")
+    base = folder_of(architecture, kind)
+    for found in (rank(base, tmp_path / "merged"), rank(tmp_path / "merged", base)):
+        changed = [item for item in found.spectra if item.suggested]
+        assert [item.name.removesuffix(".weight") for item in changed] == [wanted.name]
+        torch.testing.assert_close(
+            torch.tensor(changed[0].values[:2]), torch.tensor(wanted.values), rtol=1e-3, atol=1e-5
+        )  # the merged weights are rounded to float32
+
+
+def test_dora_is_no_low_rank_product(adapter: Path, tmp_path: Path) -> None:
+    copied = shutil.copytree(adapter, tmp_path / "dora")
+    config = json.loads((copied / "adapter_config.json").read_text())
+    (copied / "adapter_config.json").write_text(json.dumps({**config, "use_dora": True}))
+    with pytest.raises(CapabilityError, match="DoRA"):
+        rank(copied)

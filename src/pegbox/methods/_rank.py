@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -70,13 +70,15 @@ def tensors_of(folder: Path, files: str = "*.safetensors") -> dict[str, tuple[Pa
     return found
 
 
-def reader(places: dict[str, tuple[Path, tuple[int, ...]]]) -> Callable[[str], Tensor]:
-    """Reads one tensor at a time."""
+def reader(
+    places: Mapping[str, tuple[Path, tuple[int, ...]]], shared: Mapping[str, str] | None = None
+) -> Callable[[str], Tensor]:
+    """Reads one tensor at a time, those with a second name by the name that they are saved under."""
     from safetensors import safe_open
 
     def read(name: str) -> Tensor:
         with safe_open(places[name][0], "pt") as tensors:
-            return tensors.get_tensor(name)
+            return tensors.get_tensor((shared or {}).get(name, name))
 
     return read
 

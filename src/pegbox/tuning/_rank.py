@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -28,6 +29,9 @@ from pegbox.models._find import check_folder
 
 ADAPTER = "adapter_config.json"
 TOP = 64
+# Names of input embeddings and output layers, as the architectures that tie them save these.
+_INPUTS = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight", "shared.weight")
+_OUTPUTS = ("lm_head.weight", "lm_head.decoder.weight", "predictions.decoder.weight")
 
 
 @dataclass(frozen=True)
@@ -137,6 +141,13 @@ def _adapter(folder: Path, share: float) -> Ranks:
             expected="a LORA adapter (lora, qlora, closed-form)",
             fix="merge it where that is possible, and compare the model with its base",
         )
+    if config.get("use_dora"):
+        raise CapabilityError(
+            "the adapter also changes the length of each column (DoRA), and so no low-rank product alone",
+            where=str(folder),
+            expected="a LORA adapter without use_dora",
+            fix="merge it with the library that made it, and compare the model with its base",
+        )
     places = tensors_of(folder, "adapter_model.safetensors")
     found = pairs(iter(places))
     if not found:
@@ -167,6 +178,11 @@ def _own(patterns: Mapping[str, Any], name: str, default: Any) -> Any:
 def _between(first: str | Path, second: str | Path, share: float) -> Ranks:
     folders = [_model(name) for name in (first, second)]
     before, after = map(tensors_of, folders)
+    shared = [_tied_to(folders[0], before, after), _tied_to(folders[1], after, before)]
+    before, after = (
+        {**places, **{name: places[inner] for name, inner in tied.items()}}
+        for places, tied in zip((before, after), shared, strict=True)
+    )
     common = [name for name in before if name in after]
     wrong = [name for name in common if before[name][1] != after[name][1]]
     if wrong or not common:
@@ -179,7 +195,7 @@ def _between(first: str | Path, second: str | Path, share: float) -> Ranks:
             expected="two models of one architecture",
             fix="name a model and the one it was tuned from",
         )
-    one, other = reader(before), reader(after)
+    one, other = (reader(places, tied) for places, tied in zip((before, after), shared, strict=True))
     matrices = [name for name in common if len(before[name][1]) == 2]
     spectra = tuple(
         _spectrum(name, before[name][1], min(before[name][1]), _change(one(name), other(name), name), share)  # type: ignore[arg-type]
@@ -187,6 +203,18 @@ def _between(first: str | Path, second: str | Path, share: float) -> Ranks:
     )
     skipped = _rest({**before, **after}, set(matrices))
     return Ranks(f"{first} to {second}", share, spectra, adapter=False, skipped=skipped)
+
+
+def _tied_to(folder: Path, own: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, str]:
+    """The other model's output layer and the input embedding that takes its place in this model.
+
+    A tied model saves one tensor for both, and the same model with a changed output layer saves two.
+    """
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    inputs = [name for name in own if name in other and name.endswith(_INPUTS)]
+    if len(inputs) != 1 or not config.get("tie_word_embeddings", True):
+        return {}
+    return {name: inputs[0] for name in other if name not in own and name.endswith(_OUTPUTS)}
 
 
 def _change(before: Tensor, after: Tensor, name: str) -> Tensor:
