@@ -1,5 +1,6 @@
 """Several tuned models in one base's weights: each as by itself, and nothing left behind."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -126,3 +127,23 @@ def test_what_cannot_take_turns_is_refused() -> None:
     pytest.importorskip("bitsandbytes")
     with pytest.raises(CapabilityError, match="nothing can be added to weights in 4 bits"):
         Switchboard(pegbox.load(wide_folder("llama", "causal"), quantise="nf4"))
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"use_dora": True}, "rescaled columns"),
+        ({"modules_to_save": ["lm_head"]}, "weights trained as a whole"),
+        ({"target_modules": ["embed_tokens"]}, "an embedding or parameter among its targets"),
+    ],
+)
+def test_adapters_that_do_more_than_add_a_product_are_refused(options: dict[str, Any], told: str) -> None:
+    """From elsewhere: taken in as plain LoRA they would answer by other weights than they have."""
+    from peft import LoraConfig, get_peft_model
+
+    base = base_of("llama")
+    tuned = fit(base, "lora", rows_of(16), training=QUICK)
+    config = LoraConfig(**{"r": 2, "target_modules": ["q_proj"], **options})
+    adapter = get_peft_model(base.module(2), config)
+    with pytest.raises(CapabilityError, match=told):
+        Switchboard(base).add("other", replace(tuned, module=adapter))

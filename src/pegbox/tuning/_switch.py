@@ -153,6 +153,14 @@ class Switchboard:
                 expected="a model tuned by lora, closed-form or head",
                 fix="load it by itself with Tuned.load",
             )
+        extra = _beyond_product(tuned.module)
+        if extra:
+            raise CapabilityError(
+                f"'{name}' cannot be switched: its adapter has {extra}, which is no low-rank product",
+                where=name,
+                expected="LoRA on linear layers alone",
+                fix="load it by itself with Tuned.load",
+            )
         if tuned.base.fingerprint != self._base.fingerprint:
             raise UsageError(
                 f"'{name}' was tuned on another base",
@@ -233,3 +241,19 @@ class Switchboard:
                 where=f"on now: {self._on or 'none'}",
                 fix=f"switch to it with use('{name}')",
             )
+
+
+def _beyond_product(module: Any) -> str:
+    """What an adapter from elsewhere may change besides adding B A to weights; empty when nothing."""
+    from peft.tuners.lora import LoraLayer
+
+    config = module.peft_config["default"]
+    layers = [part for part in module.modules() if isinstance(part, LoraLayer)]
+    faults = {
+        "rescaled columns (DoRA)": config.use_dora,
+        "weights trained as a whole": set(config.modules_to_save or ()) - {"score"},
+        "trained token embeddings": config.trainable_token_indices,
+        "an embedding or parameter among its targets": any("default" not in part.lora_A for part in layers)
+        or config.target_parameters,
+    }
+    return next((fault for fault, found in faults.items() if found), "")
