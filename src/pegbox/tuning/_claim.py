@@ -13,6 +13,8 @@ from pegbox.errors import UsageError
 KEY = "fit.json"
 _DIGEST = re.compile(r"[0-9a-f]{32,}|none")
 _OPTION = re.compile(r"'(\w+)': (.*?)(?=, '\w+': |}$)")
+# Where TensorBoard's curves of finished fits stay, if nothing else is said.
+LOGS = "runs"
 MADE = ("checkpoint-*", ".checkpoint-*", f".{KEY}.partial-*")
 
 
@@ -70,8 +72,10 @@ def release(folder: Path) -> None:
 
 
 def _foreign(folder: Path) -> bool:
-    leftover = f".{KEY}.partial-"
-    return folder.is_dir() and any(not path.name.startswith(leftover) for path in folder.iterdir())
+    def known(path: Path) -> bool:
+        return path.name.startswith(f".{KEY}.partial-") or (path.name == LOGS and path.is_dir())
+
+    return folder.is_dir() and not all(map(known, folder.iterdir()))
 
 
 def _remove_if_empty(folder: Path) -> None:
