@@ -130,7 +130,7 @@ class Tuned:
             label: As for :meth:`read`.
             resamples: Bootstrap resamples of the intervals.
             seed: Their seed.
-            on_bad: ``"error"`` or ``"drop"`` for rows without text or label.
+            on_bad: ``"error"`` or ``"drop"`` for rows that cannot be used; for tagging also ``"repair"``.
 
         Returns:
             :class:`pegbox.evaluation.Scores`, or ``TagScores`` for tagging.
@@ -162,7 +162,7 @@ class Tuned:
             texts: Columns of the source that stand for the task's text columns, in the same order.
             label: Column of the source that stands for the task's label column.
             labelled: Whether each row must have a label.
-            on_bad: ``"error"`` or ``"drop"`` for rows without text or label.
+            on_bad: ``"error"`` or ``"drop"`` for rows that cannot be used; for tagging also ``"repair"``.
 
         Returns:
             The rows, with the task's names for their text columns.
