@@ -260,3 +260,17 @@ def test_a_sentence_in_memory_that_is_none_is_named() -> None:
     with pytest.raises(InputError, match="The words are no list") as error:
         from_words([["a"], None])  # type: ignore[list-item]
     assert error.value.where == "sentences given in memory, row 2"
+
+
+def test_a_line_with_another_number_of_columns_is_named(tmp_path: Path) -> None:
+    """Else a word with a space would lose its second half, and its tag with it."""
+    path = tmp_path / "a.conll"
+    path.write_text("in O\nNew York B-LOC\n")
+    with pytest.raises(InputError, match="This line has 3 columns, and those before it have 2") as error:
+        read(path)
+    assert error.value.where == f"{path}, line 2"
+    assert "by tabs" in error.value.fix
+    path.write_text("in\tO\nNew York\tB-LOC\n10\u00a0000\tO\n", "utf-8")
+    assert read(path).columns["tokens"] == (["in", "New York", "10\u00a0000"],)
+    path.write_text("10\u00a0000  O \n \nthe O\n", "utf-8")
+    assert read(path).columns["tokens"] == (["10\u00a0000"], ["the"])

@@ -9,11 +9,10 @@ def parse_conll(text: str, source: str) -> Table:
     lines are passed over. Both are noted.
 
     Raises:
-        InputError: A line with one column, or no sentence.
+        InputError: A line with one column or more or fewer than the others, or no sentence.
     """
     rows: list[tuple[list[str], list[str]]] = []
-    widths: set[int] = set()
-    skipped, fresh = 0, True
+    columns, skipped, fresh = 0, 0, True
     for number, line in enumerate(text.split("\n"), 1):
         line = line.rstrip("\r")
         if not line.strip():
@@ -22,8 +21,10 @@ def parse_conll(text: str, source: str) -> Table:
         if line.startswith("-DOCSTART-"):
             skipped, fresh = skipped + 1, True
             continue
-        word, tag, columns = _parts(line, number, source)
-        widths.add(columns)
+        word, tag, width = _parts(line, number, source)
+        columns = columns or width
+        if width != columns:
+            raise _other_width(width, columns, f"{source}, line {number}")
         if fresh:
             rows.append(([], []))
             fresh = False
@@ -32,21 +33,22 @@ def parse_conll(text: str, source: str) -> Table:
     if not rows:
         raise InputError("This file has no sentence", where=source, expected="a word and its tag per line")
     notes = ["a word and its tag per line, blank lines between sentences"]
-    if max(widths) > 2:
-        notes.append(f"of {max(widths)} columns the first is read as the word, the last as its tag")
+    if columns > 2:
+        notes.append(f"of {columns} columns the first is read as the word, the last as its tag")
     if skipped:
         notes.append(f"{counted(skipped, '-DOCSTART- line')} passed over")
-    columns_found: dict[str, tuple[object, ...]] = {
+    found: dict[str, tuple[object, ...]] = {
         "tokens": tuple(words for words, _ in rows),
         "tags": tuple(tags for _, tags in rows),
     }
-    return Table(source, columns_found, tuple(range(1, len(rows) + 1)), tuple(notes))
+    return Table(source, found, tuple(range(1, len(rows) + 1)), tuple(notes))
 
 
 def _parts(line: str, number: int, source: str) -> tuple[str, str, int]:
     """Word, tag and number of columns; a word may hold spaces where tabs divide."""
-    parts = line.split("\t") if "\t" in line else line.split()
-    parts = [part.strip() for part in parts]
+    # Other spaces, such as the one within the number 10 000, are part of a word.
+    parts = line.split("\t") if "\t" in line else [part for part in line.split(" ") if part]
+    parts = [part.strip(" ") for part in parts]
     if len(parts) < 2 or not parts[0] or not parts[-1]:
         raise InputError(
             "This line has no word and tag",
@@ -55,3 +57,12 @@ def _parts(line: str, number: int, source: str) -> tuple[str, str, int]:
             fix="mend the line; sentences are divided by blank lines",
         )
     return parts[0], parts[-1], len(parts)
+
+
+def _other_width(width: int, columns: int, where: str) -> InputError:
+    return InputError(
+        f"This line has {width} columns, and those before it have {columns}",
+        where=where,
+        expected="the same columns in each line: first the word, last its tag",
+        fix="mend the line; where words hold spaces, divide the columns by tabs",
+    )
