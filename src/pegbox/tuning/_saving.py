@@ -16,6 +16,7 @@ from pegbox._version import __version__
 from pegbox.errors import InputError
 from pegbox.evaluation import Scores
 from pegbox.methods import Method, Posterior, build, check_adapter, load_adapter, save_adapter
+from pegbox.methods.closed_form import POSTERIOR
 from pegbox.models import Base, FeatureCache
 from pegbox.models import load as load_base
 from pegbox.tasks import Task, TooLong, task_from_json
@@ -28,7 +29,7 @@ from pegbox.tuning._shapes import shape_of
 from pegbox.tuning._tuned import Cost, Tuned
 
 FORMAT = 1
-META, TASK, SCORES, POSTERIOR = "pegbox.json", "task.json", "scores.json", "posterior.safetensors"
+META, TASK, SCORES = "pegbox.json", "task.json", "scores.json"
 CONFIG = "adapter_config.json"
 _KEYS: dict[str, type] = {
     "base": dict,
