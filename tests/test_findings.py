@@ -36,8 +36,8 @@ def accuracy(method: str, readout: str, seed: int) -> float:
 
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_label_words_beat_a_new_head_at_16_rows_per_class(method: str) -> None:
-    # Schick & Schütze 2021; Gao et al. 2021. On hotels, which were held back from the pretraining, three seeds
-    # tell nothing for full fine-tuning (0.618 against 0.599): label words bring what the base knows already.
+    # Schick & Schütze 2021; Gao et al. 2021. On hotels, which were held back from the pretraining, three
+    # seeds tell nothing for full fine-tuning (0.618 against 0.599): label words bring what the base knows.
     seeds = (0, 1, 2)
     words, head = ([accuracy(method, readout, seed) for seed in seeds] for readout in ("words", "head"))
     # Two standard errors of one accuracy on 400 rows are 0.05; the mean of three runs is held to half.
