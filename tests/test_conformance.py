@@ -178,8 +178,8 @@ def test_bfloat16(name: str, family: str, tmp_path: Path) -> None:
     case = case_of(method_of(name), family, turned=True, dtype="bfloat16")
     first, last = memorise(case, steps=8, rate=5e-3)
     assert torch.isfinite(torch.tensor([first, last])).all()
-    # Half of eight bits of mantissa from the same model in float32, after the same turn. In 4 bits it is not the
-    # same model: bfloat16 weights fall on other codes, which moves the base alone by 0.2.
+    # Half of eight bits of mantissa from the same model in float32, after the same turn. In 4 bits it is not
+    # the same model: bfloat16 weights fall on other codes, which moves the base alone by 0.2.
     if not case.base.quantise:
         exact = case_of(method_of(name), family, turned=True)
         fresh = case_of(method_of(name), family, turned=True, dtype="bfloat16")
