@@ -102,7 +102,7 @@ def report(found: dict[Way, dict[str, list[common.Cell]]], setup: Setup, epochs:
         [
             "## Trunk cache",
             f"{epochs} epochs of LoRA on the top {max(1, setup.layers // 4)} of {setup.layers} layers, "
-            f"{setup.rows} rows, width {setup.width}, one checkpoint an epoch. Both sides are Pegbox's engine, "
+            f"{setup.rows} rows, width {setup.width}, one checkpoint an epoch. Both sides are our engine, "
             "interleaved; the time with the cache includes filling it. Validation is what pegbox.fit does by "
             "default: twice an epoch, on 15 % as many rows.",
             "\n".join([f"- Command: `{command}`.", *common.provenance(flat)]),
