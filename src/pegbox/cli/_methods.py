@@ -1,6 +1,7 @@
 from dataclasses import fields
 
 SHOWN = ("method", "turns", "works on", "trained", "mergeable", "parameters")
+WIDEST = {"works on": len("encoder-decoder,")}
 LETTERS = "K labels, d hidden width, r rank, V vocabulary, N rows"
 
 
@@ -12,7 +13,10 @@ def methods() -> None:
     from pegbox.methods import methods as known
     from pegbox.methods import table_rows
 
-    table = Table(*SHOWN, box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    for column in SHOWN:
+        # A narrow terminal must not cut the two that are to be typed or compared.
+        table.add_column(column, overflow="fold", no_wrap=column == "method", min_width=WIDEST.get(column))
     for row in table_rows():
         table.add_row(*(row[column] for column in SHOWN))
     Console().print(table)

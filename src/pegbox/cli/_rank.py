@@ -63,10 +63,12 @@ def _print(found: "Ranks") -> None:
     head = ("matrix", "shape", "rank", "largest", "effective", f"for {found.share:.0%}")
     table = Table(box=None, pad_edge=False)
     for column in head:
-        table.add_column(column, overflow="fold")
-    for item in found.spectra:
+        table.add_column(column, overflow="fold", no_wrap=column != "matrix")
+    changed = [item for item in found.spectra if item.suggested]
+    for item in changed:
         shape = f"{item.shape[0]} x {item.shape[1]}"
-        largest = f"{item.values[0]:.3g}" if item.values else "0"
-        table.add_row(item.name, shape, str(item.rank), largest, f"{item.effective:.2f}", str(item.suggested))
-    Console().print(table)
+        numbers = f"{item.values[0]:.3g}", f"{item.effective:.2f}", str(item.suggested)
+        table.add_row(item.name, shape, str(item.rank), *numbers)
+    if changed:
+        Console().print(table)
     emit("\n".join(found.lines()) + "\n")

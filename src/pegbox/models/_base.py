@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -35,8 +35,8 @@ class Base:
 
     name: str
     kind: Kind
-    model: nn.Module
-    tokenizer: PreTrainedTokenizerBase
+    model: nn.Module = field(repr=False)
+    tokenizer: PreTrainedTokenizerBase = field(repr=False)
     fingerprint: str
     context: int
     revision: str | None = None

@@ -1,15 +1,12 @@
-import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pegbox import _atomic
-from pegbox.errors import UsageError
 from pegbox.evaluation import Scores
+from pegbox.reports._figure import check_suffix, new_figure, write_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_SUFFIXES = (".png", ".svg")
 _INK, _GREY = "#1a1a1a", "#a8a8a8"
 
 
@@ -30,30 +27,16 @@ def reliability_diagram(scores: Scores, path: str | Path, title: str = "") -> Pa
     Raises:
         UsageError: another suffix.
     """
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     place = Path(path)
-    kind = place.suffix.lower()
-    if kind not in _SUFFIXES:
-        raise UsageError(
-            f"cannot draw a '{place.suffix}' file", where=str(place), expected=" or ".join(_SUFFIXES)
-        )
-    figure = Figure(figsize=(4.8, 5.8), layout="constrained")
-    FigureCanvasAgg(figure)
+    check_suffix(place)
+    figure = new_figure(4.8, 5.8)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
     _draw_accuracy(upper, scores)
     _draw_counts(lower, scores)
     figure.legend(loc="outside lower center", ncols=2, fontsize="small", frameon=False)
     lines = [title, f"ECE {scores.metrics['ece']}, {scores.rows:,} rows"]
     upper.set_title("\n".join(line for line in lines if line), fontsize="medium", parse_math=False)
-    content = io.BytesIO()
-    # A date or a random id would make every file differ from the last.
-    metadata: dict[str, Any] = {"Date": None} if kind == ".svg" else {"Software": None}
-    with matplotlib.rc_context({"svg.hashsalt": "pegbox", "svg.fonttype": "path"}):
-        figure.savefig(content, format=kind[1:], dpi=150, metadata=metadata)
-    return _atomic.write_bytes(place, content.getvalue())
+    return write_figure(figure, place)
 
 
 def _draw_accuracy(axes: "Axes", scores: Scores) -> None:

@@ -1,12 +1,8 @@
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from pegbox import _atomic
-from pegbox.errors import UsageError
+from pegbox.reports._figure import check_suffix, new_figure, write_figure
 
-_SUFFIXES = (".png", ".svg")
 _GREY = "#a8a8a8"
 _NAMED = 12
 
@@ -27,18 +23,9 @@ def spectrum_diagram(values: Mapping[str, Sequence[float]], path: str | Path, ti
     Raises:
         UsageError: another suffix.
     """
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     place = Path(path)
-    kind = place.suffix.lower()
-    if kind not in _SUFFIXES:
-        raise UsageError(
-            f"cannot draw a '{place.suffix}' file", where=str(place), expected=" or ".join(_SUFFIXES)
-        )
-    figure = Figure(figsize=(6.4, 4.4), layout="constrained")
-    FigureCanvasAgg(figure)
+    check_suffix(place)
+    figure = new_figure(6.4, 4.4)
     axes = figure.subplots()
     drawn = {name: line for name, line in values.items() if line and line[0] > 0}
     for name, line in drawn.items():
@@ -51,9 +38,4 @@ def spectrum_diagram(values: Mapping[str, Sequence[float]], path: str | Path, ti
     if 0 < len(drawn) <= _NAMED:
         axes.legend(fontsize="x-small", frameon=False)
     axes.set_title(title, fontsize="medium", parse_math=False)
-    content = io.BytesIO()
-    # A date or a random id would make every file differ from the last.
-    metadata: dict[str, Any] = {"Date": None} if kind == ".svg" else {"Software": None}
-    with matplotlib.rc_context({"svg.hashsalt": "pegbox", "svg.fonttype": "path"}):
-        figure.savefig(content, format=kind[1:], dpi=150, metadata=metadata)
-    return _atomic.write_bytes(place, content.getvalue())
+    return write_figure(figure, place)

@@ -39,11 +39,11 @@ class Prompt:
     """
 
     task: Classify
-    tokenizer: PreTrainedTokenizerBase
+    tokenizer: PreTrainedTokenizerBase = field(repr=False)
     kind: Kind
     context: int
     answers: tuple[tuple[int, ...], ...] = ()
-    notes: tuple[str, ...] = field(default=(), compare=False)
+    notes: tuple[str, ...] = field(default=(), compare=False, repr=False)
     start: tuple[int, ...] = ()
     sentinel: int | None = None
     soft: Soft | None = None

@@ -77,13 +77,13 @@ class LabelWords:
         """What was found and why it is taken or not, in lines for the user."""
         lines = [
             f"label words found on {self.rows} training rows: {self._listed(self.found)} "
-            f"(accuracy there {self.accuracy:.3f}; the given {self._listed(self.given)} "
+            f"(accuracy there {self.accuracy:.3f}; the words it had, {self._listed(self.given)}, "
             f"{self.given_accuracy:.3f})"
         ]
         if self.cross_validated is None:
-            return [*lines, "the given words are kept: the rows are too few to cross-validate the search"]
+            return [*lines, "the words it had are kept: the rows are too few to cross-validate the search"]
         measured = f"cross-validated {self.cross_validated:.3f} against {self.given_accuracy:.3f}"
-        verdict = "the found words are taken" if self.taken else "the given words are kept"
+        verdict = "the found words are taken" if self.taken else "the words it had are kept"
         return [*lines, f"{verdict}: {measured}"]
 
     def _listed(self, words: Sequence[str]) -> str:
@@ -126,6 +126,8 @@ def search_label_words(
         UsageError: For less than one candidate.
     """
     prompt = _prompt(base, task, candidates)
+    for note in prompt.notes:
+        say(note)
     rows = _rows(task, rows if rows is not None else task.rows, seed, say)
     encoded = encode(base, prompt, rows, too_long=too_long, cache=cache, say=say)
     hidden = extract(base, prompt, encoded, cache=cache, say=say, need_logits=False).hidden
@@ -150,6 +152,13 @@ def searched(base: Base, task: Any, rows: Any, wanted: str, **options: Any) -> C
             where=f"label_words {wanted!r} for a {type(task).__name__} task",
             expected="auto, and a classification task without label words",
             fix="give a task its words, or leave them to the search",
+        )
+    if task.readout == "head":
+        raise UsageError(
+            "a head says no label words, so none can be searched",
+            where=f"label_words {wanted!r} with readout head",
+            expected="readout words, and a method other than head",
+            fix="leave --label-words out, or the head",
         )
     found = search_label_words(base, task, rows, **options)
     for note in found.notes():

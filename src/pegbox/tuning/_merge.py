@@ -163,7 +163,7 @@ def _reason(method: Method, tuned: Tuned) -> str:
     """Why not, from the capability table."""
     if tuned.module is None:
         return "nothing was tuned, all weights are the base's"
-    return f"no weights of the base can say it, since it adds {method.capability.inference} at prediction"
+    return f"at prediction it needs {method.capability.inference}, which no weights of the base can stand for"
 
 
 def _own_weights(base: Base) -> Base:

@@ -114,7 +114,9 @@ def rank(first: str | Path, second: str | Path | None = None, *, share: float = 
     """
     if not 0 < share <= 1:
         raise UsageError(
-            "the share of the energy is none", where=f"share {share}", expected="above 0, up to 1"
+            "no rank can hold that share of the squared change",
+            where=f"share {share}",
+            expected="a number above 0, up to 1",
         )
     if second is not None:
         return _between(first, second, share)

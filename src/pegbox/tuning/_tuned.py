@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,19 +65,19 @@ class Tuned:
     base: Base
     prompt: Prompt
     method: Method
-    module: nn.Module | None
-    posterior: Posterior | None
-    details: Mapping[str, Any]
+    module: nn.Module | None = field(repr=False)
+    posterior: Posterior | None = field(repr=False)
+    details: Mapping[str, Any] = field(repr=False)
     cost: Cost
-    training_rows: frozenset[str] = frozenset()
-    validation_rows: frozenset[str] = frozenset()
-    features: Tensor | None = None
-    cache: FeatureCache | None = None
+    training_rows: frozenset[str] = field(default=frozenset(), repr=False)
+    validation_rows: frozenset[str] = field(default=frozenset(), repr=False)
+    features: Tensor | None = field(default=None, repr=False)
+    cache: FeatureCache | None = field(default=None, repr=False)
     too_long: TooLong = "shorten"
-    say: Callable[[str], None] = tell
-    grow: Callable[[Problem], Solved] | None = None
+    say: Callable[[str], None] = field(default=tell, repr=False)
+    grow: Callable[[Problem], Solved] | None = field(default=None, repr=False)
     weights: bool = False
-    origin: Mapping[str, Any] | None = None
+    origin: Mapping[str, Any] | None = field(default=None, repr=False)
 
     @property
     def labels(self) -> tuple[str, ...]:

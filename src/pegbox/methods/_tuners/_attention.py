@@ -12,14 +12,16 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from pegbox.errors import CapabilityError
+from pegbox.methods._tuners._wrapping import refuse_merge
 
+UNMERGEABLE = "what is attended to beside the text cannot be merged: it fits into no weight of the base"
 SDPA, EAGER = "pegbox_sdpa", "pegbox_eager"
 
 Attend = Callable[..., tuple[Tensor, Tensor | None]]
@@ -90,20 +92,11 @@ class AttentionAdapter(nn.Module, BaseTunerLayer):
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:  # noqa: ARG002
         """Refuse."""
-        refuse_merge()
+        refuse_merge(UNMERGEABLE)
 
     def unmerge(self) -> None:
         """Refuse, since nothing was merged."""
-        refuse_merge()
-
-
-def refuse_merge() -> NoReturn:
-    """Raise the one error about merging."""
-    raise CapabilityError(
-        "what is attended to beside the text cannot be merged: it fits into no weight of the base",
-        expected="a method whose row in pegbox methods says mergeable",
-        fix="keep the adapter beside the base, or tune with lora or ia3",
-    )
+        refuse_merge(UNMERGEABLE)
 
 
 @contextmanager

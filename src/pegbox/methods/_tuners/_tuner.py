@@ -9,9 +9,10 @@ from peft import PeftConfig
 from peft.tuners.tuners_utils import BaseTuner
 from torch import nn
 
-from pegbox.methods._tuners._attention import AttentionAdapter, Switched, refuse_merge, restore, switch
+from pegbox.methods._tuners._attention import UNMERGEABLE, AttentionAdapter, Switched, restore, switch
 from pegbox.methods._tuners._probe import Geometry, probe
 from pegbox.methods._tuners._register import OwnConfig
+from pegbox.methods._tuners._wrapping import refuse_merge
 
 
 @dataclass
@@ -81,11 +82,11 @@ class AttentionTuner(BaseTuner):
             layer.set_requires_grad(adapter_name, False)
 
     def _check_merge_allowed(self) -> None:
-        refuse_merge()
+        refuse_merge(UNMERGEABLE)
 
     def _unload_and_optionally_merge(self, merge: bool = True, **options: Any) -> Any:  # type: ignore[override]
         if merge:
-            refuse_merge()
+            refuse_merge(UNMERGEABLE)
         for part in list(self.model.modules()):
             if isinstance(part._modules.get(self.child), AttentionAdapter):
                 delattr(part, self.child)

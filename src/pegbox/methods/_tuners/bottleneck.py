@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
-from peft import PeftConfig
-from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
-from pegbox.errors import CapabilityError
 from pegbox.methods._tuners._register import OwnConfig, peft_type, register
+from pegbox.methods._tuners._wrapping import WrappingTuner, refuse_merge
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU, "tanh": nn.Tanh}
+UNMERGEABLE = "a bottleneck adapter cannot be merged: its non-linear function fits into no weight"
 
 
 @dataclass
@@ -88,11 +88,11 @@ class BottleneckLayer(nn.Module, BaseTunerLayer):
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:  # noqa: ARG002
         """Refuse: a non-linear function has no place in a weight."""
-        refuse_merge()
+        refuse_merge(UNMERGEABLE)
 
     def unmerge(self) -> None:
         """Refuse, since nothing was merged."""
-        refuse_merge()
+        refuse_merge(UNMERGEABLE)
 
     def _change(self, answer: Tensor, name: str) -> Tensor:
         down: Any = self.bottleneck_down[name]
@@ -101,46 +101,15 @@ class BottleneckLayer(nn.Module, BaseTunerLayer):
         return self.bottleneck_up[name](self.bottleneck_dropout[name](inner)).to(answer.dtype)
 
 
-class BottleneckModel(BaseTuner):
+class BottleneckModel(WrappingTuner):
     """Puts bottleneck adapters after the target linear layers."""
 
     prefix = "bottleneck_"
     tuner_layer_cls = BottleneckLayer
-
-    def _create_and_replace(
-        self,
-        peft_config: Any,
-        adapter_name: str,
-        target: nn.Module,
-        target_name: str,
-        parent: nn.Module,
-        current_key: str,  # noqa: ARG002
-        parameter_name: str | None = None,  # noqa: ARG002
-    ) -> None:
-        if isinstance(target, BottleneckLayer):
-            target.update_layer(adapter_name, peft_config)
-            return
-        layer = BottleneckLayer(target, adapter_name, peft_config)
-        if adapter_name not in self.active_adapters:
-            layer.requires_grad_(False)
-        self._replace_module(parent, target_name, layer, target)
-
-    def _prepare_adapter_config(self, peft_config: PeftConfig, model_config: dict) -> PeftConfig:  # noqa: ARG002
-        if not getattr(peft_config, "target_modules", None):
-            raise ValueError("a bottleneck adapter needs target_modules, the layers that end the sublayers")
-        return peft_config
+    needs = "a bottleneck adapter needs target_modules, the layers that end the sublayers"
 
     def _check_merge_allowed(self) -> None:
-        refuse_merge()
-
-
-def refuse_merge() -> NoReturn:
-    """Raise the one error about merging."""
-    raise CapabilityError(
-        "a bottleneck adapter cannot be merged: its non-linear function fits into no weight",
-        expected="a method whose row in pegbox methods says mergeable",
-        fix="keep the adapter beside the base, or tune with lora or ia3",
-    )
+        refuse_merge(UNMERGEABLE)
 
 
 def _outputs(layer: nn.Module) -> int:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from peft import PeftConfig
-from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pegbox.errors import CapabilityError, InputError
+from pegbox.errors import InputError
 from pegbox.methods._tuners._register import OwnConfig, peft_type, register
+from pegbox.methods._tuners._wrapping import WrappingTuner, refuse_merge
 
 SAMPLE = 1000
 LSTM_LAYERS = 2
+UNMERGEABLE = "soft tokens cannot be merged: they stand in the prompt and change no weight of the model"
 
 
 @dataclass
@@ -168,11 +170,11 @@ class SoftTokensLayer(nn.Module, BaseTunerLayer):
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:  # noqa: ARG002
         """Refuse: the prompt holds tokens that the vocabulary has not."""
-        refuse_merge()
+        refuse_merge(UNMERGEABLE)
 
     def unmerge(self) -> None:
         """Refuse, since nothing was merged."""
-        refuse_merge()
+        refuse_merge(UNMERGEABLE)
 
     def _table(self, adapter_name: str) -> SoftTable:
         table = self.soft_tokens_tables[adapter_name]
@@ -186,49 +188,18 @@ class SoftTokensLayer(nn.Module, BaseTunerLayer):
         return float(self.base_layer(ids).float().std())
 
 
-class SoftTokensModel(BaseTuner):
+class SoftTokensModel(WrappingTuner):
     """Gives a model's input embedding soft tokens."""
 
     prefix = "soft_tokens_"
     tuner_layer_cls = SoftTokensLayer
-
-    def _create_and_replace(
-        self,
-        peft_config: Any,
-        adapter_name: str,
-        target: nn.Module,
-        target_name: str,
-        parent: nn.Module,
-        current_key: str,  # noqa: ARG002
-        parameter_name: str | None = None,  # noqa: ARG002
-    ) -> None:
-        if isinstance(target, SoftTokensLayer):
-            target.update_layer(adapter_name, peft_config)
-            return
-        layer = SoftTokensLayer(target, adapter_name, peft_config)
-        if adapter_name not in self.active_adapters:
-            layer.requires_grad_(False)
-        self._replace_module(parent, target_name, layer, target)
-
-    def _prepare_adapter_config(self, peft_config: PeftConfig, model_config: dict) -> PeftConfig:  # noqa: ARG002
-        if not getattr(peft_config, "target_modules", None):
-            raise ValueError("soft tokens need target_modules, the name of the input embedding")
-        return peft_config
+    needs = "soft tokens need target_modules, the name of the input embedding"
 
     def _check_merge_allowed(self) -> None:
-        refuse_merge()
+        refuse_merge(UNMERGEABLE)
 
     def _check_tied_modules(self, model: nn.Module, peft_config: PeftConfig) -> None:
         """Nothing to warn of: the embedding's own weight stays as it is, whatever else it is tied to."""
-
-
-def refuse_merge() -> NoReturn:
-    """Raise the one error about merging."""
-    raise CapabilityError(
-        "soft tokens cannot be merged: they stand in the prompt and change no weight of the model",
-        expected="a method whose row in pegbox methods says mergeable",
-        fix="keep the adapter beside the base, or tune with lora or ia3",
-    )
 
 
 def encoder_parameters(width: int, hidden: int) -> int:
