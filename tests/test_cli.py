@@ -240,10 +240,15 @@ def test_methods_lists_the_registry(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, "methods")
     assert code == 0
     assert all(name in out for name in ("zero-shot", "few-shot", "closed-form", "lora"))
+    assert "\nzero-init-attention " in out
+    assert "encoder-decoder" in out
+    assert "…" not in out
     assert "K labels, d hidden width, r rank, V vocabulary, N rows" in out
     lines = out.splitlines()
+    assert "  zero-shot: 0" in lines
     assert "  zero-shot: none" in lines
-    assert next(line for line in lines if line.startswith("  lora: ")).startswith("  lora: rank, alpha")
+    assert any(line.startswith("  lora: rank, alpha") for line in lines)
+    assert lines[0].rstrip().endswith("mergeable")
 
 
 WRONG_CALLS = {

@@ -177,3 +177,13 @@ def test_nothing_is_said_about_missing_kernels() -> None:
     code = "import pegbox, peft, bitsandbytes"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "kernels" not in done.stderr
+
+
+def test_a_base_in_float16_is_trained_without_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Its layers answer in float16, which autocast to bfloat16 refuses to mix: auto must not choose that.
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    base = pegbox.load(wide_folder("llama", "causal"), quantise="nf4", dtype="float16")
+    tuned = fit(base, "lora", rows_of(12), training=pegbox.Training(max_steps=2))
+    assert torch.isfinite(tuned.logits(rows_of(4))).all()
+    with pytest.raises(CapabilityError, match="cannot be trained in bf16"):
+        fit(base, "lora", rows_of(12), training=pegbox.Training(max_steps=2, precision="bf16"))

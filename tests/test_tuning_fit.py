@@ -428,3 +428,11 @@ def test_an_interrupted_fit_without_a_folder_says_that_nothing_stays(monkeypatch
     with pytest.raises(KeyboardInterrupt):
         fit(base_of("llama"), "lora", rows_of(20), say=told.append)
     assert told[-1] == "the checkpoints are removed: to be able to resume, pass folder="
+
+
+def test_a_tuned_model_names_itself_in_a_few_lines() -> None:
+    shown = repr(fit(base_of("llama"), "lora", rows_of(20), training=pegbox.Training(max_steps=1)))
+    # Neither the modules' trees nor the digests of the rows; those alone are 20 x 20 characters.
+    assert "LoRA(rank=8" in shown
+    assert "Linear" not in shown
+    assert len(shown) < 1000

@@ -179,7 +179,9 @@ def test_too_few_rows_to_cross_validate_keep_the_given_words() -> None:
     assert found.cross_validated is None
     assert not found.taken
     assert found.words == found.given == ("terrible", "okay")
-    assert found.notes()[1] == ("the given words are kept: the rows are too few to cross-validate the search")
+    assert found.notes()[1] == (
+        "the words it had are kept: the rows are too few to cross-validate the search"
+    )
 
 
 def test_notes_say_what_was_found_and_why() -> None:
@@ -263,3 +265,14 @@ def test_what_cannot_be_searched_is_refused() -> None:
     with pytest.raises(CapabilityError, match="no 3 different words"):
         # One candidate for each of three labels is the same one for two of them.
         pegbox.search_label_words(base, one, rows_of(9, 3), candidates=1, say=hush)
+
+
+def test_what_is_derived_is_said_and_a_head_has_no_words() -> None:
+    told: list[str] = []
+    base = base_of("llama")
+    bare = pegbox.Classify(labels=task_of().labels)
+    pegbox.search_label_words(base, bare, rows_of(24), say=told.append)
+    assert any(line.startswith("template ") for line in told)
+    for task, method in ((replace(bare, readout="head"), "lora"), (bare, "head")):
+        with pytest.raises(UsageError, match="a head says no label words"):
+            pegbox.fit(base, task, method, rows=rows_of(24), label_words="auto", say=told.append)

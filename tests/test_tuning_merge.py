@@ -125,7 +125,7 @@ def test_merge_in_memory_is_the_same_model() -> None:
 @pytest.mark.parametrize(
     ("method", "why"),
     [
-        ("bottleneck", "no weights of the base can say it, since it adds"),
+        ("bottleneck", "at prediction it needs two small matrix products per adapter"),
         ("zero-shot", "nothing was tuned"),
         ("full", "there is nothing to merge: full already has weights of its own"),
     ],

@@ -99,6 +99,21 @@ def test_the_command_prints_writes_and_draws(
     assert plot.read_bytes() == first
 
 
+def test_between_two_models_only_what_changed_is_listed(
+    adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    merge(pegbox.Tuned.load(adapter), tmp_path / "merged")
+    model = str(folder_of("llama", "causal"))
+    assert main(["rank", model, str(tmp_path / "merged")]) == 0
+    told = capsys.readouterr().out
+    # The adapter sits on queries and values of two layers.
+    assert told.count("_proj") == 4
+    assert "k_proj" not in told
+    assert "4 of " in told
+    assert main(["rank", model, model]) == 0
+    assert "matrix" not in capsys.readouterr().out.splitlines()[0]
+
+
 def test_wrong_inputs_are_one_clear_error(
     adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -110,7 +125,7 @@ def test_wrong_inputs_are_one_clear_error(
         ([str(tmp_path / "nowhere")], "no such model folder"),
         (["nowhere"], "there is no such folder, and one model alone has no change to measure"),
         ([model, str(adapter)], "this folder holds an adapter, not a model"),
-        ([str(adapter), "--share", "1.5"], "the share of the energy is none"),
+        ([str(adapter), "--share", "1.5"], "no rank can hold that share of the squared change"),
         ([str(adapter), "--plot", "x.gif"], "cannot draw a '.gif' file"),
         ([], "first"),
     ):
@@ -119,7 +134,7 @@ def test_wrong_inputs_are_one_clear_error(
 
 
 def test_changes_that_mean_nothing_are_refused(adapter: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="share of the energy"):
+    with pytest.raises(UsageError, match="no rank can hold that share"):
         rank(adapter, share=0)
     head = fit(base_of("bert", "encoder"), "head", rows_of(16), training=QUICK).save(tmp_path / "head")
     with pytest.raises(CapabilityError, match="the adapter changes no matrix"):

@@ -1,7 +1,8 @@
 from dataclasses import fields
 
-SHOWN = ("method", "turns", "works on", "trained", "mergeable", "parameters")
-WIDEST = {"works on": len("encoder-decoder,")}
+SHOWN = ("method", "turns", "works on", "trained", "mergeable")
+# What a narrow terminal must not cut, since it is to be typed or compared.
+WHOLE = ("method", "works on", "mergeable")
 LETTERS = "K labels, d hidden width, r rank, V vocabulary, N rows"
 
 
@@ -13,14 +14,18 @@ def methods() -> None:
     from pegbox.methods import methods as known
     from pegbox.methods import table_rows
 
+    rows = table_rows()
     table = Table(box=None, pad_edge=False)
     for column in SHOWN:
-        # A narrow terminal must not cut the two that are to be typed or compared.
-        table.add_column(column, overflow="fold", no_wrap=column == "method", min_width=WIDEST.get(column))
-    for row in table_rows():
-        table.add_row(*(row[column] for column in SHOWN))
+        table.add_column(column, overflow="fold", no_wrap=column in WHOLE)
+    for row in rows:
+        shown = row | {"works on": row["works on"].replace(", ", ",\n")}
+        table.add_row(*(shown[column] for column in SHOWN))
     Console().print(table)
-    print(f"\n{LETTERS}\n\nOptions, as --options.NAME VALUE of pegbox fit:")
+    print(f"\nParameters ({LETTERS}):")
+    for row in rows:
+        print(f"  {row['method']}: {row['parameters']}")
+    print("\nOptions, as --options.NAME VALUE of pegbox fit:")
     for name, method in known().items():
         options = [item.name for item in fields(method) if item.init]
         print(f"  {name}: {', '.join(options) or 'none'}")

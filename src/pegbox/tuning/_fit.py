@@ -10,8 +10,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from pegbox.data import Rows, split
-from pegbox.errors import InputError, UsageError, nearest
+from pegbox.errors import CapabilityError, InputError, UsageError, nearest
 from pegbox.methods import Attached, Method, Solved, Solver, build
 from pegbox.models import Base, FeatureCache, load
 from pegbox.tasks import Classify, Task, TooLong
@@ -170,6 +172,7 @@ def fit(
     task = with_readout(task, base, method, say)
     base = shape.base(as_read(base, task), method)
     method.check(base)
+    settings = _computable(settings, base)
     used, valid = (rows, valid) if settings is None else _validation(rows, valid, seed, say)
     if label_words is not None:
         task = searched(base, task, used, label_words, seed=seed, too_long=too_long, cache=cache, say=say)
@@ -214,6 +217,20 @@ def _settings(method: Method, training: Training, seed: int) -> Settings | None:
         expected="the name of a method, a Solver or an Attached method",
         fix="see pegbox methods",
     )
+
+
+def _computable(settings: Settings | None, base: Base) -> Settings | None:
+    """Without bf16 on a 4-bit base in float16: its layers answer in float16, which autocast does not mix."""
+    if settings is None or base.quantise is None or base.dtype != torch.float16:
+        return settings
+    if settings.precision == "bf16":
+        raise CapabilityError(
+            "a base in 4 bits and float16 cannot be trained in bf16",
+            where=base.name,
+            expected="training.precision float32 or auto, or a base in bfloat16 or float32",
+            fix="leave training.precision or the dtype out",
+        )
+    return replace(settings, precision="float32")
 
 
 @dataclass(frozen=True, eq=False)

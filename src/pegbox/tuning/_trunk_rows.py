@@ -62,9 +62,10 @@ class TrunkRows:
 
 @dataclass(frozen=True)
 class _Unfit(Exception):
-    """Why the trunk is not cached."""
+    """Why the trunk is not cached, and whether that can surprise whoever did not ask for it."""
 
     reason: str
+    surprising: bool = True
 
 
 def check_trunk_cache(wanted: str) -> None:
@@ -117,7 +118,7 @@ def with_trunk_cached(
                 expected="a method that changes the top layers only, such as head, or one with layers=",
                 fix="leave trunk_cache at auto",
             ) from None
-        if trunk is not None:
+        if trunk is not None and unfit.surprising:
             say(f"the frozen trunk runs in every step: {unfit.reason}")
         return list(parts)
 
@@ -137,7 +138,10 @@ def _cached(
     try:
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             if _captured(trunk, parts[0], [0]).requires_grad:
-                raise _Unfit("something is trained that comes before its end, such as an embedding")
+                # True of every soft prompt: nothing that a user could change.
+                raise _Unfit(
+                    "something is trained that comes before its end, such as an embedding", surprising=False
+                )
             made: list[Trainable] = [TrunkRows(part, trunk, _states(trunk, part)) for part in parts]
             _check(trunk, parts[0], made[0])
     finally:
