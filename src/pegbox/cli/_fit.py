@@ -50,7 +50,7 @@ def fit(
     """Tune a model on a file of labelled rows, evaluate it and save it.
 
     Args:
-        data: csv, tsv, json, jsonl, parquet file or hub id with the training rows.
+        data: csv, tsv, json, jsonl, parquet or CoNLL file, or hub id, with the training rows.
         out: Folder for the tuned model.
         model: Hub id, folder, etude or etude-masked.
         method: One of the names that pegbox methods lists.
