@@ -3,12 +3,14 @@
 python bench/every_method.py             measure what is missing, then write the page
 python bench/every_method.py --part 0/2  measure every other cell, for a second process beside this one
 python bench/every_method.py --render    only write the page from what is measured
+python bench/every_method.py --keep      also write all cells to every_method.jsonl beside this script
 python bench/every_method.py --quick     a smoke run: few rows, one seed, into a folder of its own
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import multiprocessing
 import time
 from collections.abc import Iterable, Iterator
@@ -21,6 +23,7 @@ import _common as common
 
 FOLDER = common.RUNS / "every_method"
 PAGE = common.ROOT / "docs" / "every-method.md"
+KEPT = Path(__file__).with_suffix(".jsonl")
 SEEDS = (0, 1, 2)
 SOLVED = ("zero-shot", "few-shot", "closed-form")
 TRAINED = (
@@ -375,11 +378,12 @@ def fill(arguments: argparse.Namespace) -> dict[Plan, common.Cell]:
         for plan in _chosen(arguments)
         if plan.section != "rank" or seed == 0 or arguments.all_ranks
     ]
+    kept = {} if arguments.fresh or arguments.quick else _kept()
     part, parts = (int(number) for number in arguments.part.split("/"))
     found = {}
     for number, plan in enumerate(wanted):
         key = {**asdict(plan), "options": dict(plan.options)}
-        cell = cells.find(key)
+        cell = cells.find(key) or kept.get(_name(key))
         if cell is None and not arguments.render and number % parts == part:
             common.log(f"{number + 1} of {len(wanted)}: {plan}")
             cell = cells.get(key, partial(apart, plan, arguments.threads))
@@ -387,6 +391,22 @@ def fill(arguments: argparse.Namespace) -> dict[Plan, common.Cell]:
             found[plan] = cell
     order = {plan: at for at, plan in enumerate(_chosen(arguments))}
     return dict(sorted(found.items(), key=lambda item: (order[replace(item[0], seed=0)], item[0].seed)))
+
+
+def _name(key: dict[str, Any]) -> str:
+    return json.dumps(key, sort_keys=True)
+
+
+def _kept() -> dict[str, common.Cell]:
+    """Return the cells that come with the project, by their keys."""
+    lines = KEPT.read_text("utf-8").splitlines() if KEPT.is_file() else []
+    return {_name(cell["key"]): cell for cell in map(json.loads, lines)}
+
+
+def keep(found: Iterable[common.Cell]) -> None:
+    """Write cells to the file that comes with the project, beside those that are in it."""
+    cells = _kept() | {_name(cell["key"]): cell for cell in found}
+    KEPT.write_text("".join(json.dumps(cells[name]) + "\n" for name in sorted(cells)), "utf-8")
 
 
 def _chosen(arguments: argparse.Namespace) -> list[Plan]:
@@ -409,13 +429,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=FOLDER, help="where the cells lie")
     parser.add_argument("--page", type=Path, default=PAGE, help="the page to write")
     parser.add_argument("--render", action="store_true", help="measure nothing")
+    parser.add_argument("--keep", action="store_true", help="also write the cells to every_method.jsonl")
     parser.add_argument("--fresh", action="store_true", help="measure again what was measured before")
     parser.add_argument("--quick", action="store_true", help="a smoke run")
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.seeds, arguments.out = [0], arguments.out.with_name("every_method-quick")
         arguments.page = arguments.out / "every-method.md"
-    text = page(fill(arguments), "python bench/every_method.py")
+    found = fill(arguments)
+    if arguments.keep:
+        keep(found.values())
+    text = page(found, "python bench/every_method.py")
     common.write_report(arguments.page, text)
 
 
