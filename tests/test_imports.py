@@ -21,12 +21,13 @@ ORDER = [
     "rlhf",
     "evaluation",
     "tuning",
+    "comparison",
     "reports",
     "cli",
 ]
 HEAVY = (
     *("torch", "transformers", "peft", "datasets", "pandas", "sklearn"),
-    *("matplotlib", "scipy", "numpy", "rich"),
+    *("matplotlib", "scipy", "numpy", "rich", "jinja2", "ray"),
 )
 
 

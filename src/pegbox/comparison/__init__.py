@@ -1,0 +1,1 @@
+"""Methods against each other under one protocol: compare, advise, learning curves, estimates of cost."""
