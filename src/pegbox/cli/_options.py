@@ -1,6 +1,7 @@
 """Options that several verbs share, from strings to what the API takes."""
 
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,13 @@ if TYPE_CHECKING:
 
 # Notes go to standard error, so that standard output stays data.
 say = tell
+
+_SIZES = {
+    **{"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12},
+    **{"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40},
+}
+_TIMES = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_PERIOD = r"(\d+(?:\.\d+)?)\s*([smhd])"
 
 
 def emit(text: str) -> None:
@@ -47,6 +55,54 @@ def words(value: str | None) -> dict[str, str] | None:
                 fix="write for example positive=great,negative=terrible",
             )
     return {label.strip(): word.strip() for label, _, word in pairs}
+
+
+def parse_size(text: str, name: str = "--memory") -> int:
+    """``8GB`` (powers of 1000) or ``512MiB`` (powers of 1024) to bytes.
+
+    Args:
+        text: A number with its unit; capitals do not matter.
+        name: The option, for the message.
+
+    Raises:
+        UsageError: For anything else, and for nothing at all.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?I?B)", text.strip().upper())
+    unit = _SIZES.get(found[2]) if found else None
+    size = int(float(found[1]) * unit) if found and unit else 0
+    if size < 1:
+        raise UsageError(
+            f"'{text}' is no size",
+            where=f"{name} {text}",
+            expected="a number above 0 with its unit: B, KB, MB, GB, TB, or KiB, MiB, GiB, TiB",
+            fix="write for example 8GB or 512MiB",
+        )
+    return size
+
+
+def parse_time(text: str, name: str = "--time") -> float:
+    """``90s``, ``20m``, ``1h`` or ``1h30m`` to seconds.
+
+    Args:
+        text: Numbers, each with its unit s, m, h or d, the largest first; capitals do not matter.
+        name: The option, for the message.
+
+    Raises:
+        UsageError: For anything else, and for no time at all.
+    """
+    parts = re.findall(_PERIOD, text.lower())
+    whole = re.fullmatch(rf"\s*(?:{_PERIOD}\s*)+", text.lower())
+    units = [_TIMES[unit] for _, unit in parts]
+    descending = all(larger > smaller for larger, smaller in zip(units, units[1:], strict=False))
+    seconds = sum(float(number) * _TIMES[unit] for number, unit in parts)
+    if not whole or not descending or not seconds:
+        raise UsageError(
+            f"'{text}' is no time",
+            where=f"{name} {text}",
+            expected="numbers above 0 with their units: s, m, h, d",
+            fix="write for example 90s, 20m, 1h or 1h30m",
+        )
+    return seconds
 
 
 def feature_cache(use: bool) -> "FeatureCache | None":
