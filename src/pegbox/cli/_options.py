@@ -4,6 +4,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -93,7 +94,7 @@ def parse_time(text: str, name: str = "--time") -> float:
     parts = re.findall(_PERIOD, text.lower())
     whole = re.fullmatch(rf"\s*(?:{_PERIOD}\s*)+", text.lower())
     units = [_TIMES[unit] for _, unit in parts]
-    descending = all(larger > smaller for larger, smaller in zip(units, units[1:], strict=False))
+    descending = all(larger > smaller for larger, smaller in pairwise(units))
     seconds = sum(float(number) * _TIMES[unit] for number, unit in parts)
     if not whole or not descending or not seconds:
         raise UsageError(
