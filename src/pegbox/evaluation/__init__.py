@@ -4,8 +4,10 @@ from pegbox.evaluation._bootstrap import bootstrap
 from pegbox.evaluation._calibration import Bin, Reliability, calibration_error, reliability
 from pegbox.evaluation._estimate import Estimate, percentile_interval, wilson
 from pegbox.evaluation._flips import Distance, FlipGroup, FlippedRows, Flips, flips
+from pegbox.evaluation._json import plain, read_estimate
 from pegbox.evaluation._paired import Paired, compare
 from pegbox.evaluation._scores import ClassScores, Scores, score
+from pegbox.evaluation._several import Sample, class_sample, compare_several, holm, several, tag_sample
 from pegbox.evaluation._tags import TagScores, score_tags
 
 __all__ = [
@@ -18,15 +20,23 @@ __all__ = [
     "Flips",
     "Paired",
     "Reliability",
+    "Sample",
     "Scores",
     "TagScores",
     "bootstrap",
     "calibration_error",
+    "class_sample",
     "compare",
+    "compare_several",
     "flips",
+    "holm",
     "percentile_interval",
+    "plain",
+    "read_estimate",
     "reliability",
     "score",
     "score_tags",
+    "several",
+    "tag_sample",
     "wilson",
 ]

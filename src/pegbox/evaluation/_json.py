@@ -1,5 +1,6 @@
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pegbox.errors import InputError
@@ -32,12 +33,12 @@ def decode_scores(values: dict[str, Any]) -> dict[str, Any]:
         return {
             "rows": values["rows"],
             "labels": tuple(values["labels"]),
-            "metrics": {name: _estimate(part) for name, part in values["metrics"].items()},
+            "metrics": {name: read_estimate(part) for name, part in values["metrics"].items()},
             "per_class": {
                 name: ClassScores(
-                    _estimate(part["precision"]),
-                    _estimate(part["recall"]),
-                    _estimate(part["f1"]),
+                    read_estimate(part["precision"]),
+                    read_estimate(part["recall"]),
+                    read_estimate(part["f1"]),
                     part["support"],
                 )
                 for name, part in values["per_class"].items()
@@ -64,7 +65,8 @@ def plain(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def _estimate(values: dict[str, float | None]) -> Estimate:
+def read_estimate(values: Mapping[str, float | None]) -> Estimate:
+    """Estimate of its strict JSON values, None for NaN."""
     ends = (math.nan if values[name] is None else values[name] for name in ("value", "low", "high"))
     return Estimate(*ends)  # type: ignore[arg-type]
 

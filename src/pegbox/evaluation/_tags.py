@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,6 +124,23 @@ def score_tags(
     accuracy = percentile_interval(float(right.sum() / words.sum()), samples[:, -1, 0])
     metrics["token_accuracy"] = _or_wilson(accuracy, right.sum(), words.sum())
     return TagScores(len(gold), int(words.sum()), metrics, per_type)
+
+
+def tag_statistic(
+    predicted: Sequence[Sequence[str]], gold: Sequence[Sequence[str]]
+) -> Callable[[Floats], Floats]:
+    """Precision, recall and F1 over all entities of weighted sentences, for `bootstrap`.
+
+    Returns:
+        What maps weights ``(chunk, sentences)`` to ``(chunk, 3)``; undefined numbers are NaN.
+
+    Raises:
+        InputError: No sentences, or predictions of another length.
+    """
+    _check(predicted, gold)
+    names = sorted({*_types(predicted), *_types(gold)})
+    sums = [part.sum(1) for part in _counts(predicted, gold, names)]
+    return lambda weights: _ratios(*(weights @ part for part in sums))
 
 
 def _check(predicted: Sequence[Sequence[str]], gold: Sequence[Sequence[str]]) -> None:

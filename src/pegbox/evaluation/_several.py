@@ -1,0 +1,188 @@
+"""One system under several seeds, and two such systems: what rows and seeds together leave uncertain."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from pegbox.errors import InputError, UsageError, nearest
+from pegbox.evaluation._bootstrap import bootstrap
+from pegbox.evaluation._calibration import calibrated_errors
+from pegbox.evaluation._estimate import Estimate, Floats, basic_interval, percentile_interval, wilson
+from pegbox.evaluation._inputs import read_gold, read_probabilities
+from pegbox.evaluation._metrics import BINS, Answers, Replicates, point_metrics
+from pegbox.evaluation._paired import Paired
+from pegbox.evaluation._tags import tag_statistic
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One run's answers on some rows, ready to be resampled.
+
+    Args:
+        rows: Number of rows.
+        values: Each metric on all rows.
+        statistic: Maps weights ``(chunk, rows)`` to the metrics ``(chunk, metrics)``, in the order of ``values``.
+        calibrated: Draws calibration errors of a perfectly calibrated run by number and seed, where there are
+            probabilities.
+    """
+
+    rows: int
+    values: Mapping[str, float]
+    statistic: Callable[[Floats], Floats] = field(repr=False)
+    calibrated: Callable[[int, int], Floats] | None = field(default=None, repr=False)
+
+
+def class_sample(probabilities: ArrayLike, gold: ArrayLike) -> Sample:
+    """Make the sample of a classifier's probabilities.
+
+    Args:
+        probabilities: ``(rows, labels)``, rows summing to one.
+        gold: Gold label indices ``(rows,)``.
+
+    Raises:
+        InputError: Arrays that cannot be scored.
+    """
+    table = read_probabilities(probabilities)
+    answers = Answers(table, read_gold(gold, *table.shape))
+    replicates = Replicates(answers)
+    values = point_metrics(answers)
+    columns = [replicates.columns.index(name) for name in values]
+
+    def calibrated(resamples: int, seed: int) -> Floats:
+        return calibrated_errors(answers.confidence, "mass", bins=BINS, resamples=resamples, seed=seed)
+
+    return Sample(len(table), values, lambda weights: replicates(weights)[:, columns], calibrated)
+
+
+def tag_sample(predicted: Sequence[Sequence[str]], gold: Sequence[Sequence[str]]) -> Sample:
+    """Make the sample of a tagger's BIO tags: precision, recall and F1 over all entities.
+
+    Raises:
+        InputError: No sentences, or predictions of another length.
+    """
+    statistic = tag_statistic(predicted, gold)
+    values = statistic(np.ones((1, len(gold))))[0]
+    names = ("precision", "recall", "f1")
+    return Sample(len(gold), dict(zip(names, map(float, values), strict=True)), statistic)
+
+
+def several(runs: Sequence[Sample], *, resamples: int = 1000, seed: int = 0) -> dict[str, Estimate]:
+    """Mean of each metric over runs under different seeds, with a 95 % interval over rows and seeds.
+
+    Rows are drawn with replacement, the same for all runs, and so are the runs (Owen, The pigeonhole
+    bootstrap, 2007). Drawing from n runs shows only (n - 1) / n of their variance, so the part that the runs
+    add is stretched by sqrt(n / (n - 1)). A single run has the interval over rows alone.
+
+    Args:
+        runs: Samples of the same rows and metrics, at least one.
+        resamples: Number of resamples.
+        seed: Their seed.
+
+    Raises:
+        InputError: No runs, or runs on different numbers of rows.
+    """
+    samples = _replicates(runs, resamples, seed)
+    found = {}
+    for place, name in enumerate(runs[0].values):
+        value = float(np.mean([run.values[name] for run in runs]))
+        found[name] = _interval(name, value, samples[:, place], runs, seed)
+    return found
+
+
+def compare_several(
+    a: Sequence[Sample],
+    b: Sequence[Sample],
+    *,
+    metric: str = "accuracy",
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Paired:
+    """Test whether two systems, each under one seed or several, differ on the same rows.
+
+    The difference is that of the means over each system's runs. Its interval and p-value come from resamples
+    of the rows, the same for both, and of each system's runs, as in `several`:
+    p = 2 min(1 + resamples with a difference of at most 0, 1 + those of at least 0) / (1 + resamples), at
+    most 1. Where each has one run, `compare` has an exact test for accuracy.
+
+    Args:
+        a: Runs of the first system.
+        b: Runs of the second, on the same rows.
+        metric: One of the samples' metrics.
+        resamples: Number of resamples.
+        seed: Their seed.
+
+    Raises:
+        InputError: No runs, or runs on different numbers of rows.
+        UsageError: A metric that the samples lack.
+    """
+    names = list(a[0].values) if a else []
+    if metric not in names:
+        raise UsageError(
+            f"no paired test for metric '{metric}'", expected=", ".join(names), fix=nearest(metric, names)
+        )
+    place = names.index(metric)
+    # The seeds differ, so that the runs of both are drawn independently; the rows are drawn by one seed.
+    left = _replicates(a, resamples, seed, runs_seed=seed + 1)[:, place]
+    right = _replicates(b, resamples, seed, runs_seed=seed + 2)[:, place]
+    if a[0].rows != b[0].rows:
+        raise _unlike(a[0].rows, b[0].rows)
+    first, second = (float(np.mean([run.values[metric] for run in part])) for part in (a, b))
+    gaps = left - right
+    gaps = gaps[~np.isnan(gaps)]
+    tails = [(gaps <= 0).sum(), (gaps >= 0).sum()]
+    p = min(1.0, 2 * (1 + int(min(tails))) / (1 + len(gaps)))
+    interval = percentile_interval(first - second, gaps)
+    return Paired(metric, first, second, interval, p, "bootstrap of rows and seeds", a[0].rows)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjusted p-values of tests that are looked at together, in the order given.
+
+    Source: Holm, A simple sequentially rejective multiple test procedure, 1979.
+    """
+    order = sorted(range(len(p_values)), key=lambda place: p_values[place])
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    for rank, place in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
+        adjusted[place] = largest
+    return adjusted
+
+
+def _replicates(runs: Sequence[Sample], resamples: int, seed: int, runs_seed: int | None = None) -> Floats:
+    """Metrics of resampled rows, averaged over resampled runs, (resamples, metrics)."""
+    if not runs:
+        raise InputError("there are no runs to compare", expected="at least one")
+    rows = runs[0].rows
+    for run in runs:
+        if run.rows != rows:
+            raise _unlike(rows, run.rows)
+    # One seed draws the same rows for every run.
+    table = np.stack([bootstrap(run.statistic, rows, resamples=resamples, seed=seed) for run in runs])
+    if len(runs) == 1:
+        return table[0]
+    generator = np.random.default_rng([seed if runs_seed is None else runs_seed, len(runs)])
+    drawn = generator.integers(len(runs), size=(resamples, len(runs)))
+    shares = np.stack([(drawn == run).mean(1) for run in range(len(runs))])
+    mean = table.mean(0)
+    moved = np.einsum("nr,nrm->rm", shares, table) - mean
+    return mean + math.sqrt(len(runs) / (len(runs) - 1)) * moved
+
+
+def _interval(name: str, value: float, samples: Floats, runs: Sequence[Sample], seed: int) -> Estimate:
+    rows = runs[0].rows
+    if name in ("ece", "ece_width") and rows > 1 and runs[0].calibrated is not None:
+        noise = np.mean([run.calibrated(len(samples), seed) for run in runs if run.calibrated], axis=0)
+        return basic_interval(value, samples, noise)
+    found = percentile_interval(value, samples)
+    if name == "accuracy" and found.zero_width:
+        return Estimate(value, *wilson(value * rows, rows))
+    return found
+
+
+def _unlike(first: int, second: int) -> InputError:
+    return InputError(f"the runs have {first} and {second} rows", expected="the same rows in the same order")
