@@ -26,7 +26,7 @@ class Sample:
     Args:
         rows: Number of rows.
         values: Each metric on all rows.
-        statistic: Maps weights ``(chunk, rows)`` to the metrics ``(chunk, metrics)``, in the order of ``values``.
+        statistic: Maps weights ``(chunk, rows)`` to the metrics ``(chunk, metrics)``, ordered as ``values``.
         calibrated: Draws calibration errors of a perfectly calibrated run by number and seed, where there are
             probabilities.
     """

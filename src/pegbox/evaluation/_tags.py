@@ -49,12 +49,16 @@ class TagScores:
         """
         if not isinstance(values, dict) or values.get("format") != FORMAT:
             raise InputError("not a file of tag scores", where="key 'format'", expected=f"'{FORMAT}'")
+        from pegbox.evaluation._json import read_estimate
+
         try:
             per_type = {
-                name: ClassScores(**{key: _read(part[key]) for key in _PARTS}, support=part["support"])
+                name: ClassScores(
+                    **{key: read_estimate(part[key]) for key in _PARTS}, support=part["support"]
+                )
                 for name, part in values["per_type"].items()
             }
-            metrics = {name: _read(part) for name, part in values["metrics"].items()}
+            metrics = {name: read_estimate(part) for name, part in values["metrics"].items()}
             return cls(values["rows"], values["words"], metrics, per_type, values["seconds"])
         except KeyError as error:
             raise InputError("scores lack a part", where=f"key {error}") from error
@@ -247,7 +251,3 @@ def _macro(parts: Sequence[ClassScores], samples: Floats) -> Estimate:
     with np.errstate(invalid="ignore"):
         means = np.where(seen, table, 0.0).sum(1) / seen.sum(1)
     return percentile_interval(value, means)
-
-
-def _read(part: dict[str, Any]) -> Estimate:
-    return Estimate(*(math.nan if part[name] is None else part[name] for name in ("value", "low", "high")))
