@@ -35,7 +35,8 @@ class Capability:
         source: Paper.
         refusals: For each kind that it does not work on, what to use instead.
         learning_rate: Default peak learning rate of a trained method.
-        defaults: Its other training defaults: any of epochs, warmup, schedule and weight_decay.
+        defaults: Its other training defaults: any of head_learning_rate, epochs, warmup,
+            schedule and weight_decay.
         output_only: Whether it changes nothing before the output layer, so that cached features serve it.
         starts_at_base: Whether the answers before the first training step equal the base's.
         architectures: Model types (``config.model_type``) that the conformance table runs it on.

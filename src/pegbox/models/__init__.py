@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from pegbox.models._base import Base, share
     from pegbox.models._batches import batches, collate
     from pegbox.models._cache import FeatureCache, Features
-    from pegbox.models._encoder import PooledClassifier
+    from pegbox.models._encoder import PooledClassifier, score_layer
     from pegbox.models._features import (
         answer_logits,
         answer_tokens,
@@ -64,6 +64,7 @@ __all__ = [
     "read",
     "read_texts",
     "rows_of",
+    "score_layer",
     "share",
     "slot_logits",
     "tokenizer",
@@ -98,6 +99,7 @@ __getattr__, __dir__ = lazy(
         "quiet_libraries": "pegbox.models._quiet",
         "read": "pegbox.models._readout",
         "rows_of": "pegbox.models._readout",
+        "score_layer": "pegbox.models._encoder",
         "share": "pegbox.models._base",
         "Trunk": "pegbox.models._trunk",
         "blocks_of": "pegbox.models._trunk",

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pegbox.errors import CapabilityError, InputError
+from pegbox.models._readout import unwrapped
 
 Pooling = Literal["mean", "cls", "last", "none"]
 POOLING_FILE = "1_Pooling/config.json"
@@ -68,6 +69,12 @@ class PooledClassifier(nn.Module):
             inputs.pop("token_type_ids", None)
         hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **inputs).last_hidden_state
         return self.score(pool(hidden, attention_mask, self.pooling).float())
+
+
+def score_layer(model: nn.Module) -> nn.Module | None:
+    """The score layer of a classifier, with or without PEFT adapters; ``None`` where label words answer."""
+    inner = unwrapped(model)
+    return inner.score if isinstance(inner, PooledClassifier) else None
 
 
 def pool(hidden: Tensor, mask: Tensor, pooling: Pooling) -> Tensor:

@@ -215,7 +215,10 @@ class Engine(transformers.Trainer):
             expected: What it should have been.
         """
         kept = self.checkpoints.best()
-        remedy = f"lower learning_rate (now {self.settings.learning_rate:g}) or raise warmup"
+        rates = f"learning_rate (now {self.settings.learning_rate:g})"
+        if self.objective.head and self.settings.head_learning_rate:
+            rates += f" and head_learning_rate (now {self.settings.head_learning_rate:g})"
+        remedy = f"lower {rates} or raise warmup"
         if self.objective.bf16:
             remedy += ", or set precision to float32"
         if kept:
@@ -234,7 +237,7 @@ class Engine(transformers.Trainer):
     def create_optimizer(self, *_: Any) -> torch.optim.Optimizer:
         """Make AdamW over the trained parameters."""
         if self.optimizer is None:
-            self.optimizer = adamw(self.objective.trained, self.settings)
+            self.optimizer = adamw(self.objective.trained, self.settings, self.objective.head)
         return self.optimizer
 
     # Validation

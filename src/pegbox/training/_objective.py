@@ -18,15 +18,20 @@ class Objective(nn.Module):
         model: Any module; the parameters with ``requires_grad`` are trained.
         rows: The rows and their loss.
         precision: ``bf16`` or ``float32``.
+        head: The part of the model that is new, if there is one.
     """
 
-    def __init__(self, model: nn.Module, rows: Trainable, precision: str) -> None:
+    def __init__(
+        self, model: nn.Module, rows: Trainable, precision: str, head: nn.Module | None = None
+    ) -> None:
         super().__init__()
         self.model = model
         self.rows = rows
         self.bf16 = precision == "bf16"
         self.names = [name for name, value in model.named_parameters() if value.requires_grad]
         self.trained = [value for value in model.parameters() if value.requires_grad]
+        # No module of this one, whose state it would double.
+        self.head = [value for value in head.parameters() if value.requires_grad] if head else []
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Return the summed loss and the number of answers of ``batch``, both scalars."""

@@ -35,6 +35,7 @@ def run(
     settings: Settings,
     folder: Path,
     valid: Trainable | None,
+    head: nn.Module | None,
     resume: bool,
     say: Callable[[str], None],
 ) -> History:
@@ -43,7 +44,7 @@ def run(
     if settings.device:
         model.to(settings.device)
     with _undisturbed(model), _recomputed(model, settings.gradient_checkpointing):
-        engine = _engine(model, rows, settings, folder, valid, say)
+        engine = _engine(model, rows, settings, folder, valid, head, say)
         engine.origin = _origin(engine, resume)
         if engine.origin is None or not engine.origin.record["finished"]:
             _work(engine, say)
@@ -69,6 +70,7 @@ def _engine(
     settings: Settings,
     folder: Path,
     valid: Trainable | None,
+    head: nn.Module | None,
     say: Callable[[str], None],
 ) -> Engine:
     place = next(value.device for value in model.parameters() if value.requires_grad)
@@ -87,7 +89,7 @@ def _engine(
     precision = resolve_precision(settings.precision, made.device)
     speak = say if made.process_index == 0 else _hush
     engine = Engine(
-        Objective(model, rows, precision),
+        Objective(model, rows, precision, head),
         settings=settings,
         arguments=made,
         valid=None if valid is None else Objective(model, valid, precision),

@@ -20,6 +20,10 @@ def _whole(value: object) -> bool:
 
 _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "learning_rate": (lambda v: _number(v) and v > 0, "a number above 0"),
+    "head_learning_rate": (
+        lambda v: v is None or (_number(v) and v > 0),
+        "a number above 0, or nothing (learning_rate)",
+    ),
     "epochs": (lambda v: _number(v) and v > 0, "a number above 0"),
     "batch_size": (lambda v: _whole(v) and v >= 1, "a whole number from 1"),
     "accumulation": (lambda v: _whole(v) and v >= 1, "a whole number from 1"),
@@ -59,6 +63,7 @@ class Settings:
 
     Args:
         learning_rate: Peak learning rate of AdamW.
+        head_learning_rate: That of a new head, where `train` is told of one; nothing = ``learning_rate``.
         epochs: Passes over the rows; a fraction is allowed.
         batch_size: Rows of one forward pass, per process.
         accumulation: Forward passes per optimiser step.
@@ -90,6 +95,7 @@ class Settings:
     """
 
     learning_rate: float
+    head_learning_rate: float | None = None
     epochs: float = 3
     batch_size: int = 16
     accumulation: int = 1

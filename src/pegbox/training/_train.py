@@ -27,6 +27,7 @@ def train(
     settings: Settings,
     folder: str | Path,
     valid: Trainable | None = None,
+    head: nn.Module | None = None,
     resume: bool = False,
     say: Callable[[str], None] = tell,
 ) -> History:
@@ -43,6 +44,7 @@ def train(
         settings: How to train.
         folder: Belongs to this run; holds its checkpoints and nothing else is written.
         valid: Rows for early stopping and for the choice of the best parameters.
+        head: The part of ``model`` that is new and learns at ``settings.head_learning_rate``.
         resume: Continue from the newest intact checkpoint in ``folder``; without one, start afresh.
         say: Receives messages and, where there is no terminal, progress lines.
 
@@ -58,7 +60,7 @@ def train(
     """
     from pegbox.training._run import run
 
-    return run(model, rows, settings, Path(folder), valid, resume, say)
+    return run(model, rows, settings, Path(folder), valid, head, resume, say)
 
 
 def recover(model: nn.Module, folder: str | Path) -> int:

@@ -1,7 +1,7 @@
 """Tuning: fit a method on rows, and the tuned model that comes out of it."""
 
 from pegbox.tuning._demonstrate import Demonstrate
-from pegbox.tuning._fit import Training, fit
+from pegbox.tuning._fit import fit
 from pegbox.tuning._hold_out import hold_out, labelled_rows
 from pegbox.tuning._label_words import Candidate, LabelWords, search_label_words
 from pegbox.tuning._merge import Merged, merge
@@ -12,6 +12,7 @@ from pegbox.tuning._saving import adapter_bytes
 from pegbox.tuning._seeds import Seeds, SeedScores, fit_seeds
 from pegbox.tuning._shapes import Choice, Entity, Prediction, Tagged
 from pegbox.tuning._switch import Switchboard
+from pegbox.tuning._training import Training
 from pegbox.tuning._tuned import Cost, Tuned, base_alone
 
 __all__ = [

@@ -3,21 +3,21 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
 from pegbox.data import Rows, split
-from pegbox.errors import CapabilityError, InputError, UsageError, nearest
+from pegbox.errors import CapabilityError, InputError, UsageError
 from pegbox.methods import Attached, Method, Solved, Solver, build
-from pegbox.models import Base, FeatureCache, load
+from pegbox.models import Base, FeatureCache, load, score_layer
 from pegbox.tasks import Classify, Task, TooLong
-from pegbox.training import Settings, tell, trackers, train
+from pegbox.training import Settings, tell, train
 from pegbox.tuning._claim import claimed
 from pegbox.tuning._demonstrate import Demonstrate, check_trained, shown
 from pegbox.tuning._label_words import searched
@@ -25,91 +25,12 @@ from pegbox.tuning._once import Once
 from pegbox.tuning._readout import as_read, with_readout
 from pegbox.tuning._seen import row_digests
 from pegbox.tuning._shapes import Shape, Work, shape_of
-from pegbox.tuning._trunk_rows import TrunkCache, check_trunk_cache, with_trunk_cached
+from pegbox.tuning._training import Training
+from pegbox.tuning._trunk_rows import TrunkCache, with_trunk_cached
 from pegbox.tuning._tuned import Cost, Tuned
 
-EPOCHS = 8
 VALID_SHARE = 0.15
 MIN_VALID_ROWS = 40
-
-
-@dataclass(frozen=True)
-class Training:
-    """How gradient methods are trained; what is ``None`` is the method's default, or else the engine's.
-
-    What each value may be is said by :class:`pegbox.training.Settings`.
-
-    Args:
-        learning_rate: Peak learning rate.
-        epochs: Most passes over the rows; 8 where the method has no default.
-        batch_size: Rows per step.
-        accumulation: Batches per optimiser step.
-        warmup: Share of the steps over which the learning rate rises from 0.
-        schedule: What follows the warm-up: ``linear`` or ``cosine`` decay to 0, or ``constant``.
-        weight_decay: Decoupled decay of matrices.
-        gradient_clip: Largest norm of the gradient; 0 = no clipping.
-        precision: ``auto``, ``bf16`` or ``float32``.
-        patience: Evaluations without improvement before stopping; 0 = never stop.
-        evaluations_per_epoch: How often the validation loss is measured.
-        max_steps: Upper limit on optimiser steps.
-        checkpoint_every: Steps between checkpoints, or ``epoch``.
-        gradient_checkpointing: Less memory for about a third more time.
-        divergence: Stop when the smoothed training loss is so many times its lowest value; 0 = never.
-        balance: ``weights`` or ``sampling`` makes rare labels count as much as frequent ones.
-        report_to: Trackers, such as ``tensorboard`` or ``wandb``, separated by commas.
-        trunk_cache: Whether layers below all that is trained run once per row instead of in every step:
-            ``auto`` where that changes nothing, ``on`` also where they have dropout (they then lose it),
-            ``off`` never.
-    """
-
-    learning_rate: float | None = None
-    epochs: float | None = None
-    batch_size: int = 16
-    accumulation: int = 1
-    warmup: float | None = None
-    schedule: Literal["linear", "cosine", "constant"] | None = None
-    weight_decay: float | None = None
-    gradient_clip: float = Settings.gradient_clip
-    precision: Literal["auto", "bf16", "float32"] = "auto"
-    patience: int = 4
-    evaluations_per_epoch: int = Settings.evaluations_per_epoch
-    max_steps: int | None = None
-    checkpoint_every: int | Literal["epoch"] = "epoch"
-    gradient_checkpointing: bool = Settings.gradient_checkpointing
-    divergence: float = Settings.divergence
-    balance: Literal["none", "weights", "sampling"] = Settings.balance
-    report_to: str = Settings.report_to
-    trunk_cache: TrunkCache = "auto"
-
-    @classmethod
-    def of(cls, options: Mapping[str, Any]) -> Training:
-        """Make it from a mapping.
-
-        Raises:
-            UsageError: For an unknown key, naming the nearest.
-        """
-        valid = [item.name for item in fields(cls)]
-        for key in options:
-            if key not in valid:
-                raise UsageError(
-                    f"training has no option '{key}'", expected=", ".join(valid), fix=nearest(key, valid)
-                )
-        return cls(**options)
-
-    def settings(self, method: Method, seed: int) -> Settings:
-        """The engine's settings for a method.
-
-        Raises:
-            UsageError: For values that cannot be, and for a tracker that is not installed.
-        """
-        check_trunk_cache(self.trunk_cache)
-        known = {item.name for item in fields(Settings)}
-        given = {name: getattr(self, name) for name in known if getattr(self, name, None) is not None}
-        capability = method.capability
-        defaults = {"epochs": EPOCHS, "learning_rate": capability.learning_rate, **capability.defaults}
-        made = Settings(**{**defaults, **given, "seed": seed})
-        trackers(made.report_to)  # before any work is done
-        return made
 
 
 def fit(
@@ -173,6 +94,8 @@ def fit(
     base = shape.base(as_read(base, task), method)
     method.check(base)
     settings = _computable(settings, base)
+    if settings is not None and training.head_learning_rate and base.kind != "encoder":
+        say("head_learning_rate is not used: label words answer, and no head is new")
     used, valid = (rows, valid) if settings is None else _validation(rows, valid, seed, say)
     if label_words is not None:
         task = searched(base, task, used, label_words, seed=seed, too_long=too_long, cache=cache, say=say)
@@ -273,6 +196,7 @@ class _Run:
                 settings=settings,
                 folder=place,
                 valid=coded[1] if valid is not None else None,
+                head=score_layer(module),
                 resume=resume,
                 say=work.say,
             )
