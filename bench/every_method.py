@@ -43,6 +43,7 @@ ON_CHOICES = ("zero-shot", "lora", "bottleneck", "ia3", "soft-prompt", "prefix",
 REVIEWS = "reviews"  # hotels, a domain held back from the embedded models
 READ = "reviews of phones"  # a domain that they have read about
 ROWS, TESTED = 128, 400
+WORLD_SEEDS = {"test": 1_000_001, "valid": 2_000_001}
 
 
 @dataclass(frozen=True)
@@ -133,18 +134,18 @@ class Data:
     options: dict[str, Any] = field(default_factory=dict)
 
 
-def data_of(plan: Plan) -> Data:
-    """Return the task and the rows of a plan."""
+def data_of(plan: Plan, scored: str = "test") -> Data:
+    """Return the task and the rows of a plan; those to score may be of another split than the test's."""
     if plan.data in (REVIEWS, READ):
-        return _reviews(plan)
+        return _reviews(plan, scored)
     if plan.data.endswith("_ner") or plan.data.startswith("arc"):
-        return _shaped(plan)
+        return _shaped(plan, scored)
     task, train = common.task_and_rows(plan.data)
-    test = common.task_and_rows(plan.data, "test")[1]
+    test = common.task_and_rows(plan.data, scored)[1]
     return Data(task, common.part(train, plan.rows, plan.seed), common.part(test, plan.test_rows, 0))
 
 
-def _reviews(plan: Plan) -> Data:
+def _reviews(plan: Plan, scored: str) -> Data:
     from pegbox import Classify
     from pegbox.data import Examples
     from pegbox.models.etude.world import reviews
@@ -159,10 +160,10 @@ def _reviews(plan: Plan) -> Data:
         template="{text} It was {answer}.",
         label_words=("terrible", "great"),
     )
-    return Data(task, rows(plan.rows, 2 * plan.seed), rows(plan.test_rows, 1_000_001))
+    return Data(task, rows(plan.rows, 2 * plan.seed), rows(plan.test_rows, WORLD_SEEDS[scored]))
 
 
-def _shaped(plan: Plan) -> Data:
+def _shaped(plan: Plan, scored: str) -> Data:
     import random
 
     from pegbox import Choose, Tag
@@ -177,7 +178,7 @@ def _shaped(plan: Plan) -> Data:
         picked = random.Random(seed).sample(range(len(rows)), min(count, len(rows)))
         return rows.select(sorted(picked))
 
-    test = kind.from_file(folder / "test.jsonl", on_bad="drop").rows
+    test = kind.from_file(folder / f"{scored}.jsonl", on_bad="drop").rows
     train = part(task.rows, plan.rows, plan.seed)
     return Data(task.with_rows(None), train, part(test, plan.test_rows, 0))
 
