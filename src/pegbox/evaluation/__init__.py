@@ -4,6 +4,14 @@ from pegbox.evaluation._bootstrap import bootstrap
 from pegbox.evaluation._calibration import Bin, Reliability, calibration_error, reliability
 from pegbox.evaluation._estimate import Estimate, percentile_interval, wilson
 from pegbox.evaluation._flips import Distance, FlipGroup, FlippedRows, Flips, flips
+from pegbox.evaluation._forgetting import (
+    Also,
+    Forgetting,
+    only_also,
+    score_also,
+    score_forgetting,
+    signed,
+)
 from pegbox.evaluation._json import plain, read_estimate
 from pegbox.evaluation._paired import Paired, compare
 from pegbox.evaluation._scores import ClassScores, Scores, score
@@ -11,6 +19,7 @@ from pegbox.evaluation._several import Sample, class_sample, compare_several, ho
 from pegbox.evaluation._tags import TagScores, score_tags
 
 __all__ = [
+    "Also",
     "Bin",
     "ClassScores",
     "Distance",
@@ -18,6 +27,7 @@ __all__ = [
     "FlipGroup",
     "FlippedRows",
     "Flips",
+    "Forgetting",
     "Paired",
     "Reliability",
     "Sample",
@@ -30,13 +40,17 @@ __all__ = [
     "compare_several",
     "flips",
     "holm",
+    "only_also",
     "percentile_interval",
     "plain",
     "read_estimate",
     "reliability",
     "score",
+    "score_also",
+    "score_forgetting",
     "score_tags",
     "several",
+    "signed",
     "tag_sample",
     "wilson",
 ]

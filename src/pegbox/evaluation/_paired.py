@@ -90,7 +90,7 @@ def compare(
     interval = _interval(gaps, metric, resamples, seed)
     if metric == "accuracy":
         return Paired(**fields, difference=interval, p=_mcnemar(gaps), test="exact McNemar", rows=len(gaps))
-    p = _permutation(gaps, resamples, seed)
+    p = permutation(gaps, resamples, seed)
     return Paired(**fields, difference=interval, p=p, test="paired permutation", rows=len(gaps))
 
 
@@ -116,7 +116,8 @@ def _mcnemar(gaps: Floats) -> float:
     return float(binomtest(won, won + lost).pvalue) if won + lost else 1.0
 
 
-def _permutation(gaps: Floats, resamples: int, seed: int) -> float:
+def permutation(gaps: Floats, resamples: int, seed: int) -> float:
+    """Two-sided p-value of the sum of ``gaps`` ``(rows,)`` under random signs."""
     sums = np.abs(sign_flips(gaps, resamples=resamples, seed=seed))
     # Equal sums added in another order may differ in the last bits; they still count as equal.
     extreme = int((sums >= abs(gaps.sum()) - 1e-9 * np.abs(gaps).sum()).sum())

@@ -15,8 +15,8 @@ from pegbox.evaluation._calibration import calibrated_errors
 from pegbox.evaluation._estimate import Estimate, Floats, basic_interval, percentile_interval, wilson
 from pegbox.evaluation._inputs import read_gold, read_probabilities
 from pegbox.evaluation._metrics import BINS, Answers, Replicates, point_metrics
-from pegbox.evaluation._paired import Paired
-from pegbox.evaluation._tags import tag_statistic
+from pegbox.evaluation._paired import Paired, permutation
+from pegbox.evaluation._tags import tag_counts, tag_ratios
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +27,7 @@ class Sample:
         rows: Number of rows.
         values: Each metric on all rows.
         statistic: Maps weights ``(chunk, rows)`` to the metrics ``(chunk, metrics)``, ordered as ``values``.
+        per_row: What each row adds to a metric, ``(rows,)`` with the metric as its mean, where there is that.
         calibrated: Draws calibration errors of a perfectly calibrated run by number and seed, where there are
             probabilities.
     """
@@ -34,6 +35,7 @@ class Sample:
     rows: int
     values: Mapping[str, float]
     statistic: Callable[[Floats], Floats] = field(repr=False)
+    per_row: Mapping[str, Floats] = field(repr=False, default_factory=dict)
     calibrated: Callable[[int, int], Floats] | None = field(default=None, repr=False)
 
 
@@ -56,19 +58,32 @@ def class_sample(probabilities: ArrayLike, gold: ArrayLike) -> Sample:
     def calibrated(resamples: int, seed: int) -> Floats:
         return calibrated_errors(answers.confidence, "mass", bins=BINS, resamples=resamples, seed=seed)
 
-    return Sample(len(table), values, lambda weights: replicates(weights)[:, columns], calibrated)
+    per_row = {"accuracy": answers.correct, "nll": answers.nll, "brier": answers.brier}
+    return Sample(len(table), values, lambda weights: replicates(weights)[:, columns], per_row, calibrated)
 
 
 def tag_sample(predicted: Sequence[Sequence[str]], gold: Sequence[Sequence[str]]) -> Sample:
     """Make the sample of a tagger's BIO tags: precision, recall and F1 over all entities.
 
+    What a sentence adds to F1 = 2 hits / (found + wanted) is its influence on it: with n sentences,
+    F1 + n (2 hits_i - F1 (found_i + wanted_i)) / (found + wanted), whose mean is F1.
+
     Raises:
         InputError: No sentences, or predictions of another length.
     """
-    statistic = tag_statistic(predicted, gold)
-    values = statistic(np.ones((1, len(gold))))[0]
-    names = ("precision", "recall", "f1")
-    return Sample(len(gold), dict(zip(names, map(float, values), strict=True)), statistic)
+    hits, found, wanted = tag_counts(predicted, gold)
+    ones = np.ones((1, len(gold)))
+
+    def statistic(weights: Floats) -> Floats:
+        return tag_ratios(*(weights @ part for part in (hits, found, wanted)))
+
+    values = dict(zip(("precision", "recall", "f1"), map(float, statistic(ones)[0]), strict=True))
+    total = float((found + wanted).sum())
+    per_row = {}
+    if total:
+        f1 = values["f1"]
+        per_row["f1"] = f1 + len(gold) * (2 * hits - f1 * (found + wanted)) / total
+    return Sample(len(gold), values, statistic, per_row)
 
 
 def several(runs: Sequence[Sample], *, resamples: int = 1000, seed: int = 0) -> dict[str, Estimate]:
@@ -104,10 +119,12 @@ def compare_several(
 ) -> Paired:
     """Test whether two systems, each under one seed or several, differ on the same rows.
 
-    The difference is that of the means over each system's runs. Its interval and p-value come from resamples
-    of the rows, the same for both, and of each system's runs, as in `several`:
-    p = 2 min(1 + resamples with a difference of at most 0, 1 + those of at least 0) / (1 + resamples), at
-    most 1. Where each has one run, `compare` has an exact test for accuracy.
+    The difference is that of the means over each system's runs. Its interval comes from resamples of the
+    rows, the same for both, and of each system's runs, as in `several`. The p-value is the larger of two:
+    from these resamples, 2 min(1 + those with a difference of at most 0, 1 + those of at least 0) /
+    (1 + resamples), which knows of the seeds, but is too small where few rows differ; and, for metrics that
+    are sums over rows, from random signs of the rows' differences (see `compare`), which is exact for the
+    rows and knows nothing of the seeds.
 
     Args:
         a: Runs of the first system.
@@ -136,8 +153,9 @@ def compare_several(
     gaps = gaps[~np.isnan(gaps)]
     tails = [(gaps <= 0).sum(), (gaps >= 0).sum()]
     p = min(1.0, 2 * (1 + int(min(tails))) / (1 + len(gaps)))
+    p = max(p, _by_signs(a, b, metric, resamples, seed))
     interval = percentile_interval(first - second, gaps)
-    return Paired(metric, first, second, interval, p, "bootstrap of rows and seeds", a[0].rows)
+    return Paired(metric, first, second, interval, p, "bootstrap of rows and seeds, signs of rows", a[0].rows)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -151,6 +169,14 @@ def holm(p_values: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
         adjusted[place] = largest
     return adjusted
+
+
+def _by_signs(a: Sequence[Sample], b: Sequence[Sample], metric: str, resamples: int, seed: int) -> float:
+    """p-value of the rows' differences under random signs; 0 where the metric has no parts by row."""
+    if not all(metric in run.per_row for run in (*a, *b)):
+        return 0.0
+    left, right = (np.mean([run.per_row[metric] for run in part], axis=0) for part in (a, b))
+    return permutation(left - right, resamples, seed)
 
 
 def _replicates(runs: Sequence[Sample], resamples: int, seed: int, runs_seed: int | None = None) -> Floats:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,7 +114,7 @@ def score_tags(
     def replicates(weights: Floats) -> Floats:
         per_type = [weights @ part for part in (hits, found, wanted)]
         whole = [part.sum(1, keepdims=True) for part in per_type]
-        ratios = [_ratios(*parts) for parts in (whole, per_type)]
+        ratios = [tag_ratios(*parts) for parts in (whole, per_type)]
         accuracy = (weights @ right / (weights @ words))[:, None, None]
         return np.concatenate([ratios[0], ratios[1], np.repeat(accuracy, 3, axis=2)], axis=1)
 
@@ -130,21 +130,17 @@ def score_tags(
     return TagScores(len(gold), int(words.sum()), metrics, per_type)
 
 
-def tag_statistic(
+def tag_counts(
     predicted: Sequence[Sequence[str]], gold: Sequence[Sequence[str]]
-) -> Callable[[Floats], Floats]:
-    """Precision, recall and F1 over all entities of weighted sentences, for `bootstrap`.
-
-    Returns:
-        What maps weights ``(chunk, sentences)`` to ``(chunk, 3)``; undefined numbers are NaN.
+) -> tuple[Floats, Floats, Floats]:
+    """Right, predicted and gold entities of each sentence, each (sentences,).
 
     Raises:
         InputError: No sentences, or predictions of another length.
     """
     _check(predicted, gold)
-    names = sorted({*_types(predicted), *_types(gold)})
-    sums = [part.sum(1) for part in _counts(predicted, gold, names)]
-    return lambda weights: _ratios(*(weights @ part for part in sums))
+    hits, found, wanted = _counts(predicted, gold, sorted({*_types(predicted), *_types(gold)}))
+    return hits.sum(1), found.sum(1), wanted.sum(1)
 
 
 def _check(predicted: Sequence[Sequence[str]], gold: Sequence[Sequence[str]]) -> None:
@@ -213,8 +209,8 @@ def _three(parts: Sequence[float]) -> tuple[float, float, float]:
     return float(parts[0]), float(parts[1]), float(parts[2])
 
 
-def _ratios(hits: Floats, found: Floats, wanted: Floats) -> Floats:
-    """Precision, recall and F1, (resamples, types, 3); undefined ones are NaN."""
+def tag_ratios(hits: Floats, found: Floats, wanted: Floats) -> Floats:
+    """Precision, recall and F1, (..., 3), of counts of one shape; undefined ones are NaN."""
     with np.errstate(invalid="ignore"):
         return np.stack([hits / found, hits / wanted, 2 * hits / (found + wanted)], axis=-1)
 

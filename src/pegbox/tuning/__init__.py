@@ -10,7 +10,7 @@ from pegbox.tuning._readout import read_by
 from pegbox.tuning._run_folder import check_run_folder, clear_run_folder, seed_folder
 from pegbox.tuning._saving import adapter_bytes
 from pegbox.tuning._seeds import Seeds, SeedScores, fit_seeds
-from pegbox.tuning._shapes import Choice, Entity, Prediction, Tagged
+from pegbox.tuning._shapes import Choice, Entity, Prediction, Tagged, option_names
 from pegbox.tuning._switch import Switchboard
 from pegbox.tuning._training import Training
 from pegbox.tuning._tuned import Cost, Tuned, base_alone
@@ -41,6 +41,7 @@ __all__ = [
     "hold_out",
     "labelled_rows",
     "merge",
+    "option_names",
     "rank",
     "read_by",
     "search_label_words",
