@@ -137,12 +137,14 @@ class Solved:
 class Method:
     """What is turned: a frozen dataclass of hyperparameters with a name and a capability row.
 
-    ``quantise`` is set by a method whose base must be kept in so many bits.
+    ``quantise`` is set by a method whose base must be kept in so many bits, and ``seeded`` cleared by one that
+    finds the same under every seed.
     """
 
     name: ClassVar[str]
     capability: ClassVar[Capability]
     quantise: ClassVar[Quantise | None] = None
+    seeded: ClassVar[bool] = True
 
     def options(self) -> dict[str, Any]:
         """The hyperparameters as a JSON-able mapping."""

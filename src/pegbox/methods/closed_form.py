@@ -59,6 +59,8 @@ class ClosedForm(Solver):
     streaming: bool | None = None
 
     name: ClassVar[str] = "closed-form"
+    # Streaming alone draws something: the rows by which the penalty is chosen.
+    seeded: ClassVar[bool] = False
     capability: ClassVar[Capability] = Capability(
         summary="the label rows of the output matrix",
         kinds=("causal", "masked", "encoder", "encoder-decoder"),

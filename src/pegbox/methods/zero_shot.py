@@ -13,6 +13,7 @@ class ZeroShot(Solver):
     """The base's probability of each label word at the answer slot."""
 
     name: ClassVar[str] = "zero-shot"
+    seeded: ClassVar[bool] = False
     capability: ClassVar[Capability] = Capability(
         summary="nothing; the template asks the base",
         kinds=("causal", "masked", "encoder-decoder"),
