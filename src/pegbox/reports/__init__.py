@@ -1,5 +1,6 @@
 """Tables for the terminal, Markdown and plots; computes no metric."""
 
+from pegbox.reports._comparison import comparison_table, rung_line
 from pegbox.reports._diagram import reliability_diagram
 from pegbox.reports._ladder import LadderRow, ladder, ladder_markdown
 from pegbox.reports._panel import scores_panel
@@ -8,9 +9,11 @@ from pegbox.reports._spectrum import spectrum_diagram
 
 __all__ = [
     "LadderRow",
+    "comparison_table",
     "ladder",
     "ladder_markdown",
     "reliability_diagram",
+    "rung_line",
     "scores_panel",
     "seeds_table",
     "spectrum_diagram",

@@ -43,6 +43,17 @@ def seconds(number: float | None) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
+def duration(number: float | None) -> str:
+    """The same in words: 0.04 s, 95 s, 12 min 5 s, 3 h 20 min."""
+    if number is None:
+        return NONE
+    whole = round(number)
+    if whole < 100:
+        return f"{seconds(number)} s"
+    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
 def value(estimate: Estimate | None) -> str:
     """Point estimate alone."""
     return NONE if estimate is None or math.isnan(estimate.value) else f"{estimate.value:.3f}"
@@ -51,6 +62,20 @@ def value(estimate: Estimate | None) -> str:
 def interval(estimate: Estimate | None) -> str:
     """Point estimate with its interval."""
     return NONE if estimate is None or math.isnan(estimate.value) else str(estimate)
+
+
+def signed(estimate: Estimate | None) -> str:
+    """A change with its interval, both with their signs: +0.038 [+0.010, +0.066]."""
+    if estimate is None or math.isnan(estimate.value):
+        return NONE
+    if math.isnan(estimate.low):
+        return f"{estimate.value:+.3f}"
+    return f"{estimate.value:+.3f} [{estimate.low:+.3f}, {estimate.high:+.3f}]"
+
+
+def p_value(p: float) -> str:
+    """With its sign of relation: p = 0.008, p < 0.001."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
 def flips(changes: Flips | None) -> str:

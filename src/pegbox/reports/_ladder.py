@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Literal
 from pegbox.evaluation import Estimate, Flips, Scores
 from pegbox.reports import _format
 from pegbox.reports._cell import NARROWEST, IntervalCell, plain
+from pegbox.reports._table import new_table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -76,17 +77,7 @@ def ladder(rows: Sequence[LadderRow], title: str = "") -> "Table":
         rows: The methods, in the order shown.
         title: Line above the table.
     """
-    from rich import box
-    from rich.table import Table
-
-    table = Table(
-        title=plain(title, "bold") if title else None,
-        box=box.SIMPLE_HEAD,
-        title_justify="left",
-        show_edge=False,
-        pad_edge=False,
-        padding=(0, 0),
-    )
+    table = new_table(title)
     for place, (head, least) in enumerate(zip(_HEADS, _LEAST, strict=True)):
         side: Literal["left", "right"] = "right" if place else "left"
         table.add_column(plain(head.replace("-", "\n")), justify=side, min_width=least, no_wrap=place > 1)

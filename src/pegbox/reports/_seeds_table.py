@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 from pegbox.reports import _format
 from pegbox.reports._cell import plain
 from pegbox.reports._names import NAMES
+from pegbox.reports._table import new_table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -19,17 +20,7 @@ def seeds_table(scores: "SeedScores", *, kept: int | None = None, title: str = "
         kept: The seed to mark as the one that was kept.
         title: Line above the table.
     """
-    from rich import box
-    from rich.table import Table
-
-    table = Table(
-        title=plain(title, "bold") if title else None,
-        box=box.SIMPLE_HEAD,
-        title_justify="left",
-        show_edge=False,
-        pad_edge=False,
-        padding=(0, 0),
-    )
+    table = new_table(title)
     table.add_column("seed", no_wrap=True)
     for name in scores.metrics:
         table.add_column(plain(NAMES.get(name, name)), justify="right", overflow="fold")

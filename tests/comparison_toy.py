@@ -1,0 +1,195 @@
+"""Comparisons of made-up answers, scored for real: no model is run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from pegbox.comparison._result import (
+    BaseNote,
+    Cell,
+    ChangedRow,
+    Comparison,
+    DataNote,
+    Rung,
+    RungCost,
+    Skipped,
+    WrongRow,
+)
+from pegbox.evaluation import (
+    Sample,
+    Scores,
+    TagScores,
+    class_sample,
+    compare_several,
+    score,
+    score_tags,
+    several,
+    tag_sample,
+)
+
+RESAMPLES = 60
+
+
+@dataclass(frozen=True)
+class Made:
+    """A rung to make: its name, how much its answers know, and what it cost."""
+
+    name: str
+    strength: float
+    seconds: float
+    parameters: int = 0
+    seeded: bool = True
+
+
+LADDER = (
+    Made("majority", 0.0, 0.01, seeded=False),
+    Made("bag-of-words", 0.5, 0.42, 1_204, seeded=False),
+    Made("zero-shot", 0.6, 0.0, seeded=False),
+    Made("closed-form", 1.0, 1.9, 514, seeded=False),
+    Made("lora", 1.7, 25.4, 32_768),
+    Made("full", 1.72, 310.0, 1_234_567),
+)
+
+
+def comparison_of(
+    ladder: Sequence[Made] = LADDER,
+    *,
+    kind: str = "classify",
+    labels: Sequence[str] = ("negative", "positive"),
+    rows: int = 160,
+    seeds: Sequence[int] = (0, 1, 2),
+    text: str = "A text of row {}.",
+    **parts: Any,
+) -> Comparison:
+    """A comparison with the verdict left to whoever made it: the recommended rung is the last but one.
+
+    Args:
+        ladder: The rungs, cheapest first.
+        kind: ``classify``, ``choose`` or ``tag``.
+        labels: The labels, or types of entities.
+        rows: Test rows.
+        seeds: Seeds of the rungs that draw at random.
+        text: Text of a row, with its number for ``{}``.
+        parts: Other fields of the comparison.
+    """
+    maker = _tagged if kind == "tag" else _classified
+    metric = parts.setdefault("metric", "f1" if kind == "tag" else "accuracy")
+    rungs: list[Rung] = []
+    samples: dict[str, list[Sample]] = {}
+    for place, made in enumerate(ladder):
+        own = list(seeds) if made.seeded else [seeds[0]]
+        found = [maker(made.strength, labels, rows, 1000 * place + seed) for seed in own]
+        samples[made.name] = [sample for _, sample in found]
+        cells = [_cell(made, seed, scores) for seed, (scores, _) in zip(own, found, strict=True)]
+        rungs.append(_rung(made, cells, rungs, samples, metric))
+    return _comparison(tuple(rungs), kind, tuple(labels), rows, tuple(seeds), text, parts)
+
+
+def _classified(strength: float, labels: Sequence[str], rows: int, seed: int) -> tuple[Scores, Sample]:
+    gold = np.random.default_rng(0).integers(len(labels), size=rows)
+    margins = np.random.default_rng(seed).normal(size=(rows, len(labels)))
+    base = _shares(np.random.default_rng(9).normal(size=margins.shape) + 0.6 * np.eye(len(labels))[gold])
+    table = _shares(margins + strength * np.eye(len(labels))[gold])
+    numbers = range(2, rows + 2)
+    scores = score(table, gold, labels, base=base, numbers=numbers, resamples=RESAMPLES)
+    return scores, class_sample(table, gold)
+
+
+def _shares(margins: Any) -> Any:
+    powers = np.exp(2 * margins)
+    return powers / powers.sum(1, keepdims=True)
+
+
+def _tagged(strength: float, labels: Sequence[str], rows: int, seed: int) -> tuple[TagScores, Sample]:
+    kinds = np.random.default_rng(0).integers(len(labels), size=(rows, 2))
+    gold = [["O", f"B-{labels[a]}", "O", f"B-{labels[b]}"] for a, b in kinds]
+    kept = np.random.default_rng(seed).random((rows, 4)) < strength / 2
+    said = [
+        [tag if keep else "O" for tag, keep in zip(tags, line, strict=True)]
+        for tags, line in zip(gold, kept, strict=True)
+    ]
+    return score_tags(said, gold, types=labels, resamples=RESAMPLES), tag_sample(said, gold)
+
+
+def _cell(made: Made, seed: int, scores: Scores | TagScores) -> Cell:
+    cost = RungCost(
+        seconds=made.seconds * (1 + seed / 10),
+        predict_seconds=0.8,
+        parameters=made.parameters,
+        adapter_bytes=4 * made.parameters,
+        peak_memory=300 * 2**20,
+        flops=1e9 * made.seconds,
+        predict_flops=2.5e8,
+    )
+    return Cell(made.name, seed, scores, cost, folder=f"rungs/{made.name}-{seed}")
+
+
+def _rung(
+    made: Made, cells: list[Cell], cheaper: list[Rung], samples: dict[str, list[Sample]], metric: str
+) -> Rung:
+    own = samples[made.name]
+    middle = sorted(cells, key=lambda cell: cell.scores.metrics[metric].value)[len(cells) // 2]
+    rung = Rung(
+        made.name,
+        f"what {made.name} turns",
+        {"rank": 8} if made.parameters else {},
+        tuple(cells),
+        several(own, resamples=RESAMPLES),
+        middle.cost,
+        typical_seed=middle.seed,
+    )
+    if not cheaper:
+        return rung
+    best = max(cheaper, key=lambda other: other.metrics[metric].value)
+    difference = compare_several(own, samples[best.name], metric=metric, resamples=RESAMPLES)
+    worth = difference.p < 0.05 and difference.difference.value > 0.01
+    return replace(rung, against=best.name, difference=difference, needed=0.01, worth=worth)
+
+
+def _comparison(
+    rungs: tuple[Rung, ...],
+    kind: str,
+    labels: tuple[str, ...],
+    rows: int,
+    seeds: tuple[int, ...],
+    text: str,
+    parts: dict[str, Any],
+) -> Comparison:
+    best = rungs[max(len(rungs) - 2, 0)]
+    first, last = labels[0], labels[-1]
+    given: dict[str, Any] = {
+        "kind": kind,
+        "labels": labels,
+        "data": DataNote(
+            "reviews.csv", 256, None, rows, dict.fromkeys(labels, 256 // len(labels)), "0a" * 32
+        ),
+        "base": BaseNote("etude", "causal", 2_400_000, "f1" * 8),
+        "seeds": seeds,
+        "rungs": rungs,
+        "skipped": (Skipped("qlora", "needs bitsandbytes"),),
+        "recommended": best.name,
+        "verdict": (f"{best.name} is recommended: it is ahead.", "Nothing costlier measured higher."),
+        "rule": "A rung is worth its cost when it has shown a gain of 1 point.",
+        "changed": (
+            ChangedRow(7, (text.format(7),), first, last, first),
+            ChangedRow(9, (text.format(9),), last, last, first),
+            ChangedRow(12, (text.format(12),), first, first, last),
+        ),
+        "changed_from": "zero-shot",
+        "errors": (
+            WrongRow(9, (text.format(9),), last, first, 0.9876, 0.0124),
+            WrongRow(12, (text.format(12),), first, last, 0.75, 0.25),
+        ),
+        "findings": ("warning: 2 texts occur twice (rows 5, 9)", "info: 2 classes"),
+        "configuration": {"seeds": list(seeds), "holdout": 0.2, "methods": None, "training": {"epochs": 3}},
+        "command": "pegbox compare reviews.csv --model etude --seeds 3",
+        "versions": {"pegbox": "0.1.0", "torch": "2.13.0"},
+        "date": "2026-11-21T10:00:00+00:00",
+        "machine": "2 cores, 24 GiB, no GPU",
+        "seconds": sum(cell.cost.seconds for rung in rungs for cell in rung.cells),
+    }
+    return Comparison(**{**given, **parts})
