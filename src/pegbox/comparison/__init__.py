@@ -1,5 +1,24 @@
 """Methods against each other under one protocol: compare, advise, learning curves, estimates of cost."""
 
+from pegbox.comparison._bag_of_words import BagOfWords
+from pegbox.comparison._baselines import baselines, build_baseline
+from pegbox.comparison._curve import CurvePoint, LearningCurve
+from pegbox.comparison._fitted import Baseline, FittedBaseline
 from pegbox.comparison._flops import fit_flops, predict_flops
+from pegbox.comparison._majority import LongestOption, Majority
+from pegbox.comparison._power_law import PowerLaw
 
-__all__ = ["fit_flops", "predict_flops"]
+__all__ = [
+    "BagOfWords",
+    "Baseline",
+    "CurvePoint",
+    "FittedBaseline",
+    "LearningCurve",
+    "LongestOption",
+    "Majority",
+    "PowerLaw",
+    "baselines",
+    "build_baseline",
+    "fit_flops",
+    "predict_flops",
+]
