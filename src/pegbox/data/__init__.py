@@ -4,6 +4,7 @@ from pegbox.data._columns import Columns, find_columns
 from pegbox.data._doctor import check
 from pegbox.data._examples import Dropped, Examples, examples, from_texts
 from pegbox.data._findings import Finding, Findings
+from pegbox.data._general_text import GeneralText, read_general_text
 from pegbox.data._questions import (
     AnswerKind,
     ChoiceColumns,
@@ -29,6 +30,7 @@ __all__ = [
     "Examples",
     "Finding",
     "Findings",
+    "GeneralText",
     "Questions",
     "Rows",
     "Sentences",
@@ -46,6 +48,7 @@ __all__ = [
     "from_words",
     "questions",
     "read",
+    "read_general_text",
     "renamed",
     "sentences",
     "split",

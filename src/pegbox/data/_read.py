@@ -107,7 +107,7 @@ def _read_file(path: Path, source: str) -> Table:
         )
     if kind == ".parquet":
         return parse_parquet(raw, source)
-    text = _decode(raw, source)
+    text = decode(raw, source)
     if kind in (".csv", ".tsv"):
         return parse_delimited(text, source, tabs=kind == ".tsv")
     if kind == ".conll":
@@ -115,7 +115,8 @@ def _read_file(path: Path, source: str) -> Table:
     return parse_json(text, source) if kind == ".json" else parse_jsonl(text, source)
 
 
-def _decode(raw: bytes, source: str) -> str:
+def decode(raw: bytes, source: str) -> str:
+    """Return bytes as UTF-8 text; what is none is an error that says what it looks like."""
     likely = next((name for bom, name in _BOMS.items() if raw.startswith(bom)), "")
     offset, line = 0, 1
     if not likely:

@@ -192,12 +192,12 @@ def score_also(
         InputError: arrays that cannot be scored or do not belong together.
     """
     labels = [str(place) for place in range(np.asarray(before).shape[1])]
-    accuracies = [
+    first, second = (
         score(table, gold, labels, resamples=resamples, seed=seed).metrics["accuracy"]
         for table in (before, after)
-    ]
+    )
     difference = compare(after, before, gold, resamples=resamples, seed=seed)
-    return Also(name, difference.rows, *accuracies, difference=difference)
+    return Also(name, difference.rows, first, second, difference)
 
 
 def _nats(name: str, values: ArrayLike, sizes: Floats) -> Floats:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     )
     from pegbox.models._find import check_safetensors, find_model
     from pegbox.models._fingerprint import fingerprint
+    from pegbox.models._language import IGNORED, chunked_cross_entropy, language_loss
+    from pegbox.models._language_rows import LanguageRows, check_language
     from pegbox.models._loading import load, tokenizer
     from pegbox.models._options import option_logprobs, read_texts
     from pegbox.models._quiet import quiet_libraries
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
         output_tail,
         read,
         rows_of,
+        unwrapped,
     )
     from pegbox.models._sequences import word_logprobs
     from pegbox.models._similar import encode
@@ -35,17 +38,21 @@ if TYPE_CHECKING:
     from pegbox.models._vocabulary import class_means, slot_logits
 
 __all__ = [
+    "IGNORED",
     "Answers",
     "Base",
     "FeatureCache",
     "Features",
+    "LanguageRows",
     "PooledClassifier",
     "Trunk",
     "answer_logits",
     "answer_tokens",
     "batches",
     "blocks_of",
+    "check_language",
     "check_safetensors",
+    "chunked_cross_entropy",
     "class_means",
     "collate",
     "encode",
@@ -53,6 +60,7 @@ __all__ = [
     "find_model",
     "fingerprint",
     "frozen_trunk",
+    "language_loss",
     "load",
     "narrowed",
     "option_logprobs",
@@ -68,6 +76,7 @@ __all__ = [
     "share",
     "slot_logits",
     "tokenizer",
+    "unwrapped",
     "word_logprobs",
 ]
 
@@ -107,6 +116,12 @@ __getattr__, __dir__ = lazy(
         "slot_logits": "pegbox.models._vocabulary",
         "output_rows": "pegbox.models._features",
         "tokenizer": "pegbox.models._loading",
+        "IGNORED": "pegbox.models._language",
+        "chunked_cross_entropy": "pegbox.models._language",
+        "language_loss": "pegbox.models._language",
+        "LanguageRows": "pegbox.models._language_rows",
+        "check_language": "pegbox.models._language_rows",
+        "unwrapped": "pegbox.models._readout",
         "word_logprobs": "pegbox.models._sequences",
     },
 )

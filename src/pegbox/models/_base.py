@@ -31,6 +31,7 @@ class Base:
         revision: Pinned revision of a hub model.
         pooling: For encoders, how hidden states become one vector.
         quantise: ``nf4`` when its linear layers are kept in 4 bits.
+        whole: Of a trunk that :meth:`headed` gave, the base it is the trunk of.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Base:
     revision: str | None = None
     pooling: Pooling = "mean"
     quantise: Quantise | None = None
+    whole: Base | None = field(default=None, repr=False)
 
     @property
     def device(self) -> torch.device:
@@ -97,7 +99,7 @@ class Base:
         own: Pooling = "last" if self.kind == "causal" else "mean"
         model: Any = share(trunk)
         model.is_loaded_in_4bit = self.quantise is not None  # which Transformers notes on the whole alone
-        return replace(self, kind="encoder", model=model, pooling=pooling or own)
+        return replace(self, kind="encoder", model=model, pooling=pooling or own, whole=self)
 
     def module(self, labels: int) -> nn.Module:
         """A module of its own that shares all weights with the base; an encoder gets a zero score layer."""

@@ -56,13 +56,20 @@ def read(
 @contextmanager
 def narrowed(model: nn.Module, positions: Tensor, tokens: Tensor | None) -> Iterator[Narrow]:
     """Replace the output layer of ``model`` by one that answers at ``positions`` for ``tokens`` only."""
+    narrow = Narrow(output_layer(model)[1], positions, tokens)
+    with standing_in(model, narrow):
+        yield narrow
+
+
+@contextmanager
+def standing_in(model: nn.Module, other: nn.Module) -> Iterator[None]:
+    """Let another module stand in for the output layer of ``model``, with results of any width."""
     name, layer = output_layer(model)
     parent = model.get_submodule(name.rpartition(".")[0])
-    narrow = Narrow(layer, positions, tokens)
-    setattr(parent, name.rpartition(".")[2], narrow)
+    setattr(parent, name.rpartition(".")[2], other)
     try:
         with any_width(unwrapped(model)):
-            yield narrow
+            yield
     finally:
         setattr(parent, name.rpartition(".")[2], layer)
 
@@ -159,23 +166,22 @@ def output_layer(model: nn.Module) -> tuple[str, nn.Module]:
 @torch.no_grad()
 def output_tail(model: nn.Module, raw: Tensor) -> Tensor:
     """What a model makes of its output layer's results ``raw`` (rows, outputs): logit scale, soft-capping."""
-    name, layer = output_layer(model)
-    parent = model.get_submodule(name.rpartition(".")[0])
+    return tail(model, raw)
+
+
+def tail(model: nn.Module, raw: Tensor) -> Tensor:
+    """As :func:`output_tail`; gradients flow through ``raw``."""
 
     class Constant(nn.Module):
         def forward(self, hidden: Tensor) -> Tensor:  # noqa: ARG002
             return raw.unsqueeze(0)
 
-    setattr(parent, name.rpartition(".")[2], Constant())
-    try:
-        ids = torch.zeros(1, 2, dtype=torch.long, device=next(model.parameters()).device)
-        inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-        if getattr(getattr(unwrapped(model), "config", None), "is_encoder_decoder", False):
-            inputs["decoder_input_ids"] = ids
-        with any_width(unwrapped(model)):
-            output = model(**inputs)
-    finally:
-        setattr(parent, name.rpartition(".")[2], layer)
+    ids = torch.zeros(1, 2, dtype=torch.long, device=next(model.parameters()).device)
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    if getattr(getattr(unwrapped(model), "config", None), "is_encoder_decoder", False):
+        inputs["decoder_input_ids"] = ids
+    with standing_in(model, Constant()):
+        output = model(**inputs)
     logits = output if isinstance(output, Tensor) else output.logits
     return logits.reshape(raw.shape)
 

@@ -20,6 +20,7 @@ from pegbox.tasks._soft import Soft
 from pegbox.tasks._tag import Tag
 from pegbox.tasks._task import Task, task_from_json
 from pegbox.tasks._template import MARK, Template
+from pegbox.tasks._tokens import edges
 from pegbox.tasks._vocabulary import answer_word, first_words
 from pegbox.tasks._windows import TagPrompt, Windows, word_pieces
 
@@ -45,6 +46,7 @@ __all__ = [
     "align_words",
     "answer_word",
     "demonstration",
+    "edges",
     "first_words",
     "guess_task",
     "most_similar",

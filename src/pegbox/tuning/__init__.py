@@ -2,6 +2,8 @@
 
 from pegbox.tuning._demonstrate import Demonstrate
 from pegbox.tuning._fit import fit
+from pegbox.tuning._forgetting import OtherTask, forgetting
+from pegbox.tuning._general import GeneralText, general_text
 from pegbox.tuning._hold_out import hold_out, labelled_rows
 from pegbox.tuning._label_words import Candidate, LabelWords, search_label_words
 from pegbox.tuning._merge import Merged, merge
@@ -21,8 +23,10 @@ __all__ = [
     "Cost",
     "Demonstrate",
     "Entity",
+    "GeneralText",
     "LabelWords",
     "Merged",
+    "OtherTask",
     "Prediction",
     "Ranks",
     "SeedScores",
@@ -38,6 +42,8 @@ __all__ = [
     "clear_run_folder",
     "fit",
     "fit_seeds",
+    "forgetting",
+    "general_text",
     "hold_out",
     "labelled_rows",
     "merge",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from pegbox.data import Examples, Rows, read
+from pegbox.data import Examples, GeneralText, Rows, read
 from pegbox.errors import InputError, UsageError
 from pegbox.evaluation import Scores
 from pegbox.methods import Method
@@ -18,6 +18,7 @@ from pegbox.tuning._answers import Array, softmax
 from pegbox.tuning._shapes import shape_of
 
 if TYPE_CHECKING:
+    from pegbox.evaluation import Forgetting
     from pegbox.methods import Posterior, Problem, Solved
     from pegbox.models._loading import Dtype
 
@@ -145,6 +146,31 @@ class Tuned:
         if not len(found):
             raise InputError("there are no rows to evaluate on", where=found.source, expected="labelled rows")
         return shape_of(self.prompt.task).evaluate(self, found, resamples=resamples, seed=seed)
+
+    def forgetting(
+        self,
+        text: GeneralText | str | Path | None = "auto",
+        also: Sequence[Any] = (),
+        **options: Any,
+    ) -> Forgetting:
+        """Measure what tuning broke elsewhere: bits per byte of general text and accuracy on other tasks.
+
+        Args:
+            text: General text, or where it lies; ``auto`` for what the embedded world writes beside the task
+                (etude alone), ``None`` for none.
+            also: Other labelled tasks: files, or tasks with rows.
+            options: As for :func:`pegbox.tuning.forgetting`.
+
+        Raises:
+            CapabilityError: For a base without a language loss (encoders, encoder-decoders).
+            UsageError: When there is nothing to measure on.
+        """
+        from pegbox.tuning._forgetting import forgetting
+        from pegbox.tuning._general import general_text
+
+        if isinstance(text, str | Path):
+            text = general_text(text, base=self.base, task=self.prompt.task, say=self.say)
+        return forgetting(self, text, also, **options)
 
     def read(
         self,
