@@ -16,6 +16,7 @@ from pegbox.evaluation._paired import Paired, compare
 from pegbox.evaluation._scores import score
 
 FORMAT = "pegbox.forgetting/1"
+_PLAIN, _ESTIMATES = ("source", "documents", "bytes", "off", "kind"), ("before", "after", "change")
 BitsKind = Literal["bits per byte", "masked bits per byte"]
 
 
@@ -81,10 +82,9 @@ class Forgetting:
         if not isinstance(values, dict) or values.get("format") != FORMAT:
             raise InputError("not a file of forgetting", where="key 'format'", expected=f"'{FORMAT}'")
         try:
-            names = ("source", "documents", "bytes", "off", "kind")
-            estimates = {name: read_estimate(values[name]) for name in ("before", "after", "change")}
-            also = tuple(map(_also, values["also"]))
-            return cls(**{name: values[name] for name in names}, **estimates, also=also)
+            found: dict[str, Any] = {name: values[name] for name in _PLAIN}
+            found |= {name: read_estimate(values[name]) for name in _ESTIMATES}
+            return cls(**found, also=tuple(map(_also, values["also"])))
         except KeyError as error:
             raise InputError("forgetting lacks a part", where=f"key {error}") from error
         except (TypeError, ValueError, AttributeError) as error:
@@ -118,7 +118,8 @@ def score_forgetting(
     sizes: ArrayLike,
     *,
     source: str,
-    kind: BitsKind = "bits per byte",
+    kind: _PLAIN, _ESTIMATES = ("source", "documents", "bytes", "off", "kind"), ("before", "after", "change")
+BitsKind = "bits per byte",
     off: ArrayLike | None = None,
     also: Sequence[Also] = (),
     resamples: int = 1000,
@@ -157,10 +158,10 @@ def score_forgetting(
     samples = bootstrap(replicates, len(whole), resamples=resamples, seed=seed)
     first, second = (float(part.sum() / whole.sum()) for part in bits)
     points = (first, second, second - first)
-    found = [_interval(point, samples[:, place], len(whole)) for place, point in enumerate(points)]
+    old, new, gap = (_interval(point, samples[:, at], len(whole)) for at, point in enumerate(points))
     silent = None if off is None else _nats("off", off, whole)
     gone = None if silent is None else float((silent - parts[0]).sum() / np.log(2) / whole.sum())
-    return Forgetting(source, len(whole), int(whole.sum()), *found, off=gone, kind=kind, also=tuple(also))
+    return Forgetting(source, len(whole), int(whole.sum()), old, new, gap, gone, kind, tuple(also))
 
 
 def only_also(also: Sequence[Also], kind: BitsKind) -> Forgetting:

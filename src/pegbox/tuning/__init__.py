@@ -1,9 +1,10 @@
 """Tuning: fit a method on rows, and the tuned model that comes out of it."""
 
+from pegbox.data import GeneralText
 from pegbox.tuning._demonstrate import Demonstrate
 from pegbox.tuning._fit import fit
 from pegbox.tuning._forgetting import OtherTask, forgetting
-from pegbox.tuning._general import GeneralText, general_text
+from pegbox.tuning._general import general_text
 from pegbox.tuning._hold_out import hold_out, labelled_rows
 from pegbox.tuning._label_words import Candidate, LabelWords, search_label_words
 from pegbox.tuning._merge import Merged, merge
