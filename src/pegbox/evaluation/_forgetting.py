@@ -118,8 +118,7 @@ def score_forgetting(
     sizes: ArrayLike,
     *,
     source: str,
-    kind: _PLAIN, _ESTIMATES = ("source", "documents", "bytes", "off", "kind"), ("before", "after", "change")
-BitsKind = "bits per byte",
+    kind: BitsKind = "bits per byte",
     off: ArrayLike | None = None,
     also: Sequence[Also] = (),
     resamples: int = 1000,
