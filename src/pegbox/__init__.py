@@ -7,6 +7,7 @@ from pegbox._lazy import lazy
 from pegbox._version import __version__
 
 if TYPE_CHECKING:
+    from pegbox.comparison import Comparison, compare
     from pegbox.evaluation import Scores
     from pegbox.methods import (
         IA3,
@@ -34,6 +35,7 @@ __all__ = [
     "Choose",
     "Classify",
     "ClosedForm",
+    "Comparison",
     "Demonstrate",
     "FeatureCache",
     "FewShot",
@@ -52,6 +54,7 @@ __all__ = [
     "ZeroInitAttention",
     "ZeroShot",
     "__version__",
+    "compare",
     "fit",
     "fit_seeds",
     "load",
@@ -66,6 +69,7 @@ __getattr__, __dir__ = lazy(
         "Choose": "pegbox.tasks",
         "Classify": "pegbox.tasks",
         "ClosedForm": "pegbox.methods",
+        "Comparison": "pegbox.comparison",
         "Demonstrate": "pegbox.tuning",
         "FeatureCache": "pegbox.models",
         "FewShot": "pegbox.methods",
@@ -84,12 +88,24 @@ __getattr__, __dir__ = lazy(
         "Tuned": "pegbox.tuning",
         "ZeroInitAttention": "pegbox.methods",
         "ZeroShot": "pegbox.methods",
+        "compare": "pegbox.comparison",
         "fit": "pegbox.tuning",
         "fit_seeds": "pegbox.tuning",
         "load": "pegbox.models",
         "search_label_words": "pegbox.tuning",
     },
-    ("data", "errors", "evaluation", "methods", "models", "reports", "tasks", "training", "tuning"),
+    (
+        "comparison",
+        "data",
+        "errors",
+        "evaluation",
+        "methods",
+        "models",
+        "reports",
+        "tasks",
+        "training",
+        "tuning",
+    ),
 )
 
 _peft_hook.install()

@@ -44,21 +44,22 @@ def check(
     check_writable(out, "--out")
     table = read(data, split=split)
     others = {name: read(path) for name, path in (("valid", valid), ("test", test)) if path}
-    findings = _examine(table, task, names(text), label, others, _lengths(model) if model else None)
+    findings = examine(table, task, names(text), label, others, _lengths(model) if model else None)
     content = json.dumps(findings.to_json(), indent=1, ensure_ascii=False, allow_nan=False)
     emit((content if format == "json" else "\n".join(findings.lines())) + "\n")
     if out:
         write_text(out, content + "\n")
 
 
-def _examine(
+def examine(
     table: "Table",
     task: str,
     texts: tuple[str, ...],
     label: str | None,
     others: "Mapping[str, Table]",
-    lengths: "Callable[[list[str]], list[int]] | None",
+    lengths: "Callable[[list[str]], list[int]] | None" = None,
 ) -> "Findings":
+    """What the data doctor finds in a table, by its kind of task; ``auto`` tells by the columns."""
     from pegbox import data
     from pegbox.tasks import guess_task
 

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from pegbox._version import __version__
 from pegbox.cli._check import check
+from pegbox.cli._compare import compare
 from pegbox.cli._demo import demo
 from pegbox.cli._evaluate import evaluate
 from pegbox.cli._failures import from_encoding, from_library, from_parser, from_system, silence_output
@@ -23,6 +24,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "fit": fit,
     "predict": predict,
     "evaluate": evaluate,
+    "compare": compare,
     "merge": merge,
     "rank": rank,
     "methods": methods,

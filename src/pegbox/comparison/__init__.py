@@ -2,23 +2,33 @@
 
 from pegbox.comparison._bag_of_words import BagOfWords
 from pegbox.comparison._baselines import baselines, build_baseline
+from pegbox.comparison._compare import compare
 from pegbox.comparison._curve import CurvePoint, LearningCurve
 from pegbox.comparison._fitted import Baseline, FittedBaseline
 from pegbox.comparison._flops import fit_flops, predict_flops
 from pegbox.comparison._majority import LongestOption, Majority
 from pegbox.comparison._power_law import PowerLaw
+from pegbox.comparison._result import Cell, ChangedRow, Comparison, Rung, RungCost, Skipped, WrongRow
 
 __all__ = [
     "BagOfWords",
     "Baseline",
+    "Cell",
+    "ChangedRow",
+    "Comparison",
     "CurvePoint",
     "FittedBaseline",
     "LearningCurve",
     "LongestOption",
     "Majority",
     "PowerLaw",
+    "Rung",
+    "RungCost",
+    "Skipped",
+    "WrongRow",
     "baselines",
     "build_baseline",
+    "compare",
     "fit_flops",
     "predict_flops",
 ]

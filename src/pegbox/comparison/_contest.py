@@ -23,17 +23,19 @@ Answers = Array | Tags
 
 
 class Contest(Protocol):
-    """One kind of task, as a comparison sees it.
+    """One kind of task, as a comparison sees it."""
 
-    Args:
-        kind: ``classify``, ``choose`` or ``tag``.
-        metrics: Metrics that may decide, the default first.
-        lower: Those of them of which less is better.
-    """
+    @property
+    def kind(self) -> str:
+        """``classify``, ``choose`` or ``tag``."""
 
-    kind: str
-    metrics: tuple[str, ...]
-    lower: frozenset[str]
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Metrics that may decide, the default first."""
+
+    @property
+    def lower(self) -> frozenset[str]:
+        """Those of them of which less is better."""
 
     def labels(self, task: Any, rows: Any) -> tuple[str, ...]:
         """What the answers are called."""

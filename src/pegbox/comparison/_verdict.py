@@ -165,21 +165,15 @@ def _above(
     best = _best(costlier, rule)
     place = [other.name for other in costlier].index(best.name)
     found, p = differences[place], adjusted[place]
-    times = _times(best)
+    named = f"{best.name} ({best.cost.seconds:,.1f} s to fit)"
     if rule.gain(found) <= 0:
-        return f"None of the {len(costlier)} costlier rungs measured better; next to it comes {best.name}{times}."
+        return f"None of the {len(costlier)} costlier rungs measured better; {named} comes next."
     if p < SIGNIFICANT:
-        return (
-            f"{best.name} measured better by {_gap(found, rule)}, which is less than its cost needs{times}."
-        )
+        return f"{named} measured better by {_gap(found, rule)}, which is less than its cost needs."
     return (
-        f"{best.name} measured better by {_gap(found, rule)}, but over {len(costlier)} costlier rungs such a "
-        f"difference on {rows:,} rows can be chance (adjusted p = {p:.2f}): it is no winner{times}."
+        f"{named} measured better by {_gap(found, rule)}, but over {len(costlier)} costlier rungs such a "
+        f"difference on {rows:,} rows can be chance (adjusted p = {p:.2f}): it is no winner."
     )
-
-
-def _times(rung: Rung) -> str:
-    return f" ({rung.cost.seconds:,.1f} s to fit)"
 
 
 def _gap(found: Paired, rule: Rule) -> str:

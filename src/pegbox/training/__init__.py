@@ -2,6 +2,7 @@
 
 from pegbox.training._history import History
 from pegbox.training._precision import resolve_precision
+from pegbox.training._progress import clock
 from pegbox.training._settings import Settings
 from pegbox.training._trackers import trackers
 from pegbox.training._train import check_no_unfinished, recover, tell, train
@@ -13,6 +14,7 @@ __all__ = [
     "Settings",
     "Trainable",
     "check_no_unfinished",
+    "clock",
     "recover",
     "resolve_precision",
     "tell",
