@@ -128,6 +128,10 @@ class LanguageRows:
         chosen = np.flatnonzero(dice.random(count) < MASK_SHARE)
         return chosen.tolist() or [int(dice.integers(count))]
 
+    def answers(self, index: int) -> int:
+        """How many of a window's tokens are asked."""
+        return len(self.asked(index))
+
     def sizes(self) -> npt.NDArray[np.int64]:
         """UTF-8 bytes of what is asked of each document, (documents,)."""
         found = np.zeros(self.documents, dtype=np.int64)

@@ -3,6 +3,7 @@
 from pegbox.training._history import History
 from pegbox.training._precision import resolve_precision
 from pegbox.training._progress import clock
+from pegbox.training._replay import Replay, Replayable
 from pegbox.training._settings import Settings
 from pegbox.training._trackers import trackers
 from pegbox.training._train import check_no_unfinished, recover, tell, train
@@ -11,6 +12,8 @@ from pegbox.training._trainable import WEIGHTS, Trainable
 __all__ = [
     "WEIGHTS",
     "History",
+    "Replay",
+    "Replayable",
     "Settings",
     "Trainable",
     "check_no_unfinished",

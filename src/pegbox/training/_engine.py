@@ -23,6 +23,8 @@ from pegbox.training._optimizer import adamw
 from pegbox.training._pace import Pace
 from pegbox.training._portions import Portions
 from pegbox.training._progress import Meter
+from pegbox.training._rehearsal import Rehearsal
+from pegbox.training._replay import Replay
 from pegbox.training._settings import Settings
 from pegbox.training._trainable import WEIGHTS
 from pegbox.training._validation import Validation
@@ -45,6 +47,7 @@ class Engine(transformers.Trainer):
         arguments: As made by `arguments`; its ``max_steps`` is set here.
         valid: The same model with the validation rows, or None.
         checkpoints: Where they go.
+        replay: What is replayed beside the rows, or None.
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class Engine(transformers.Trainer):
         arguments: TrainingArguments,
         valid: Objective | None,
         checkpoints: Checkpoints,
+        replay: Replay | None = None,
     ) -> None:
         self.objective: Objective = objective
         self.settings, self.checkpoints = settings, checkpoints
@@ -67,6 +71,7 @@ class Engine(transformers.Trainer):
             portions = self._portions(valid, twice, arguments)
             self.valid = Validation(valid, twice, portions, self._prepare_inputs)
         self.updates = math.ceil(len(self.order) / settings.accumulation)
+        self.rehearsal = None if replay is None else self._rehearsal(replay, arguments)
         self.total = arguments.max_steps = settings.total_steps(self.updates)
         arguments.warmup_steps = math.ceil(settings.warmup * self.total)
         super().__init__(model=objective, args=arguments, callbacks=[Pace(self)])
@@ -107,6 +112,17 @@ class Engine(transformers.Trainer):
         alone = arguments.world_size == 1
         return Portions(rows, halving=alone, lengths=objective.rows.lengths, say=self.checkpoints.say)
 
+    def _rehearsal(self, replay: Replay, arguments: TrainingArguments) -> Rehearsal:
+        return Rehearsal(
+            replay,
+            len(self.objective.rows) / self.updates,
+            at_once=self.settings.batch_size,
+            seed=self.settings.seed,
+            say=self.checkpoints.say,
+            rank=arguments.process_index,
+            processes=arguments.world_size,
+        )
+
     # Batches
 
     def get_train_dataloader(self) -> DataLoader:
@@ -130,7 +146,7 @@ class Engine(transformers.Trainer):
             self._generators = _random.capture()
         self._batches.append(inputs["rows"])
         self.rows_seen += len(inputs["rows"]) * self.args.world_size
-        if not self._add(model, inputs["rows"]):
+        if not (self._add(model, inputs["rows"]) and self._rehearse(model)):
             self._repeat(model)
         if not self.accelerator.sync_gradients:
             return self._zero
@@ -159,7 +175,17 @@ class Engine(transformers.Trainer):
             _memory.release()
             _random.restore(self._generators)
             self._loss, self._answers = self._zero, self._zero
-            done = all(self._add(model, indices) for indices in self._batches)
+            done = all(self._add(model, indices) for indices in self._batches) and self._rehearse(model)
+
+    def _rehearse(self, model: nn.Module) -> bool:
+        """Add the gradient of what a step replays, once all else is there; return False as `_add` does."""
+        if self.rehearsal is None or not self.accelerator.sync_gradients:
+            return True
+        answers = self._answers
+        if self.args.world_size > 1:
+            answers = self.accelerator.reduce(answers.float(), "sum")
+        backward: Any = self.accelerator.backward
+        return self.rehearsal.add(model, self.state.global_step, answers, self._prepare_inputs, backward)
 
     def _collated(self, indices: list[int]) -> dict[str, Tensor]:
         batch = self.objective.rows.collate(indices)
@@ -291,6 +317,7 @@ class Engine(transformers.Trainer):
         self.measure()
         self.ledger.rows_at_once = self.portions.rows
         self.ledger.valid_rows_at_once = self.valid.portions.rows if self.valid else None
+        self.ledger.replay_rows_at_once = self.rehearsal.portions.rows if self.rehearsal else None
         record = {
             "run": self.signature,
             "finished": step >= self.total or self.ledger.stopped_early,
@@ -325,6 +352,9 @@ class Engine(transformers.Trainer):
         self.portions.rows = self.ledger.rows_at_once or self.portions.rows
         if self.valid:
             self.valid.portions.rows = self.ledger.valid_rows_at_once or self.valid.portions.rows
+        if self.rehearsal:
+            kept = self.ledger.replay_rows_at_once
+            self.rehearsal.portions.rows = kept or self.rehearsal.portions.rows
         self.state.global_step = origin.step
 
     def _load_from_checkpoint(self, *_: Any) -> None:

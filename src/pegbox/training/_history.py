@@ -63,6 +63,7 @@ class Ledger:
     peak_memory_bytes: int = 0
     rows_at_once: int | None = None
     valid_rows_at_once: int | None = None
+    replay_rows_at_once: int | None = None
     watch: Watch = field(default_factory=Watch)
 
     def close_window(self, step: int) -> None:

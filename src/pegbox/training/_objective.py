@@ -19,25 +19,33 @@ class Objective(nn.Module):
         rows: The rows and their loss.
         precision: ``bf16`` or ``float32``.
         head: The part of the model that is new, if there is one.
+        replayed: Rows that are replayed beside them, if there are any.
     """
 
     def __init__(
-        self, model: nn.Module, rows: Trainable, precision: str, head: nn.Module | None = None
+        self,
+        model: nn.Module,
+        rows: Trainable,
+        precision: str,
+        head: nn.Module | None = None,
+        replayed: Trainable | None = None,
     ) -> None:
         super().__init__()
         self.model = model
-        self.rows = rows
+        self.rows, self.replayed = rows, replayed
         self.bf16 = precision == "bf16"
         self.names = [name for name, value in model.named_parameters() if value.requires_grad]
         self.trained = [value for value in model.parameters() if value.requires_grad]
         # No module of this one, whose state it would double.
         self.head = [value for value in head.parameters() if value.requires_grad] if head else []
 
-    def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Return the summed loss and the number of answers of ``batch``, both scalars."""
+    def forward(self, batch: dict[str, Tensor], *, replay: bool = False) -> tuple[Tensor, Tensor]:
+        """Return the summed loss and the number of answers of ``batch``, of replayed rows or the others."""
         device = next(iter(batch.values())).device.type
+        rows = self.replayed if replay else self.rows
+        assert rows is not None
         with torch.autocast(device, torch.bfloat16, enabled=self.bf16):
-            return self.rows.loss(self.model, batch)
+            return rows.loss(self.model, batch)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drop the gradients of the trained parameters: the frozen ones, far more, have none to drop."""

@@ -25,6 +25,7 @@ from pegbox.training._history import History
 from pegbox.training._objective import Objective
 from pegbox.training._precision import resolve_precision
 from pegbox.training._progress import Meter
+from pegbox.training._replay import Replay
 from pegbox.training._settings import Settings
 from pegbox.training._trainable import Trainable
 
@@ -36,15 +37,16 @@ def run(
     folder: Path,
     valid: Trainable | None,
     head: nn.Module | None,
+    replay: Replay | None,
     resume: bool,
     say: Callable[[str], None],
 ) -> History:
     """Do what `train` promises; see there."""
-    _check(model, rows, valid)
+    _check(model, rows, valid, replay)
     if settings.device:
         model.to(settings.device)
     with _undisturbed(model), _recomputed(model, settings.gradient_checkpointing):
-        engine = _engine(model, rows, settings, folder, valid, head, say)
+        engine = _engine(model, rows, settings, folder, valid, head, replay, say)
         engine.origin = _origin(engine, resume)
         if engine.origin is None or not engine.origin.record["finished"]:
             _work(engine, say)
@@ -56,10 +58,11 @@ def run(
         return _history(engine)
 
 
-def _check(model: nn.Module, rows: Trainable, valid: Trainable | None) -> None:
+def _check(model: nn.Module, rows: Trainable, valid: Trainable | None, replay: Replay | None) -> None:
     if not any(value.requires_grad for value in model.parameters()):
         raise UsageError("the model has no trainable parameters", fix="attach a method before training")
-    for name, part in (("training", rows), ("validation", valid)):
+    others = replay.rows if replay is not None else None
+    for name, part in (("training", rows), ("validation", valid), ("replayed", others)):
         if part is not None and len(part) == 0:
             raise InputError(f"there are no {name} rows", expected="at least one row")
 
@@ -71,6 +74,7 @@ def _engine(
     folder: Path,
     valid: Trainable | None,
     head: nn.Module | None,
+    replay: Replay | None,
     say: Callable[[str], None],
 ) -> Engine:
     place = next(value.device for value in model.parameters() if value.requires_grad)
@@ -89,11 +93,12 @@ def _engine(
     precision = resolve_precision(settings.precision, made.device)
     speak = say if made.process_index == 0 else _hush
     engine = Engine(
-        Objective(model, rows, precision, head),
+        Objective(model, rows, precision, head, replay.rows if replay is not None else None),
         settings=settings,
         arguments=made,
         valid=None if valid is None else Objective(model, valid, precision),
         checkpoints=Checkpoints(folder, speak),
+        replay=replay,
     )
     engine.signature = _signature(engine, precision)
     return engine
@@ -108,17 +113,30 @@ def _signature(engine: Engine, precision: str) -> dict[str, Any]:
         (name, list(value.shape), str(value.dtype))
         for name, value in zip(engine.objective.names, engine.objective.trained, strict=True)
     ]
-    return settings | {
-        "processes": engine.args.world_size,
-        "training rows": _rows(engine.objective.rows),
-        "classes": _classes(engine),
-        "validation rows": _rows(engine.valid.rows) if engine.valid else "none",
-        "trained parameters": f"{len(shapes)} tensors, names and shapes {_short(shapes)}",
-    }
+    return (
+        settings
+        | _replayed(engine)
+        | {
+            "processes": engine.args.world_size,
+            "training rows": _rows(engine.objective.rows),
+            "classes": _classes(engine),
+            "validation rows": _rows(engine.valid.rows) if engine.valid else "none",
+            "trained parameters": f"{len(shapes)} tensors, names and shapes {_short(shapes)}",
+        }
+    )
 
 
 def _rows(rows: Trainable) -> str:
     return f"{len(rows)} rows, lengths {_short([int(length) for length in rows.lengths])}"
+
+
+def _replayed(engine: Engine) -> dict[str, str]:
+    """Nothing without, so that runs of earlier versions can still be resumed."""
+    if engine.rehearsal is None:
+        return {}
+    replay = engine.rehearsal.replay
+    name = f" ({replay.name})" if replay.name else ""
+    return {"replay": f"ratio {replay.ratio:g}, {_rows(replay.rows)}{name}"}
 
 
 def _classes(engine: Engine) -> str:

@@ -14,6 +14,8 @@ from pegbox.training._trainable import Trainable
 if TYPE_CHECKING:
     from torch import nn
 
+    from pegbox.training._replay import Replay
+
 
 def tell(line: str) -> None:
     """Print ``line`` to standard error at once."""
@@ -28,6 +30,7 @@ def train(
     folder: str | Path,
     valid: Trainable | None = None,
     head: nn.Module | None = None,
+    replay: Replay | None = None,
     resume: bool = False,
     say: Callable[[str], None] = tell,
 ) -> History:
@@ -45,6 +48,7 @@ def train(
         folder: Belongs to this run; holds its checkpoints and nothing else is written.
         valid: Rows for early stopping and for the choice of the best parameters.
         head: The part of ``model`` that is new and learns at ``settings.head_learning_rate``.
+        replay: Other rows that are replayed beside ``rows``, so that the model keeps what they hold.
         resume: Continue from the newest intact checkpoint in ``folder``; without one, start afresh.
         say: Receives messages and, where there is no terminal, progress lines.
 
@@ -60,7 +64,7 @@ def train(
     """
     from pegbox.training._run import run
 
-    return run(model, rows, settings, Path(folder), valid, head, resume, say)
+    return run(model, rows, settings, Path(folder), valid, head, replay, resume, say)
 
 
 def recover(model: nn.Module, folder: str | Path) -> int:
