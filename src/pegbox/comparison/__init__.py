@@ -3,7 +3,7 @@
 from pegbox.comparison._bag_of_words import BagOfWords
 from pegbox.comparison._baselines import baselines, build_baseline
 from pegbox.comparison._compare import compare
-from pegbox.comparison._curve import CurvePoint, LearningCurve
+from pegbox.comparison._curve import CurvePoint, LearningCurve, learning_curve
 from pegbox.comparison._fitted import Baseline, FittedBaseline
 from pegbox.comparison._flops import fit_flops, predict_flops
 from pegbox.comparison._majority import LongestOption, Majority
@@ -30,5 +30,6 @@ __all__ = [
     "build_baseline",
     "compare",
     "fit_flops",
+    "learning_curve",
     "predict_flops",
 ]

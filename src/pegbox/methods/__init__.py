@@ -7,6 +7,7 @@ from pegbox._lazy import lazy
 if TYPE_CHECKING:
     from pegbox.methods._least_squares import Posterior
     from pegbox.methods._method import Attached, Capability, Method, Problem, Solved, Solver
+    from pegbox.methods._output_layer import Equations
     from pegbox.methods._peft import check_adapter, load_adapter, save_adapter
     from pegbox.methods._registry import build, methods, register
     from pegbox.methods._soft_export import export_prompt_tuning
@@ -31,6 +32,7 @@ __all__ = [
     "Bottleneck",
     "Capability",
     "ClosedForm",
+    "Equations",
     "FewShot",
     "Full",
     "Head",
@@ -67,6 +69,7 @@ __getattr__, __dir__ = lazy(
         "Problem": "pegbox.methods._method",
         "Solved": "pegbox.methods._method",
         "Solver": "pegbox.methods._method",
+        "Equations": "pegbox.methods._output_layer",
         "check_adapter": "pegbox.methods._peft",
         "load_adapter": "pegbox.methods._peft",
         "save_adapter": "pegbox.methods._peft",

@@ -44,6 +44,11 @@ class Equations:
             logits = output_rows(base, found.hidden, answer_tokens(problem.prompt)).double()
         return cls(found.hidden.double() * scale, logits * scale, problem.gold, scale)
 
+    def part(self, indices: Sequence[int]) -> Equations:
+        """The equations of the rows at these positions only."""
+        kept = torch.tensor(indices, dtype=torch.long)
+        return Equations(self.features[kept], self.logits[kept], self.gold[kept], self.scale)
+
 
 def logit_scale(problem: Problem) -> float:
     """What the base multiplies its output layer's results by."""

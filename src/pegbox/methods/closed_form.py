@@ -147,6 +147,11 @@ class ClosedForm(Solver):
             grow=grow,
         )
 
+    def solution(self, rows: Equations) -> Solution:
+        """As :meth:`solve`, of equations alone and without an adapter, for fits to many subsets of rows."""
+        spectrum = Spectrum.of(rows.features, self.intercept)
+        return self._solution(rows, self._choose(rows, spectrum), spectrum)
+
     def load_posterior(self, folder: Path) -> Posterior | None:
         """Read ``posterior.safetensors`` if the folder has one."""
         from safetensors.torch import load_file
