@@ -17,6 +17,7 @@ from pegbox.evaluation._paired import Paired, compare
 from pegbox.evaluation._scores import ClassScores, Scores, score
 from pegbox.evaluation._several import Sample, class_sample, compare_several, holm, several, tag_sample
 from pegbox.evaluation._tags import TagScores, score_tags
+from pegbox.evaluation._truth import TruthScores, score_truth
 
 __all__ = [
     "Also",
@@ -33,6 +34,7 @@ __all__ = [
     "Sample",
     "Scores",
     "TagScores",
+    "TruthScores",
     "bootstrap",
     "calibration_error",
     "class_sample",
@@ -49,6 +51,7 @@ __all__ = [
     "score_also",
     "score_forgetting",
     "score_tags",
+    "score_truth",
     "several",
     "signed",
     "tag_sample",
