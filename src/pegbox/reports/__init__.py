@@ -1,15 +1,18 @@
-"""Tables for the terminal, Markdown and plots; computes no metric."""
+"""Tables for the terminal, Markdown, plots and the page of a comparison; computes no metric."""
 
 from pegbox.reports._comparison import comparison_table, rung_line
 from pegbox.reports._diagram import reliability_diagram
 from pegbox.reports._ladder import LadderRow, ladder, ladder_markdown
+from pegbox.reports._page import write_report
 from pegbox.reports._panel import scores_panel
+from pegbox.reports._pareto import cost_diagram
 from pegbox.reports._seeds_table import seeds_table
 from pegbox.reports._spectrum import spectrum_diagram
 
 __all__ = [
     "LadderRow",
     "comparison_table",
+    "cost_diagram",
     "ladder",
     "ladder_markdown",
     "reliability_diagram",
@@ -17,4 +20,5 @@ __all__ = [
     "scores_panel",
     "seeds_table",
     "spectrum_diagram",
+    "write_report",
 ]

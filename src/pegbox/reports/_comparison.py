@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
     from rich.table import Table
 
-    from pegbox.comparison._result import Comparison, Rung
+    from pegbox.comparison import Comparison, Rung
 
 _MARK = "*"
 # The longest name of a method, marked: with the other columns 80 characters.

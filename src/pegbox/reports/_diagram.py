@@ -2,12 +2,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pegbox.evaluation import Scores
-from pegbox.reports._figure import check_suffix, new_figure, write_figure
+from pegbox.reports._figure import GREY, INK, check_suffix, new_figure, quiet, write_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-_INK, _GREY = "#1a1a1a", "#a8a8a8"
+    from matplotlib.figure import Figure
 
 
 def reliability_diagram(scores: Scores, path: str | Path, title: str = "") -> Path:
@@ -29,36 +28,60 @@ def reliability_diagram(scores: Scores, path: str | Path, title: str = "") -> Pa
     """
     place = Path(path)
     check_suffix(place)
-    figure = new_figure(4.8, 5.8)
-    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
-    _draw_accuracy(upper, scores)
-    _draw_counts(lower, scores)
-    figure.legend(loc="outside lower center", ncols=2, fontsize="small", frameon=False)
     lines = [title, f"ECE {scores.metrics['ece']}, {scores.rows:,} rows"]
-    upper.set_title("\n".join(line for line in lines if line), fontsize="medium", parse_math=False)
+    figure = reliability_figure(scores, "\n".join(line for line in lines if line))
     return write_figure(figure, place)
 
 
-def _draw_accuracy(axes: "Axes", scores: Scores) -> None:
+def reliability_figure(scores: Scores, title: str = "", *, small: bool = False) -> "Figure":
+    """The reliability diagram as a figure.
+
+    Args:
+        scores: What `pegbox.evaluation.score` measured.
+        title: Lines above it.
+        small: For many beside each other: half as wide, without legend.
+    """
+    figure = new_figure(2.6, 2.9) if small else new_figure(4.8, 5.8)
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
+    _draw_accuracy(upper, scores, small)
+    _draw_counts(lower, scores)
+    if small:
+        _shrink(upper, lower)
+    else:
+        figure.legend(loc="outside lower center", ncols=2, fontsize="small", frameon=False)
+    upper.set_title(title, fontsize="medium", parse_math=False)
+    return figure
+
+
+def _shrink(upper: "Axes", lower: "Axes") -> None:
+    for axes in (upper, lower):
+        quiet(axes)
+        axes.tick_params(labelsize=8)
+        axes.xaxis.label.set_fontsize(8)
+        axes.yaxis.label.set_fontsize(8)
+    lower.set(xlabel="confidence", ylabel="")
+
+
+def _draw_accuracy(axes: "Axes", scores: Scores, small: bool) -> None:
     bins = scores.reliability.bins
     confidence = [part.confidence for part in bins]
     accuracy = [part.accuracy for part in bins]
     # Rounding may put an end of a Wilson interval at 0 or 1 on the wrong side of the accuracy.
     below = [max(part.accuracy - part.low, 0.0) for part in bins]
     above = [max(part.high - part.accuracy, 0.0) for part in bins]
-    axes.plot([0, 1], [0, 1], color=_INK, linewidth=1, linestyle="--", label="perfect calibration")
-    axes.plot(confidence, accuracy, color=_GREY, linewidth=1.5, zorder=1)
+    axes.plot([0, 1], [0, 1], color=INK, linewidth=1, linestyle="--", label="perfect calibration")
+    axes.plot(confidence, accuracy, color=GREY, linewidth=1 if small else 1.5, zorder=1)
     label = "accuracy, 95 % interval"
     style: dict[str, Any] = {
-        "color": _INK,
-        "ecolor": _INK,
-        "elinewidth": 1,
-        "capsize": 2.5,
-        "markersize": 4.5,
+        "color": INK,
+        "ecolor": INK,
+        "elinewidth": 0.8 if small else 1,
+        "capsize": 0 if small else 2.5,
+        "markersize": 3 if small else 4.5,
     }
     axes.errorbar(confidence, accuracy, yerr=[below, above], fmt="o", label=label, zorder=3, **style)
     axes.set(ylabel="accuracy", ylim=(-0.02, 1.02), xlim=_limits(scores))
-    axes.grid(color=_GREY, linewidth=0.5, alpha=0.5)
+    axes.grid(color=GREY, linewidth=0.5, alpha=0.5)
 
 
 def _draw_counts(axes: "Axes", scores: Scores) -> None:
@@ -66,7 +89,7 @@ def _draw_counts(axes: "Axes", scores: Scores) -> None:
 
     counts = scores.reliability.histogram
     starts = [step / len(counts) for step in range(len(counts))]
-    axes.bar(starts, counts, 1 / len(counts), align="edge", color=_GREY, edgecolor=_INK, linewidth=0.7)
+    axes.bar(starts, counts, 1 / len(counts), align="edge", color=GREY, edgecolor=INK, linewidth=0.7)
     axes.set(xlabel="confidence (probability of the predicted label)", ylabel="rows", xlim=_limits(scores))
     axes.yaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
 

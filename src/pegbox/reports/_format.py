@@ -54,6 +54,26 @@ def duration(number: float | None) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
+def moment(number: float | None) -> str:
+    """A short time in words: 0.12 ms, 4.9 ms, 130 ms, then as `duration`."""
+    if number is None:
+        return NONE
+    if number >= 0.9995:
+        return duration(number)
+    thousandths = 1000 * number
+    return f"{thousandths:.3g} ms" if thousandths < 100 else f"{thousandths:.0f} ms"
+
+
+def operations(number: float | None) -> str:
+    """Floating point operations: 514, 1.23 M, 45.6 G, 7.89 T."""
+    if number is None:
+        return NONE
+    units = ["", "k", "M", "G", "T", "P", "E"]
+    while number >= 999.5 and len(units) > 1:
+        number, units = number / 1000, units[1:]
+    return f"{number:.3g} {units[0]}".strip()
+
+
 def value(estimate: Estimate | None) -> str:
     """Point estimate alone."""
     return NONE if estimate is None or math.isnan(estimate.value) else f"{estimate.value:.3f}"

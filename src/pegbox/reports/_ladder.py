@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Literal
 from pegbox.evaluation import Estimate, Flips, Scores
 from pegbox.reports import _format
 from pegbox.reports._cell import NARROWEST, IntervalCell, plain
+from pegbox.reports._markdown import markdown_table
 from pegbox.reports._table import new_table
 
 if TYPE_CHECKING:
@@ -90,14 +91,12 @@ def ladder(rows: Sequence[LadderRow], title: str = "") -> "Table":
 
 def ladder_markdown(rows: Sequence[LadderRow]) -> str:
     """Return the same table as GitHub Markdown, ending in a newline."""
-    lines = [_line(_HEADS), _line(["---", *["---:"] * (len(_HEADS) - 1)])]
-    lines += [_line([cell.replace("\\", "\\\\").replace("|", "\\|") for cell in _cells(row)]) for row in rows]
-    return "\n".join(lines) + "\n"
+    return markdown_table(_HEADS, [_cells(row) for row in rows], words=_HEADS[:1])
 
 
 def _cells(row: LadderRow) -> list[str]:
     return [
-        " ".join(row.method.split()),
+        row.method,
         _format.interval(row.accuracy),
         _format.value(row.macro_f1),
         _format.value(row.nll),
@@ -107,7 +106,3 @@ def _cells(row: LadderRow) -> list[str]:
         _format.size(row.adapter_bytes),
         _format.seconds(row.seconds),
     ]
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"

@@ -1,0 +1,75 @@
+"""What tuning did to everything else that the base knew."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pegbox.evaluation import Forgetting
+from pegbox.reports import _format
+from pegbox.reports._page._table import Entry, Head, Line, Table, bare_p, change, entry
+
+if TYPE_CHECKING:
+    from pegbox.comparison import Comparison
+
+
+def general_text(comparison: Comparison) -> Table | None:
+    """Bits per byte of general text before and after; None where it was not measured."""
+    found = [(name, part) for name, part in _measured(comparison) if part.documents]
+    if not found:
+        return None
+    first = found[0][1]
+    caption = (
+        f"General text, {first.kind}, less is better: {first.source}, {first.documents:,} documents, "
+        f"{_format.size(first.bytes)}"
+    )
+    heads = ("rung", "before", "after", "change", "with the adapter off")
+    lines = [
+        Line(
+            Entry(name),
+            (entry(part.before), entry(part.after), change(part.change), Entry(_off(part))),
+            name == comparison.recommended,
+        )
+        for name, part in found
+    ]
+    return Table(
+        "general",
+        caption,
+        tuple(Head(head, words=not place) for place, head in enumerate(heads)),
+        tuple(lines),
+    )
+
+
+def other_tasks(comparison: Comparison) -> Table | None:
+    """Accuracy on other tasks before and after; None where none was asked."""
+    lines = [
+        Line(
+            Entry(name),
+            (
+                Entry(part.name, f"{part.rows:,} rows"),
+                entry(part.before),
+                entry(part.after),
+                change(part.difference.difference),
+                Entry(bare_p(part.difference.p)),
+            ),
+            name == comparison.recommended,
+        )
+        for name, found in _measured(comparison)
+        for part in found.also
+    ]
+    if not lines:
+        return None
+    heads = ("rung", "task", "before", "after", "change", "p")
+    caption = "Other tasks, asked by their label words: accuracy before and after"
+    words = ("rung", "task")
+    return Table(
+        "other-tasks", caption, tuple(Head(head, words=head in words) for head in heads), tuple(lines)
+    )
+
+
+def _measured(comparison: Comparison) -> list[tuple[str, Forgetting]]:
+    found = [(rung.name, rung.typical.forgetting) for rung in comparison.rungs]
+    return [(name, part) for name, part in found if part is not None]
+
+
+def _off(part: Forgetting) -> str:
+    return _format.NONE if part.off is None else f"{part.off:+.3f}"

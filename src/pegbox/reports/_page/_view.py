@@ -1,0 +1,144 @@
+"""All that a report's page says, ready to be set."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pegbox.reports import _format
+from pegbox.reports._names import NAMES
+from pegbox.reports._page import _answers, _ladder, _pictures, _rows, _side
+from pegbox.reports._page._pictures import Picture
+from pegbox.reports._page._rows import Group
+from pegbox.reports._page._table import Table
+
+if TYPE_CHECKING:
+    from pegbox.comparison import Comparison
+
+
+@dataclass(frozen=True)
+class View:
+    """The parts of the page that take some work; the rest is read from the comparison itself.
+
+    Args:
+        title: Data and base, in one line.
+        facts: What was compared on what, as pairs of a name and a value.
+        tables: The tables, by name; what does not apply is None.
+        cost: The decisive metric against the time of a fit.
+        reliability: Accuracy against confidence of the main rungs.
+        curve: The learning curve, and what it says.
+        skipped: Rungs that were not climbed, and why.
+        changed: Rows answered otherwise, in groups.
+        errors: Rows answered wrong.
+        notes: What was told while each rung was fitted.
+        options: Each rung's options.
+        configuration: Every option by its dotted name.
+        label_counts: Training rows of each label.
+        made_with: Machine, digests and versions.
+    """
+
+    title: str
+    facts: tuple[tuple[str, str], ...]
+    tables: Mapping[str, Table | None]
+    cost: Picture
+    reliability: tuple[Picture, ...]
+    curve: tuple[Picture, str] | None
+    skipped: tuple[tuple[str, str], ...]
+    changed: tuple[Group, ...]
+    errors: Group | None
+    notes: tuple[tuple[str, tuple[str, ...]], ...]
+    options: tuple[tuple[str, str], ...]
+    configuration: tuple[tuple[str, str], ...]
+    label_counts: tuple[tuple[str, str], ...]
+    made_with: tuple[tuple[str, str], ...]
+
+    @property
+    def pictures(self) -> tuple[Picture, ...]:
+        """All of them."""
+        return (self.cost, *self.reliability, *(self.curve[:1] if self.curve else ()))
+
+
+def view(comparison: Comparison) -> View:
+    """Gather what the page says."""
+    return View(
+        title=f"{comparison.data.source.rstrip('/').rpartition('/')[2]} on {comparison.base.name}",
+        facts=tuple(_facts(comparison)),
+        tables={
+            "ladder": _ladder.quality(comparison),
+            "costs": _ladder.costs(comparison),
+            "seeds": _ladder.seeds(comparison),
+            "labels": _answers.per_label(comparison),
+            "weakest": _answers.weakest(comparison),
+            "confusion": _answers.confusion(comparison),
+            "general": _side.general_text(comparison),
+            "other_tasks": _side.other_tasks(comparison),
+        },
+        cost=_pictures.cost_picture(comparison),
+        reliability=tuple(_pictures.reliability_pictures(comparison)),
+        curve=None,
+        skipped=tuple((part.name, part.reason) for part in comparison.skipped),
+        changed=tuple(_rows.changed(comparison)),
+        errors=_rows.errors(comparison),
+        notes=tuple(_notes(comparison)),
+        options=tuple((rung.name, _settings(rung.options)) for rung in comparison.rungs if rung.options),
+        configuration=tuple(_flat(comparison.configuration)),
+        label_counts=tuple((name, _format.count(rows)) for name, rows in comparison.data.labels.items()),
+        made_with=tuple(_made_with(comparison)),
+    )
+
+
+def _facts(comparison: Comparison) -> Iterator[tuple[str, str]]:
+    data, base = comparison.data, comparison.base
+    unit = "sentences" if comparison.kind == "tag" else "rows"
+    yield "Recommended", comparison.recommended
+    yield "Decided by", NAMES.get(comparison.metric, comparison.metric)
+    yield "Tuned on", f"{data.train_rows:,} {unit} of {data.source}"
+    yield "Tested on", f"{data.test_rows:,} {unit} {_held(comparison)}"
+    yield "Base", f"{base.name}, {base.kind}, {base.parameters:,} parameters{_quantised(comparison)}"
+    yield "Seeds", ", ".join(map(str, comparison.seeds))
+    yield "Took", _format.duration(comparison.seconds)
+    yield "Finished", comparison.date or _format.NONE
+
+
+def _made_with(comparison: Comparison) -> Iterator[tuple[str, str]]:
+    base = comparison.base
+    yield "machine", comparison.machine or _format.NONE
+    yield "base's fingerprint", base.fingerprint
+    if base.revision:
+        yield "base's revision", base.revision
+    yield "test rows' SHA-256", comparison.data.test_digest
+    yield from comparison.versions.items()
+
+
+def _held(comparison: Comparison) -> str:
+    source = comparison.data.test_source
+    return "held out of the same source" if source is None else f"of {source}"
+
+
+def _quantised(comparison: Comparison) -> str:
+    return f", in {comparison.base.quantise}" if comparison.base.quantise else ""
+
+
+def _notes(comparison: Comparison) -> Iterator[tuple[str, tuple[str, ...]]]:
+    for rung in comparison.rungs:
+        for cell in rung.cells:
+            if cell.notes:
+                yield (f"{rung.name}, seed {cell.seed}" if len(rung.cells) > 1 else rung.name), cell.notes
+
+
+def _settings(options: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {_value(value)}" for name, value in options.items())
+
+
+def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{before}{name}.")
+        else:
+            yield f"{before}{name}", _value(value)
+
+
+def _value(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)

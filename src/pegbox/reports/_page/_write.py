@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pegbox import _atomic
+from pegbox.reports._page._files import ladder_markdown, rungs_csv
+from pegbox.reports._page._view import View, view
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+    from pegbox.comparison import Comparison
+
+PAGE, TABLE, LADDER, PICTURES = "report.html", "rungs.csv", "ladder.md", "pictures"
+SECTIONS = {
+    "ladder": "The ladder",
+    "cost": "What a point costs",
+    "calibration": "Calibration",
+    "curve": "More labels or more tuning",
+    "flips": "What changed",
+    "errors": "Where it errs",
+    "labels": "Label by label",
+    "forgetting": "Forgetting",
+    "data": "The data",
+    "repeat": "How to repeat it",
+}
+
+
+def write_report(comparison: Comparison, folder: str | Path) -> Path:
+    """Write a comparison's report: one page that needs nothing else, and its numbers and pictures as files.
+
+    ``report.html`` opens offline, in light and dark, and prints. Beside it lie ``rungs.csv`` (a line per rung
+    and seed), ``ladder.md`` and the folder ``pictures`` with every picture as ``.svg`` and ``.png``, which is
+    replaced as a whole. Each appears whole or not at all; the same comparison gives the same bytes with the
+    same libraries.
+
+    Args:
+        comparison: What was compared.
+        folder: Where to write, usually the folder that holds ``comparison.json``; made if need be.
+
+    Returns:
+        The page.
+
+    Raises:
+        UsageError: The folder is a file.
+    """
+    place = Path(folder)
+    found = view(comparison)
+    _atomic.write_text(place / TABLE, rungs_csv(comparison))
+    _atomic.write_text(place / LADDER, ladder_markdown(comparison))
+    with _atomic.folder(place / PICTURES, overwrite=True) as pictures:
+        for picture in found.pictures:
+            for suffix in (".svg", ".png"):
+                picture.write(pictures / f"{picture.name}{suffix}")
+    return _atomic.write_text(place / PAGE, page(comparison, found))
+
+
+def page(comparison: Comparison, found: View) -> str:
+    """The page's HTML."""
+    environment = _environment()
+    return environment.get_template("page.html.j2").render(
+        comparison=comparison, view=found, sections=SECTIONS.items()
+    )
+
+
+@functools.cache
+def _environment() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("pegbox.reports._page"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_legible,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment
+
+
+def _legible(value: Any) -> Any:
+    """Text without characters that no page may hold: controls, and halves of surrogate pairs."""
+    if type(value) is not str:
+        return value
+    return "".join(sign if _may_stand(sign) else "\N{REPLACEMENT CHARACTER}" for sign in value)
+
+
+def _may_stand(sign: str) -> bool:
+    code = ord(sign)
+    return sign in "\t\n\r" or (code >= 0x20 and not 0x7F <= code <= 0x9F and not 0xD800 <= code <= 0xDFFF)
