@@ -77,17 +77,17 @@ def test_the_interval_covers_rows_and_seeds() -> None:
     """Systems whose true accuracy varies with the seed: about 95 % of the intervals hold its mean."""
     generator = np.random.default_rng(7)
     hits = 0
-    for _ in range(200):
-        gold = np.zeros(300, dtype=int)
+    for _ in range(100):
+        gold = np.zeros(200, dtype=int)
         runs = []
         for _ in range(4):
             share = np.clip(0.8 + 0.04 * generator.normal(), 0, 1)
-            wrong = (generator.random(300) > share).astype(float)
+            wrong = (generator.random(200) > share).astype(float)
             runs.append(class_sample(np.column_stack([1 - wrong, wrong]), gold))
-        found = several(runs, resamples=300)["accuracy"]
+        found = several(runs, resamples=200)["accuracy"]
         hits += found.low <= 0.8 <= found.high
-    # 190 expected, three binomial standard deviations are 9, and four seeds are few.
-    assert hits >= 172
+    # 95 expected, three binomial standard deviations are 7, and four seeds are few.
+    assert hits >= 84
 
 
 def test_the_paired_test_finds_a_difference_and_no_other() -> None:
@@ -106,15 +106,15 @@ def test_false_alarms_are_no_more_than_promised() -> None:
     """Two systems of the same true accuracy under three seeds each."""
     generator = np.random.default_rng(11)
     alarms = 0
-    for _ in range(150):
+    for _ in range(100):
         gold = gold_of(150, int(generator.integers(1 << 30)))
         a, b = (
             [class_sample(answers(150, 0.6, int(generator.integers(1 << 30)), gold), gold) for _ in range(3)]
             for _ in range(2)
         )
-        alarms += compare_several(a, b, resamples=300).p < 0.05
-    # 7.5 expected of a test that keeps its level; 15 is three standard deviations more.
-    assert alarms <= 15
+        alarms += compare_several(a, b, resamples=200).p < 0.05
+    # 5 expected of a test that keeps its level; 11 is three standard deviations more.
+    assert alarms <= 11
 
 
 def test_few_rows_that_differ_are_no_proof() -> None:

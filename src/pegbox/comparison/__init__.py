@@ -8,15 +8,28 @@ from pegbox.comparison._fitted import Baseline, FittedBaseline
 from pegbox.comparison._flops import fit_flops, predict_flops
 from pegbox.comparison._majority import LongestOption, Majority
 from pegbox.comparison._power_law import PowerLaw
-from pegbox.comparison._result import Cell, ChangedRow, Comparison, Rung, RungCost, Skipped, WrongRow
+from pegbox.comparison._result import (
+    BaseNote,
+    Cell,
+    ChangedRow,
+    Comparison,
+    DataNote,
+    Rung,
+    RungCost,
+    Skipped,
+    WrongRow,
+    save_json,
+)
 
 __all__ = [
     "BagOfWords",
+    "BaseNote",
     "Baseline",
     "Cell",
     "ChangedRow",
     "Comparison",
     "CurvePoint",
+    "DataNote",
     "FittedBaseline",
     "LearningCurve",
     "LongestOption",
@@ -32,4 +45,5 @@ __all__ = [
     "fit_flops",
     "learning_curve",
     "predict_flops",
+    "save_json",
 ]

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pegbox.comparison._cell import Terms
 from pegbox.comparison._contest import Answers, contest_of, decisive, label_counts
-from pegbox.comparison._curve import LearningCurve
+from pegbox.comparison._curve import LearningCurve, learning_curve
 from pegbox.comparison._engines import Engine, engine_of
 from pegbox.comparison._ladder import Asked, Contender, contenders, refusal
 from pegbox.comparison._pace import Pace
@@ -317,8 +317,6 @@ def _compared_with(climb: _Climb, best: Rung) -> Rung | None:
 def _curve(terms: Terms) -> LearningCurve | None:
     if not isinstance(terms.task, Classify):
         return None
-    from pegbox.comparison._curve import learning_curve
-
     try:
         return learning_curve(terms.base, terms.task, rows=terms.train, test=terms.test, say=terms.say)
     except PegboxError as error:

@@ -63,9 +63,6 @@ class Rule:
         return self.worth * max(1.0, math.log10(times)) if times > 0 else self.worth
 
     def __str__(self) -> str:
-        unit = f"{100 * self.worth:g} points of {NAMES[self.metric]}" if self.metric in POINTS else (
-            f"{self.worth:g} of {NAMES[self.metric]}"
-        )  # fmt: skip
         ends = (
             f"The climb ends after {self.patience} trained rungs in a row that have not."
             if self.patience
@@ -73,8 +70,14 @@ class Rule:
         )
         return (
             f"A rung is worth its cost when it has shown (p < {SIGNIFICANT}) a gain over the best cheaper "
-            f"rung of {unit} for each tenfold of its time, and at least once. {ends}"
+            f"rung of {self._gain()} for each tenfold of its time, and at least once. {ends}"
         )
+
+    def _gain(self) -> str:
+        name = NAMES[self.metric]
+        if self.metric not in POINTS:
+            return f"{self.worth:g} of {name}"
+        return f"{100 * self.worth:g} point{'' if self.worth == 0.01 else 's'} of {name}"
 
 
 def judged(rung: Rung, cheaper: Sequence[Rung], samples: Mapping[str, Sequence[Sample]], rule: Rule) -> Rung:

@@ -28,6 +28,7 @@ class Sample:
         values: Each metric on all rows.
         statistic: Maps weights ``(chunk, rows)`` to the metrics ``(chunk, metrics)``, ordered as ``values``.
         per_row: What each row adds to a metric, ``(rows,)`` with the metric as its mean, where there is that.
+        means: Metrics that are the weighted mean of those parts, which is quick to resample.
         calibrated: Draws calibration errors of a perfectly calibrated run by number and seed, where there are
             probabilities.
     """
@@ -36,7 +37,16 @@ class Sample:
     values: Mapping[str, float]
     statistic: Callable[[Floats], Floats] = field(repr=False)
     per_row: Mapping[str, Floats] = field(repr=False, default_factory=dict)
+    means: frozenset[str] = frozenset()
     calibrated: Callable[[int, int], Floats] | None = field(default=None, repr=False)
+
+    def alone(self, metric: str) -> Callable[[Floats], Floats]:
+        """Maps weights ``(chunk, rows)`` to one metric ``(chunk, 1)``."""
+        if metric in self.means:
+            parts = self.per_row[metric][:, None]
+            return lambda weights: weights @ parts / weights.shape[1]
+        place = list(self.values).index(metric)
+        return lambda weights: self.statistic(weights)[:, [place]]
 
 
 def class_sample(probabilities: ArrayLike, gold: ArrayLike) -> Sample:
@@ -59,7 +69,14 @@ def class_sample(probabilities: ArrayLike, gold: ArrayLike) -> Sample:
         return calibrated_errors(answers.confidence, "mass", bins=BINS, resamples=resamples, seed=seed)
 
     per_row = {"accuracy": answers.correct, "nll": answers.nll, "brier": answers.brier}
-    return Sample(len(table), values, lambda weights: replicates(weights)[:, columns], per_row, calibrated)
+    return Sample(
+        rows=len(table),
+        values=values,
+        statistic=lambda weights: replicates(weights)[:, columns],
+        per_row=per_row,
+        means=frozenset(per_row),
+        calibrated=calibrated,
+    )
 
 
 def tag_sample(predicted: Sequence[Sequence[str]], gold: Sequence[Sequence[str]]) -> Sample:
@@ -101,7 +118,7 @@ def several(runs: Sequence[Sample], *, resamples: int = 1000, seed: int = 0) -> 
     Raises:
         InputError: No runs, or runs on different numbers of rows.
     """
-    samples = _replicates(runs, resamples, seed)
+    samples = _replicates(runs, [run.statistic for run in runs], resamples, seed)
     found = {}
     for place, name in enumerate(runs[0].values):
         value = float(np.mean([run.values[name] for run in runs]))
@@ -142,10 +159,11 @@ def compare_several(
         raise UsageError(
             f"no paired test for metric '{metric}'", expected=", ".join(names), fix=nearest(metric, names)
         )
-    place = names.index(metric)
-    # The seeds differ, so that the runs of both are drawn independently; the rows are drawn by one seed.
-    left = _replicates(a, resamples, seed, runs_seed=seed + 1)[:, place]
-    right = _replicates(b, resamples, seed, runs_seed=seed + 2)[:, place]
+    # Those seeds differ, so that the runs of both are drawn independently; the rows are drawn by one seed.
+    left, right = (
+        _replicates(part, [run.alone(metric) for run in part], resamples, seed, runs_seed)[:, 0]
+        for part, runs_seed in ((a, seed + 1), (b, seed + 2))
+    )
     if a[0].rows != b[0].rows:
         raise _unlike(a[0].rows, b[0].rows)
     first, second = (float(np.mean([run.values[metric] for run in part])) for part in (a, b))
@@ -179,7 +197,13 @@ def _by_signs(a: Sequence[Sample], b: Sequence[Sample], metric: str, resamples: 
     return permutation(left - right, resamples, seed)
 
 
-def _replicates(runs: Sequence[Sample], resamples: int, seed: int, runs_seed: int | None = None) -> Floats:
+def _replicates(
+    runs: Sequence[Sample],
+    statistics: Sequence[Callable[[Floats], Floats]],
+    resamples: int,
+    seed: int,
+    runs_seed: int = 0,
+) -> Floats:
     """Metrics of resampled rows, averaged over resampled runs, (resamples, metrics)."""
     if not runs:
         raise InputError("there are no runs to compare", expected="at least one")
@@ -188,10 +212,10 @@ def _replicates(runs: Sequence[Sample], resamples: int, seed: int, runs_seed: in
         if run.rows != rows:
             raise _unlike(rows, run.rows)
     # One seed draws the same rows for every run.
-    table = np.stack([bootstrap(run.statistic, rows, resamples=resamples, seed=seed) for run in runs])
+    table = np.stack([bootstrap(one, rows, resamples=resamples, seed=seed) for one in statistics])
     if len(runs) == 1:
         return table[0]
-    generator = np.random.default_rng([seed if runs_seed is None else runs_seed, len(runs)])
+    generator = np.random.default_rng([runs_seed, len(runs)])
     drawn = generator.integers(len(runs), size=(resamples, len(runs)))
     shares = np.stack([(drawn == run).mean(1) for run in range(len(runs))])
     mean = table.mean(0)
