@@ -26,7 +26,16 @@ if TYPE_CHECKING:
     )
     from pegbox.models import Base, FeatureCache, load
     from pegbox.tasks import Choose, Classify, Tag
-    from pegbox.tuning import Demonstrate, Seeds, Training, Tuned, fit, fit_seeds, search_label_words
+    from pegbox.tuning import (
+        Demonstrate,
+        Replay,
+        Seeds,
+        Training,
+        Tuned,
+        fit,
+        fit_seeds,
+        search_label_words,
+    )
 
 __all__ = [
     "IA3",
@@ -45,6 +54,7 @@ __all__ = [
     "PTuning",
     "Prefix",
     "QLoRA",
+    "Replay",
     "Scores",
     "Seeds",
     "SoftPrompt",
@@ -81,6 +91,7 @@ __getattr__, __dir__ = lazy(
         "Prefix": "pegbox.methods",
         "PTuning": "pegbox.methods",
         "Scores": "pegbox.evaluation",
+        "Replay": "pegbox.tuning",
         "Seeds": "pegbox.tuning",
         "Tag": "pegbox.tasks",
         "Training": "pegbox.tuning",

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from pegbox.data import Rows
     from pegbox.methods import Method
     from pegbox.tasks import Task
+    from pegbox.tuning import Replay
 
 AUTO = "auto"
 
@@ -29,6 +30,8 @@ def fit(
     label_words: str | None = None,
     readout: Literal["words", "head"] = "words",
     demonstrations: dict[str, Any] | None = None,
+    replay: str | None = None,
+    replay_ratio: float | None = None,
     valid: str | None = None,
     test: str | None = None,
     holdout: float = 0.2,
@@ -66,6 +69,9 @@ def fit(
         readout: Answer by label words, or by a linear head on the plain texts.
         demonstrations: Solved rows shown while a gradient method trains; for example
             --demonstrations.per_class 1 --demonstrations.selection similar.
+        replay: General text that a gradient method replays, so that the model keeps what it could say: a
+            .txt, .csv or .jsonl file, a folder of .txt files, or auto for what etude was pretrained on.
+        replay_ratio: Share of it among all sequences; 0.1 when not given.
         valid: File for early stopping; else a share of the training rows.
         test: File to evaluate on; else a share of the rows is held out.
         holdout: Share of the rows held out for evaluation when there is no test file; 0 for none.
@@ -94,6 +100,7 @@ def fit(
     several = _checked_seeds(seed, seeds, holdout, test)
     built, settings = build(method, options), Training.of(training or {})
     shown = Demonstrate.of(demonstrations) if demonstrations is not None else None
+    kept = _replay(replay, replay_ratio)
     place = Output.free(out, built, overwrite=overwrite, resume=resume, several=several is not None)
     quiet_libraries()
     fixed = None if label_words == AUTO else words(label_words)
@@ -111,6 +118,7 @@ def fit(
         "valid": labelled_rows(asked, valid, on_bad=on_bad_rows, say=say) if valid else None,
         "training": settings,
         "demonstrations": shown,
+        "replay": kept,
         "label_words": "auto" if label_words == AUTO else None,
         "folder": place.run,
         "resume": resume,
@@ -124,6 +132,19 @@ def fit(
         place.save_seeds(fit_seeds(base, asked, built, seeds=several, **how), held, title)
     else:
         place.save(tune(base, asked, built, seed=seed, **how), held, title)
+
+
+def _replay(source: str | None, ratio: float | None) -> "Replay | None":
+    from pegbox.tuning import Replay
+
+    if source is None and ratio is not None:
+        raise UsageError(
+            "there is no text to replay a share of",
+            where=f"--replay-ratio {ratio:g}",
+            expected="--replay FILE, or --replay auto for etude",
+            fix="name the text, or leave --replay-ratio out",
+        )
+    return None if source is None else Replay(source, Replay.ratio if ratio is None else ratio)
 
 
 def _checked_seeds(

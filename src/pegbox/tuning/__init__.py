@@ -10,6 +10,7 @@ from pegbox.tuning._label_words import Candidate, LabelWords, search_label_words
 from pegbox.tuning._merge import Merged, merge
 from pegbox.tuning._rank import Ranks, Spectrum, rank
 from pegbox.tuning._readout import read_by
+from pegbox.tuning._replay import Replay
 from pegbox.tuning._run_folder import check_run_folder, clear_run_folder, seed_folder
 from pegbox.tuning._saving import adapter_bytes
 from pegbox.tuning._seeds import Seeds, SeedScores, fit_seeds
@@ -30,6 +31,7 @@ __all__ = [
     "OtherTask",
     "Prediction",
     "Ranks",
+    "Replay",
     "SeedScores",
     "Seeds",
     "Spectrum",

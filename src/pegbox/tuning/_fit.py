@@ -22,7 +22,9 @@ from pegbox.tuning._claim import claimed
 from pegbox.tuning._demonstrate import Demonstrate, check_trained, shown
 from pegbox.tuning._label_words import searched
 from pegbox.tuning._once import Once
+from pegbox.tuning._provenance import Provenance
 from pegbox.tuning._readout import as_read, with_readout
+from pegbox.tuning._replay import Replay, check_replay, read_replay
 from pegbox.tuning._seen import row_digests
 from pegbox.tuning._shapes import Shape, Work, shape_of
 from pegbox.tuning._training import Training
@@ -43,6 +45,7 @@ def fit(
     training: Training | None = None,
     demonstrations: Demonstrate | None = None,
     label_words: Literal["auto"] | None = None,
+    replay: Replay | None = None,
     folder: str | Path | None = None,
     resume: bool = False,
     seed: int = 0,
@@ -61,6 +64,7 @@ def fit(
         training: How gradient methods are trained.
         demonstrations: Solved training rows that gradient methods show before each question.
         label_words: ``auto`` searches label words on the rows to train on: :func:`search_label_words`.
+        replay: General text that gradient methods replay, so that the model keeps what it could say.
         folder: Where gradient methods keep their checkpoints; needed to resume, else a temporary folder.
         resume: Continue from the newest checkpoint in ``folder``.
         seed: Seed of splits, demonstrations, initial values and batches.
@@ -78,6 +82,7 @@ def fit(
     training = training or Training()
     settings = _settings(method, training, seed)
     check_trained(method.name, demonstrations, trained=settings is not None)
+    check_replay(method, replay)
     if resume and folder is None and isinstance(method, Attached):
         raise UsageError(
             "there is nothing to resume from", expected="the folder of the run", fix="pass folder="
@@ -96,19 +101,22 @@ def fit(
     settings = _computable(settings, base)
     if settings is not None and training.head_learning_rate and base.kind != "encoder":
         say("head_learning_rate is not used: label words answer, and no head is new")
+    replayed = None if replay is None else read_replay(replay, base, task, say)
     used, valid = (rows, valid) if settings is None else _validation(rows, valid, seed, say)
     if label_words is not None:
         task = searched(base, task, used, label_words, seed=seed, too_long=too_long, cache=cache, say=say)
     prompt = method.prompt(base, base.prepare(task.with_rows(None)))
     for note in prompt.notes:
         say(note)
-    work = Work(base, prompt, seed, too_long, cache, say, demonstrations)
+    work = Work(base, prompt, seed, too_long, cache, say, demonstrations, replayed)
     if isinstance(method, Solver):
-        return _Run(shape, work).solve(method, rows)
+        tuned = _Run(shape, work).solve(method, rows)
+        return replace(tuned, provenance=Provenance.of(base, prompt, task, rows, None, too_long))
     assert isinstance(method, Attached)
     assert settings is not None
     run = _Run(shape, shown(work, used) if demonstrations is not None else work)
-    return run.train(method, used, valid, settings, folder, resume, training.trunk_cache)
+    tuned = run.train(method, used, valid, settings, folder, resume, training.trunk_cache)
+    return replace(tuned, provenance=Provenance.of(base, prompt, task, used, valid, too_long))
 
 
 def _check_words_asked(task: Task, **given: object) -> None:
@@ -186,6 +194,7 @@ class _Run:
         module = method.attach(work.base, work.prompt, seed=work.seed)
         parameters = sum(p.numel() for p in module.parameters() if p.requires_grad)
         key = {**self._key(method, rows, valid), "trunk_cache": trunk_cache}
+        replayed = work.replayed
         with self._folder(folder) as place, claimed(place, key, resume=resume):
             coded = with_trunk_cached(
                 module, coded, wanted=trunk_cache, precision=settings.precision, say=work.say
@@ -197,12 +206,14 @@ class _Run:
                 folder=place,
                 valid=coded[1] if valid is not None else None,
                 head=score_layer(module),
+                replay=None if replayed is None else replayed.rows(work.base, work.prompt, work.seed),
                 resume=resume,
                 say=work.say,
             )
         module = method.trained(work.base, module.requires_grad_(False).eval())
         seconds = max(time.perf_counter() - started, history.seconds)
-        solved = Solved(work.prompt, module, details={"history": history.to_json()})
+        details = {"history": history.to_json(), **({} if replayed is None else {"replay": replayed.details})}
+        solved = Solved(work.prompt, module, details=details)
         tuned = self._tuned(method, rows, Cost(seconds, parameters, len(rows)), solved)
         seen = frozenset(row_digests(valid) if valid is not None else ())
         return replace(tuned, validation_rows=seen, weights=method.whole)
@@ -223,7 +234,8 @@ class _Run:
         """All that a fit depends on and the engine cannot see."""
         work = self.work
         task = json.dumps(work.prompt.task.to_json(), sort_keys=True)
-        return {
+        replayed = {} if work.replayed is None else {"replay": work.replayed.key}
+        return replayed | {
             "base": work.base.fingerprint,
             "number format": str(work.base.dtype),
             "max_length": str(work.base.context),

@@ -7,7 +7,6 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +25,9 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float64]
 
-_BASES: WeakKeyDictionary[GeneralText, dict[Any, Floats]] = WeakKeyDictionary()
+# What bases said of texts, so that many tuned models are compared with one reading.
+_BASES: dict[tuple[Any, ...], Floats] = {}
+_MOST_KEPT = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,11 +205,12 @@ def _read(
     base, module = sides.base, sides.module
     length = base.context - sides.soft
     plain = LanguageRows(replace(base, context=length), text.documents, seed=seed)
-    key = (base.fingerprint, base.kind, str(base.dtype), str(base.device), plain.room, seed)
-    known = _BASES.setdefault(text, {})
-    if key not in known:
-        known[key] = plain.nats(base.model)
-    before = known[key]
+    key = (*_identity(base), plain.room, text.digest(), seed)
+    if key not in _BASES:
+        if len(_BASES) >= _MOST_KEPT:
+            _BASES.pop(next(iter(_BASES)))
+        _BASES[key] = plain.nats(base.model)
+    before = _BASES[key]
     if module is None:
         return before, before, None, plain.sizes()
     own = LanguageRows(base, text.documents, soft=sides.soft_ids, seed=seed) if sides.soft else plain
@@ -219,10 +221,15 @@ def _read(
     return before, after, off, plain.sizes()
 
 
+def _identity(base: Base) -> tuple[str, ...]:
+    """What a base's numbers depend on, to the bit."""
+    return base.fingerprint, base.kind, str(base.dtype), str(base.device), str(base.quantise)
+
+
 def _asked(sides: _Sides, other: OtherTask, *, resamples: int, seed: int) -> Also:
     task: Any = other.task
     rows = task.rows
-    key = (sides.base.fingerprint, sides.base.kind, str(sides.base.dtype), str(sides.base.device))
+    key = _identity(sides.base)
     try:
         gold = task.gold(rows)
         if key not in other._answers:

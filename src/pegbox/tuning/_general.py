@@ -7,7 +7,7 @@ from itertools import count
 from pathlib import Path
 
 from pegbox.data import GeneralText, read_general_text
-from pegbox.models import Base
+from pegbox.models import Base, check_language
 from pegbox.tasks import Tag, Task
 from pegbox.training import tell
 
@@ -46,7 +46,10 @@ def general_text(
 
     Raises:
         InputError: When nothing can be read there.
+        CapabilityError: For a base without a language loss.
     """
+    if base is not None:
+        check_language(base.whole or base)
     if source is not None and source != AUTO:
         text = read_general_text(source, column=column, size=size, seed=seed)
     elif base is not None and is_embedded(base):

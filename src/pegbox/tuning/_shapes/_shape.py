@@ -14,6 +14,7 @@ from pegbox.training import Trainable
 
 if TYPE_CHECKING:
     from pegbox.tuning._demonstrate import Demonstrate
+    from pegbox.tuning._replay import Replayed
     from pegbox.tuning._tuned import Tuned
 
 
@@ -29,6 +30,7 @@ class Work:
         cache: Feature cache.
         say: Receives lines for the user.
         demonstrate: Demonstrations that gradient methods are trained with.
+        replayed: General text that gradient methods replay.
     """
 
     base: Base
@@ -38,6 +40,7 @@ class Work:
     cache: FeatureCache | None
     say: Callable[[str], None]
     demonstrate: Demonstrate | None = None
+    replayed: Replayed | None = None
 
 
 class Shape(Protocol):
