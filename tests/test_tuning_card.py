@@ -1,18 +1,37 @@
 """The model card of a saved folder: it says what is true, and its code runs."""
 
+import json
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import pegbox
-from pegbox.data import Examples
+from pegbox.data import Dropped, Examples, Questions, Sentences
+from pegbox.errors import InputError
+from pegbox.evaluation import score
 from pegbox.methods import FewShot
+from pegbox.tasks import Choose, Tag
+from pegbox.tuning._card_measured import how_good, limits
 from tuning_toy import LABELS, base_of, fit, rows_of
 
 QUICK = pegbox.Training(epochs=1, precision="float32")
+QUESTIONS = Questions(
+    "quiz.jsonl",
+    {"question": ("What is hot?", "Who answered?", "Is it good?")},
+    (("the tea", "the kettle"), ("nobody", "the staff"), ("yes", "no", "maybe")),
+    (0, 1, 0),
+    (1, 2, 3),
+)
+SENTENCES = Sentences(
+    "news.conll",
+    (("the", "staff", "said", "yes"), ("to", "the", "hotel", "tea")) * 3,
+    (("O", "B-PER", "O", "O"), ("O", "O", "B-LOC", "I-LOC")) * 3,
+    tuple(range(1, 7)),
+)
 
 
 def code_of(folder: Path) -> str:
@@ -50,6 +69,134 @@ def test_the_card_of_an_unmeasured_few_shot_model(tmp_path: Path) -> None:
     assert "Not evaluated when it was saved: `pegbox evaluate FOLDER TEST_FILE`" in text
     assert "2 demonstrations lie in `task.json`" in text
     assert "PeftModel" not in text
+
+
+def card_of(tuned: pegbox.Tuned, folder: Path, **options: object) -> str:
+    return (tuned.save(folder, **options) / "README.md").read_text("utf-8")  # type: ignore[arg-type]
+
+
+def test_the_card_names_the_data(tmp_path: Path) -> None:
+    file = tmp_path / "reviews.csv"
+    file.write_text("text,label\n", "utf-8")
+    many = rows_of(50)
+    rows = Examples(str(file), many.fields, many.labels, many.numbers, (Dropped(51, "empty text"),))
+    tuned = fit(base_of("llama"), "lora", rows, training=QUICK)
+    text = card_of(tuned, tmp_path / "out")
+    train = next(line for line in text.splitlines() if "rows learnt from" in line)
+    assert train == "- `reviews.csv`: 43 rows learnt from, 7 more chose where training stopped."
+    assert "- Rows of each label: `bad` 21, `fine` 22." in text
+    assert "- Reading them: 1 row left out: empty text (row 51)." in text
+    assert str(tmp_path) not in text
+    assert tuned.provenance is not None
+    assert f"- SHA-256 of their contents: `{tuned.provenance.digest}`." in text
+
+
+def test_the_card_tells_what_was_left_out_and_shortened(tmp_path: Path) -> None:
+    many = rows_of(10)
+    texts = (many.fields["text"][0] + " tea" * 400, *many.fields["text"][1:])
+    rows = Examples("toy", {"text": texts}, many.labels, many.numbers, (Dropped(11, "empty text"),))
+    text = card_of(fit(base_of("llama"), "closed-form", rows), tmp_path / "out")
+    assert "- Reading them: 1 row left out: empty text (row 11)." in text
+    assert "- Fitting them into the context: 1 of 10 texts shortened to fit the context (rows 1)." in text
+    assert (
+        "It reads 256 tokens at a time, those of the template and of demonstrations included; a longer"
+        in text
+    )
+    assert "text is cut at its end, which is told." in text
+
+
+def test_the_data_survive_saving_and_further_rows(tmp_path: Path) -> None:
+    tuned = fit(base_of("llama"), "closed-form", rows_of(20))
+    folder = tuned.save(tmp_path / "out")
+    loaded = pegbox.Tuned.load(folder, model=tuned.base, say=str)
+    assert loaded.provenance == tuned.provenance
+    more = rows_of(6, seed=4)
+    grown = tuned.add_rows(more)
+    text = card_of(grown, tmp_path / "grown")
+    assert "- `toy rows`: 26 rows learnt from." in text
+    assert "- Rows of each label: `bad` 13, `fine` 13." in text
+    assert f"`{rows_of(20).digest()} + {more.digest()}`" in text
+
+
+def test_a_folder_that_does_not_know_its_data_says_so(tmp_path: Path) -> None:
+    tuned = fit(base_of("llama"), "zero-shot", rows_of(10))
+    folder = tuned.save(tmp_path / "out")
+    meta = json.loads((folder / "pegbox.json").read_text())
+    del meta["data"]  # as earlier versions wrote it
+    (folder / "pegbox.json").write_text(json.dumps(meta))
+    loaded = pegbox.Tuned.load(folder, model=tuned.base, say=str)
+    assert "Which rows it was tuned on is not known to this folder." in card_of(loaded, tmp_path / "again")
+    meta["data"] = {"rows": 3}
+    (folder / "pegbox.json").write_text(json.dumps(meta))
+    with pytest.raises(InputError, match="says of the training rows what this version cannot read"):
+        pegbox.Tuned.load(folder, model=tuned.base)
+
+
+def test_the_card_of_a_tagger(tmp_path: Path) -> None:
+    task = Tag(types=("LOC", "PER"))
+    tuned = fit(base_of("bert", "encoder"), "head", SENTENCES, task=task, training=QUICK)
+    text = card_of(tuned, tmp_path / "out", scores=tuned.evaluate(SENTENCES, resamples=5))
+    assert "- Entities of each type: `LOC` 3, `PER` 3." in text
+    assert "It finds entities of the types `LOC`, `PER` and no others" in text
+    assert "longer sentences are read in several windows" in text
+    assert "| f1 |" in text
+    assert "Calibration" not in text
+    assert "It was scored on 6 rows, so that its F1" in text
+
+
+def test_the_card_of_a_multiple_choice_model(tmp_path: Path) -> None:
+    tuned = fit(base_of("llama"), "zero-shot", QUESTIONS, task=Choose())
+    text = card_of(tuned, tmp_path / "out", scores=tuned.evaluate(QUESTIONS, resamples=5))
+    assert "- Questions with so many options: `2 options` 2, `3 options` 1." in text
+    assert "It always answers one of the options that it is given, also where none is right." in text
+    assert "a longer question is cut at its end" in text
+    assert (
+        "- Against the untuned base: of 3 answers 0 were mended and 0 that had been right were broken."
+        in text
+    )
+
+
+def test_calibration_in_words() -> None:
+    dice = np.random.default_rng(0)
+    margin = dice.normal(scale=2, size=2000)
+    gold = (dice.random(2000) < 1 / (1 + np.exp(-margin))).astype(int)
+
+    def said(sharpness: float) -> str:
+        yes = 1 / (1 + np.exp(-sharpness * margin))
+        return how_good(score(np.column_stack([1 - yes, yes]), gold, LABELS[:2], resamples=100))
+
+    assert "nothing here speaks against its probabilities" in said(1.0)
+    assert re.search(r"on the whole it is over-confident, by [0-9.]+ points", said(3.0))
+    assert re.search(r"on the whole it is under-confident, by [0-9.]+ points", said(0.3))
+    one = score([[0.9, 0.1]], [0], LABELS[:2], resamples=5)
+    assert "too few rows to judge by" in how_good(one)
+
+
+def test_limits_say_how_far_the_accuracy_is_known() -> None:
+    tuned = fit(base_of("llama"), "closed-form", rows_of(20))
+    scores = tuned.evaluate(rows_of(30, seed=3), resamples=50)
+    found = scores.metrics["accuracy"]
+    half = 100 * max(found.high - found.value, found.value - found.low)
+    text = limits(tuned, scores)
+    assert f"It was scored on 30 rows, so that its accuracy is known to ± {half:.1f} points" in text
+    assert "It always answers one of its labels, also where none fits the text." in text
+    assert "scored on" not in limits(tuned, None)
+
+
+def test_licence_fields_are_left_to_the_publisher(tmp_path: Path) -> None:
+    text = card_of(fit(base_of("llama"), "zero-shot", rows_of(10)), tmp_path / "out")
+    open_fields = re.findall(r"^- .*:$", text, re.MULTILINE)
+    assert len(open_fields) == 5
+    for name in (
+        "`license`",
+        "licence of the base",
+        "licence of the training data",
+        "intended use",
+        "contact",
+    ):
+        assert any(name in line for line in open_fields)
+    assert text.startswith("---\nlibrary_name: peft\n")
+    assert "license:" not in text.split("---")[1]
 
 
 @pytest.mark.parametrize("method", ["closed-form", pytest.param("lora", marks=pytest.mark.slow)])

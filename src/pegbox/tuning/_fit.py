@@ -111,12 +111,21 @@ def fit(
     work = Work(base, prompt, seed, too_long, cache, say, demonstrations, replayed)
     if isinstance(method, Solver):
         tuned = _Run(shape, work).solve(method, rows)
-        return replace(tuned, provenance=Provenance.of(base, prompt, task, rows, None, too_long))
+        return _with_provenance(tuned, work, task, rows, rows, None)
     assert isinstance(method, Attached)
     assert settings is not None
     run = _Run(shape, shown(work, used) if demonstrations is not None else work)
     tuned = run.train(method, used, valid, settings, folder, resume, training.trunk_cache)
-    return replace(tuned, provenance=Provenance.of(base, prompt, task, used, valid, too_long))
+    return _with_provenance(tuned, work, task, rows, used, valid)
+
+
+def _with_provenance(
+    tuned: Tuned, work: Work, task: Task, rows: Rows, used: Rows, valid: Rows | None
+) -> Tuned:
+    """The tuned model with the facts on its rows: ``used`` of ``rows`` were learnt from."""
+    notes = (*task.notes, *rows.notes())
+    facts = Provenance.of(work.base, work.prompt, used, valid=valid, notes=notes, too_long=work.too_long)
+    return replace(tuned, provenance=facts)
 
 
 def _check_words_asked(task: Task, **given: object) -> None:

@@ -46,5 +46,6 @@ def grown(tuned: Tuned, rows: Examples) -> Tuned:
         cost=cost,
         training_rows=tuned.training_rows | frozenset(row_digests(rows)),
         features=features,
+        provenance=known.grown(tuned.prompt.task, rows) if (known := tuned.provenance) else None,
         grow=solved.grow,
     )

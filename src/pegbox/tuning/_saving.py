@@ -24,6 +24,7 @@ from pegbox.training import tell
 from pegbox.tuning._card import card
 from pegbox.tuning._once import Once
 from pegbox.tuning._plain import model_bytes, read_head, write_model
+from pegbox.tuning._provenance import Provenance
 from pegbox.tuning._readout import as_read
 from pegbox.tuning._shapes import shape_of
 from pegbox.tuning._tuned import Cost, Tuned
@@ -129,8 +130,20 @@ def load(
         too_long=too_long,
         say=Once.of(say),
         weights=whole,
+        provenance=_provenance(folder, meta.get("data")),  # earlier folders lack it
         origin=meta["base"] if alone else None,
     )
+
+
+def _provenance(folder: Path, saved: Any) -> Provenance | None:
+    try:
+        return None if saved is None else Provenance.from_json(saved)
+    except (KeyError, TypeError):
+        raise InputError(
+            "the file says of the training rows what this version cannot read",
+            where=f"{folder / META}: data",
+            fix="copy the whole folder again",
+        ) from None
 
 
 def _check_finite(module: nn.Module, folder: Path) -> None:
@@ -222,6 +235,7 @@ def _meta(tuned: Tuned) -> dict[str, Any]:
         "cost": {"seconds": cost.seconds, "parameters": cost.parameters, "rows": cost.rows},
         "training_rows": sorted(tuned.training_rows),
         "validation_rows": sorted(tuned.validation_rows),
+        "data": None if tuned.provenance is None else tuned.provenance.to_json(),
     }
 
 

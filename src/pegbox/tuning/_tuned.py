@@ -15,6 +15,7 @@ from pegbox.models import Base, FeatureCache
 from pegbox.tasks import Classify, Prompt, TooLong
 from pegbox.training import tell
 from pegbox.tuning._answers import Array, softmax
+from pegbox.tuning._provenance import Provenance
 from pegbox.tuning._shapes import shape_of
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class Tuned:
         grow: How the method takes further rows, as long as its equations are in memory.
         weights: Whether ``module`` has weights of its own (full fine-tuning, a merged model) instead of an
             adapter on those of the base.
+        provenance: The rows that it was tuned on, where that is known.
         origin: What ``pegbox.json`` says of the untuned base when ``base`` is the tuned weights themselves,
             since the folder was loaded without it; there are then no flips to tell.
     """
@@ -78,6 +80,7 @@ class Tuned:
     say: Callable[[str], None] = field(default=tell, repr=False)
     grow: Callable[[Problem], Solved] | None = field(default=None, repr=False)
     weights: bool = False
+    provenance: Provenance | None = field(default=None, repr=False)
     origin: Mapping[str, Any] | None = field(default=None, repr=False)
 
     @property
