@@ -26,12 +26,15 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Comparison, li
     return folder, found, told
 
 
-def test_all_rungs_are_climbed_in_order(made: tuple[Path, Comparison, list[str]]) -> None:
+def test_all_rungs_are_climbed_and_ranked_by_their_time(made: tuple[Path, Comparison, list[str]]) -> None:
     _, found, _ = made
-    assert tuple(rung.name for rung in found.rungs) == RUNGS
+    assert {rung.name for rung in found.rungs} == set(RUNGS)
     assert found.skipped == ()
     # What draws nothing at random is fitted once.
-    assert [len(rung.cells) for rung in found.rungs] == [1, 1, 1, 2, 2]
+    assert [len(found.rung(name).cells) for name in RUNGS] == [1, 1, 1, 2, 2]
+    times = [rung.cost.seconds + 1000 / 60 * rung.cost.predict_seconds for rung in found.rungs]
+    assert times == sorted(times)
+    assert times == pytest.approx([rung.seconds for rung in found.rungs])
     assert found.rungs[0].difference is None
     for place, rung in enumerate(found.rungs[1:], start=1):
         before = found.rungs[:place]
@@ -164,7 +167,7 @@ def test_the_climb_ends_when_patience_does(tmp_path: Path) -> None:
         worth=0.9,
         patience=2,
     )
-    assert [rung.name for rung in found.rungs] == ["majority", "ia3", "lora"]
+    assert {rung.name for rung in found.rungs} == {"majority", "ia3", "lora"}
     assert [(part.name, part.reason) for part in found.skipped] == [
         ("bottleneck", "the 2 trained rungs before it were not worth their cost")
     ]
@@ -176,7 +179,7 @@ def test_the_climb_ends_when_patience_does(tmp_path: Path) -> None:
         worth=0.9,
         patience=0,
     )
-    assert [rung.name for rung in everything.rungs] == ["majority", "ia3", "lora", "bottleneck"]
+    assert {rung.name for rung in everything.rungs} == {"majority", "ia3", "lora", "bottleneck"}
     assert "All rungs are climbed" in everything.rule
 
 
@@ -214,8 +217,9 @@ def test_rungs_may_have_names_of_ones_own(tmp_path: Path) -> None:
         methods={"rank 1": pegbox.LoRA(rank=1), "rank 4": pegbox.LoRA(rank=4)},
         seeds=(0,),
     )
-    assert [rung.options["rank"] for rung in found.rungs] == [1, 4]
-    assert found.rungs[1].cost.parameters == 4 * found.rungs[0].cost.parameters
+    one, four = found.rung("rank 1"), found.rung("rank 4")
+    assert (one.options["rank"], four.options["rank"]) == (1, 4)
+    assert four.cost.parameters == 4 * one.cost.parameters
 
 
 @pytest.mark.parametrize(

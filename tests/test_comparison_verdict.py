@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pegbox.comparison import Rung, RungCost
+from pegbox.comparison import Cell, Rung, RungCost
 from pegbox.comparison._verdict import Rule, judged, verdict
-from pegbox.evaluation import Sample, class_sample, several
+from pegbox.evaluation import Sample, class_sample, score, several
 
 ROWS = 400
 
@@ -21,14 +21,20 @@ def sample_of(accuracy: float, seed: int) -> Sample:
     return class_sample(np.column_stack([0.9 - 0.8 * wrong, 0.1 + 0.8 * wrong]), gold)
 
 
+def rung_of(name: str, seconds: float, metrics: Any) -> Rung:
+    """A rung whose time is all fit."""
+    cost = RungCost(seconds, 0.0, 0, 0)
+    cell = Cell(name, 0, score([[0.4, 0.6]], [1], ["no", "yes"], resamples=2), cost)
+    return Rung(name, "", {}, (cell,), metrics, cost)
+
+
 def ladder_of(*accuracies: float, seconds: Any = None) -> tuple[list[Rung], dict[str, list[Sample]]]:
     rungs, samples = [], {}
     for place, accuracy in enumerate(accuracies):
         name = f"rung {place}"
         samples[name] = [sample_of(accuracy, 10 * place + seed) for seed in range(2)]
         took = seconds[place] if seconds else 1.0
-        cost = RungCost(took, 1.0, 0, 0)
-        rungs.append(Rung(name, "", {}, (), several(samples[name], resamples=50), cost))
+        rungs.append(rung_of(name, took, several(samples[name], resamples=50)))
     return rungs, samples
 
 
@@ -92,7 +98,7 @@ def test_of_many_equal_rungs_none_is_recommended_by_luck() -> None:
             name = f"rung {place}"
             samples[name] = [class_sample(np.column_stack([0.9 - 0.8 * miss, 0.1 + 0.8 * miss]), gold)]
             metrics = several(samples[name], resamples=20)
-            rungs.append(Rung(name, "", {}, (), metrics, RungCost(1.0, 1.0, 0, 0)))
+            rungs.append(rung_of(name, 1.0, metrics))
         found = verdict(rungs, samples, Rule("accuracy", lower=False), 200)
         wrong += found.rung.name != "rung 0"
     # One in 20 promised; four is more than three binomial standard deviations above.

@@ -21,7 +21,7 @@ from pegbox.comparison._place import machine, now, versions
 from pegbox.comparison._result import BaseNote, Cell, Comparison, DataNote, Rung, Skipped, save_json
 from pegbox.comparison._store import Store
 from pegbox.comparison._summary import changed_rows, summed, wrong_rows
-from pegbox.comparison._verdict import Rule, judged, verdict
+from pegbox.comparison._verdict import Rule, judged, ranked, verdict
 from pegbox.data import GeneralText, Rows
 from pegbox.errors import CapabilityError, InputError, PegboxError, RunError, UsageError
 from pegbox.evaluation import Sample
@@ -80,7 +80,8 @@ def compare(
 ) -> Comparison:
     """Climb a ladder of methods on the same rows, cheapest first, and say which rung is worth its cost.
 
-    Every rung has the same training rows, prompts, seeds and test rows. What is measured lies in ``folder``:
+    Every rung has the same training rows, prompts, seeds and test rows; its time is that of the fit and of
+    1,000 answers. What is measured lies in ``folder``:
     the same call goes on where an earlier one was stopped, and measures no finished cell again.
 
     Args:
@@ -253,7 +254,7 @@ def _base_answers(climb: _Climb) -> Answers | None:
 
 
 def _entered(climb: _Climb, contender: Contender, cells: Sequence[tuple[Cell, Answers]]) -> Rung:
-    """The rung of its cells, judged by those before it."""
+    """The rung of its cells, judged by those before it until all that is cheaper is known."""
     terms, contest = climb.terms, climb.terms.contest
     climb.answers[contender.name] = {cell.seed: answers for cell, answers in cells}
     samples = [contest.sample(answers, terms.task, terms.test) for _, answers in cells]
@@ -267,7 +268,8 @@ def _entered(climb: _Climb, contender: Contender, cells: Sequence[tuple[Cell, An
 
 def _result(climb: _Climb, curve: bool, held_from: str | None, findings: Sequence[str]) -> Comparison:
     terms, contest = climb.terms, climb.terms.contest
-    found = verdict(climb.rungs, climb.samples, climb.rule, len(terms.test))
+    rungs = ranked(climb.rungs, climb.samples, climb.rule)
+    found = verdict(rungs, climb.samples, climb.rule, len(terms.test))
     best = found.rung
     after = climb.answers[best.name][best.typical_seed]
     other = _compared_with(climb, best)
@@ -291,7 +293,7 @@ def _result(climb: _Climb, curve: bool, held_from: str | None, findings: Sequenc
         base=BaseNote(base.name, base.kind, base.parameters, base.fingerprint, base.revision, base.quantise),
         metric=climb.rule.metric,
         seeds=climb.seeds,
-        rungs=tuple(climb.rungs),
+        rungs=tuple(rungs),
         skipped=tuple(climb.skipped),
         recommended=best.name,
         verdict=found.sentences,

@@ -10,6 +10,8 @@ from pegbox.errors import InputError
 from pegbox.evaluation import Estimate, Forgetting, Paired, Scores, TagScores, plain, read_estimate
 
 FORMAT = "pegbox.comparison/1"
+# Answers that count towards what a rung costs, beside its fit.
+ANSWERS = 1000
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,8 @@ class Cell:
 class Rung:
     """One rung of the ladder: a method or baseline under all seeds.
 
+    What is cheaper is told by :attr:`seconds`.
+
     Args:
         name: Its name.
         summary: What it turns, in a few words.
@@ -70,10 +74,10 @@ class Rung:
         cells: One per seed; one alone for what draws nothing at random.
         metrics: Mean of each metric over the seeds, with intervals over rows and seeds.
         cost: Medians over the seeds.
-        against: Name of the best cheaper rung; ``None`` for the first rung.
+        against: Name of the best cheaper rung; ``None`` for the cheapest.
         difference: This rung minus that one, on the same rows.
         needed: The gain over it that this rung would have to show to be worth its cost.
-        worth: Whether it has shown that; ``None`` for the first rung.
+        worth: Whether it has shown that; ``None`` for the cheapest.
         typical_seed: The seed whose scores are shown in detail: of the median of the decisive metric.
     """
 
@@ -88,6 +92,11 @@ class Rung:
     needed: float | None = None
     worth: bool | None = None
     typical_seed: int = 0
+
+    @property
+    def seconds(self) -> float:
+        """What it costs in time: to fit, and to answer `ANSWERS` rows."""
+        return self.cost.seconds + ANSWERS * self.cost.predict_seconds / self.cells[0].scores.rows
 
     @property
     def typical(self) -> Cell:
@@ -187,7 +196,7 @@ class Comparison:
         base: Which base.
         metric: The decisive metric.
         seeds: The seeds.
-        rungs: What was climbed, in order.
+        rungs: What was climbed, the cheapest first.
         skipped: What was not, and why.
         recommended: Name of the cheapest rung that nothing costlier beats.
         verdict: Two sentences.

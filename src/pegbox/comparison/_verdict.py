@@ -6,9 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from pegbox.comparison._result import Rung
+from pegbox.comparison._result import ANSWERS, Rung
 from pegbox.errors import UsageError
 from pegbox.evaluation import Paired, Sample, compare_several, holm
+from pegbox.training import clock
 
 SIGNIFICANT = 0.05
 NAMES = {
@@ -70,7 +71,8 @@ class Rule:
         )
         return (
             f"A rung is worth its cost when it has shown (p < {SIGNIFICANT}) a gain over the best cheaper "
-            f"rung of {self._gain()} for each tenfold of its time, and at least once. {ends}"
+            f"rung of {self._gain()} for each tenfold of its time, and at least once. Time is that to fit "
+            f"and to answer {ANSWERS:,} rows. {ends}"
         )
 
     def _gain(self) -> str:
@@ -86,9 +88,18 @@ def judged(rung: Rung, cheaper: Sequence[Rung], samples: Mapping[str, Sequence[S
         return rung
     best = _best(cheaper, rule)
     difference = compare_several(samples[rung.name], samples[best.name], metric=rule.metric)
-    needed = rule.needed(rung.cost.seconds, best.cost.seconds)
+    needed = rule.needed(rung.seconds, best.seconds)
     worth = difference.p < SIGNIFICANT and rule.gain(difference) >= needed
     return replace(rung, against=best.name, difference=difference, needed=needed, worth=worth)
+
+
+def ranked(rungs: Sequence[Rung], samples: Mapping[str, Sequence[Sample]], rule: Rule) -> list[Rung]:
+    """The rungs with the cheapest first, each judged by those that are cheaper."""
+    found: list[Rung] = []
+    for rung in sorted(rungs, key=lambda one: one.seconds):
+        bare = replace(rung, against=None, difference=None, needed=None, worth=None)
+        found.append(judged(bare, found, samples, rule))
+    return found
 
 
 def _best(rungs: Sequence[Rung], rule: Rule) -> Rung:
@@ -130,7 +141,7 @@ def verdict(rungs: Sequence[Rung], samples: Mapping[str, Sequence[Sample]], rule
         above = [_against(other, rung, samples, rule) for other in rungs[place + 1 :]]
         adjusted = holm([found.p for found in above])
         beaten = [
-            p < SIGNIFICANT and rule.gain(found) >= rule.needed(other.cost.seconds, rung.cost.seconds)
+            p < SIGNIFICANT and rule.gain(found) >= rule.needed(other.seconds, rung.seconds)
             for p, found, other in zip(adjusted, above, rungs[place + 1 :], strict=True)
         ]
         if not any(beaten):
@@ -168,7 +179,7 @@ def _above(
     best = _best(costlier, rule)
     place = [other.name for other in costlier].index(best.name)
     found, p = differences[place], adjusted[place]
-    named = f"{best.name} ({best.cost.seconds:,.1f} s to fit)"
+    named = f"{best.name} ({clock(best.cost.seconds)} to fit)"
     if rule.gain(found) <= 0:
         return f"None of the {len(costlier)} costlier rungs measured better; {named} comes next."
     if p < SIGNIFICANT:
