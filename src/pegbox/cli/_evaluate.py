@@ -1,8 +1,12 @@
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pegbox.cli._options import check_least, check_writable, emit, feature_cache, names, say
 from pegbox.errors import UsageError
+
+if TYPE_CHECKING:
+    from pegbox.tuning import GeneralText, OtherTask, Tuned
 
 PICTURES = (".png", ".svg")
 
@@ -17,6 +21,8 @@ def evaluate(
     format: Literal["text", "json"] = "text",
     out: Path | None = None,
     reliability: Path | None = None,
+    forgetting: str | None = None,
+    also: str | None = None,
     on_bad_rows: Literal["error", "drop", "repair"] = "error",
     too_long: Literal["shorten", "error"] = "shorten",
     resamples: int = 1000,
@@ -35,6 +41,9 @@ def evaluate(
         format: Print text or JSON.
         out: Write the JSON form to this file too.
         reliability: Write a reliability diagram to this .png or .svg file.
+        forgetting: Measure bits per byte of general text before and after too: a .txt, .csv or .jsonl file, a
+            folder of .txt files, or auto for what etude was pretrained on.
+        also: Other labelled files, with commas between them, that base and tuned model are asked too.
         on_bad_rows: What to do with rows without text or label; repair makes stray I- tags B-.
         too_long: What to do with texts that do not fit into the context.
         resamples: Bootstrap resamples of the intervals.
@@ -48,7 +57,7 @@ def evaluate(
 
     from pegbox._atomic import write_text
     from pegbox.models import quiet_libraries
-    from pegbox.reports import reliability_diagram, scores_panel
+    from pegbox.reports import forgetting_panel, reliability_diagram, scores_panel
     from pegbox.tasks import Tag
     from pegbox.tuning import Tuned
 
@@ -68,18 +77,37 @@ def evaluate(
             expected="a model that classifies or chooses",
             fix="leave --reliability out",
         )
+    elsewhere = _elsewhere(loaded, forgetting, names(also))
     scores = loaded.evaluate(
         data, texts=names(text), label=label, resamples=resamples, seed=seed, on_bad=on_bad_rows
     )
-    content = json.dumps(scores.to_json(), indent=1, ensure_ascii=False, allow_nan=False)
+    broken = None
+    if any(elsewhere):
+        broken = loaded.forgetting(*elsewhere, resamples=resamples, seed=seed)
+    found = scores.to_json() | ({} if broken is None else {"forgetting": broken.to_json()})
+    content = json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False)
     if format == "json":
         emit(content + "\n")
     else:
         Console().print(scores_panel(scores, title=f"{tuned} on {data}"))
+        if broken is not None:
+            Console().print(forgetting_panel(broken))
     if out:
         write_text(out, content + "\n")
     if reliability:
         reliability_diagram(scores, reliability, title=str(tuned))
+
+
+def _elsewhere(
+    tuned: "Tuned", source: str | None, also: Sequence[str]
+) -> "tuple[GeneralText | None, list[OtherTask]]":
+    """What to tell by what tuning broke, read before anything is scored."""
+    from pegbox.tuning import OtherTask, general_text
+
+    text = None
+    if source is not None:
+        text = general_text(source, base=tuned.base, task=tuned.prompt.task, say=say)
+    return text, [OtherTask.of(file) for file in also]
 
 
 def _check_picture(path: Path | None) -> None:

@@ -3,7 +3,7 @@
 from pegbox.training._history import History
 from pegbox.training._precision import resolve_precision
 from pegbox.training._progress import clock
-from pegbox.training._replay import Replay, Replayable
+from pegbox.training._replay import Replay, Replayable, replayed_indices
 from pegbox.training._settings import Settings
 from pegbox.training._trackers import trackers
 from pegbox.training._train import check_no_unfinished, recover, tell, train
@@ -19,6 +19,7 @@ __all__ = [
     "check_no_unfinished",
     "clock",
     "recover",
+    "replayed_indices",
     "resolve_precision",
     "tell",
     "trackers",

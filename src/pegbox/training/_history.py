@@ -27,6 +27,7 @@ class History:
         examples_per_second: Rows trained on per second of the last part, all processes together,
             without evaluations and checkpoints.
         rows_at_once: Most rows of one forward pass at the end: ``batch_size``, or fewer after memory ran out.
+        replayed: Rows replayed, those of all passes and processes together.
     """
 
     steps: int
@@ -41,6 +42,7 @@ class History:
     peak_memory_bytes: int
     examples_per_second: float
     rows_at_once: int
+    replayed: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Return the history as a JSON object."""

@@ -7,14 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from torch import Tensor, nn
 
 from pegbox.training._portions import Portions
-from pegbox.training._replay import Replay
-
-# Tells the order of replayed rows from that of the others, which has the same seed.
-_STREAM = 1
+from pegbox.training._replay import Replay, replayed_indices
 
 
 @dataclass(frozen=True)
@@ -64,13 +60,16 @@ class Rehearsal:
         lengths = _Endless(replay.rows.lengths)
         self.portions = Portions(at_once, halving=processes == 1, lengths=lengths, say=say)
 
+    def rows_by(self, step: int) -> int:
+        """Return how many rows all steps before one replay together."""
+        return math.floor(step * self.per_step * self.replay.ratio / (1 - self.replay.ratio))
+
     def portion(self, step: int) -> Portion | None:
         """Return what a step, counted from 0, replays; None when it is its turn to replay nothing."""
-        rate = self.per_step * self.replay.ratio / (1 - self.replay.ratio)
-        first, last = math.floor(step * rate), math.floor((step + 1) * rate)
+        first, last = self.rows_by(step), self.rows_by(step + 1)
         if first == last:
             return None
-        indices = [self._index(position) for position in range(first, last)]
+        indices = replayed_indices(len(self.replay.rows), self.seed, range(first, last))
         weight, answers = len(indices) / self.per_step, sum(map(self.replay.rows.answers, indices))
         own = indices[self.rank :: self.processes]
         # A process without a row of its own goes through the motions, or the others would wait for ever.
@@ -109,12 +108,6 @@ class Rehearsal:
                 raise
             return False
         return True
-
-    def _index(self, position: int) -> int:
-        count = len(self.replay.rows)
-        turn, place = divmod(position, count)
-        order = np.random.default_rng((self.seed, _STREAM, turn)).permutation(count)
-        return turn * count + int(order[place])
 
 
 class _Endless(Sequence[int]):

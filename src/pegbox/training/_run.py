@@ -248,6 +248,7 @@ def _history(engine: Engine) -> History:
         peak_memory_bytes=ledger.peak_memory_bytes,
         examples_per_second=ledger.examples_per_second,
         rows_at_once=engine.portions.rows,
+        replayed=engine.rehearsal.rows_by(step) if engine.rehearsal else 0,
     )
 
 

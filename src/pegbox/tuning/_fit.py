@@ -24,7 +24,7 @@ from pegbox.tuning._label_words import searched
 from pegbox.tuning._once import Once
 from pegbox.tuning._provenance import Provenance
 from pegbox.tuning._readout import as_read, with_readout
-from pegbox.tuning._replay import Replay, check_replay, read_replay
+from pegbox.tuning._replay import Replay, check_replay, read_replay, remembered
 from pegbox.tuning._seen import row_digests
 from pegbox.tuning._shapes import Shape, Work, shape_of
 from pegbox.tuning._training import Training
@@ -204,6 +204,7 @@ class _Run:
         parameters = sum(p.numel() for p in module.parameters() if p.requires_grad)
         key = {**self._key(method, rows, valid), "trunk_cache": trunk_cache}
         replayed = work.replayed
+        replay = None if replayed is None else replayed.rows(work.base, work.prompt, work.seed)
         with self._folder(folder) as place, claimed(place, key, resume=resume):
             coded = with_trunk_cached(
                 module, coded, wanted=trunk_cache, precision=settings.precision, say=work.say
@@ -215,13 +216,13 @@ class _Run:
                 folder=place,
                 valid=coded[1] if valid is not None else None,
                 head=score_layer(module),
-                replay=None if replayed is None else replayed.rows(work.base, work.prompt, work.seed),
+                replay=replay,
                 resume=resume,
                 say=work.say,
             )
         module = method.trained(work.base, module.requires_grad_(False).eval())
         seconds = max(time.perf_counter() - started, history.seconds)
-        details = {"history": history.to_json(), **({} if replayed is None else {"replay": replayed.details})}
+        details = {"history": history.to_json(), **remembered(replayed, replay, history, work.seed)}
         solved = Solved(work.prompt, module, details=details)
         tuned = self._tuned(method, rows, Cost(seconds, parameters, len(rows)), solved)
         seen = frozenset(row_digests(valid) if valid is not None else ())

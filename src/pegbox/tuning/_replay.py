@@ -72,22 +72,32 @@ class Replayed:
         """Text and share, for the description of a fit."""
         return f"{self.plan.ratio:g} of {self.text.digest()}"
 
-    @property
-    def details(self) -> dict[str, Any]:
-        """What a tuned model remembers of it."""
-        return {
-            "source": self.text.source,
-            "ratio": self.plan.ratio,
-            "bytes": self.text.bytes,
-            "documents": self.text.digests(),
-        }
-
     def rows(self, base: Base, prompt: Prompt, seed: int) -> training.Replay:
         """As the engine replays it; soft tokens stand in front of every window."""
         soft = getattr(prompt, "soft", None)
         ids = [] if soft is None else [soft.first + place for place in range(soft.count)]
         rows = LanguageRows(base, self.text.documents, soft=ids, seed=seed, length=WINDOW)
         return training.Replay(rows, self.plan.ratio, self.text.digest())
+
+
+def remembered(
+    replayed: Replayed | None, rows: training.Replay | None, history: training.History, seed: int
+) -> dict[str, Any]:
+    """What a tuned model remembers of a replay: how much, and digests of the documents that it read."""
+    if replayed is None or rows is None:
+        return {}
+    windows: LanguageRows = rows.rows  # type: ignore[assignment]
+    indices = training.replayed_indices(len(windows), seed, range(history.replayed))
+    read = {windows.windows[index % len(windows)].document for index in indices}
+    digests = replayed.text.digests()
+    return {
+        "replay": {
+            "source": replayed.text.source,
+            "ratio": replayed.plan.ratio,
+            "windows": history.replayed,
+            "documents": [digests[document] for document in sorted(read)],
+        }
+    }
 
 
 def check_replay(method: Method, plan: Replay | None) -> None:
