@@ -2,6 +2,7 @@
 
 from pegbox.reports._comparison import comparison_table, rung_line
 from pegbox.reports._diagram import reliability_diagram
+from pegbox.reports._forgetting_panel import forgetting_panel
 from pegbox.reports._ladder import LadderRow, ladder, ladder_markdown
 from pegbox.reports._page import write_report
 from pegbox.reports._panel import scores_panel
@@ -13,6 +14,7 @@ __all__ = [
     "LadderRow",
     "comparison_table",
     "cost_diagram",
+    "forgetting_panel",
     "ladder",
     "ladder_markdown",
     "reliability_diagram",
