@@ -90,14 +90,17 @@ class LearningCurve:
         """Whether twice the labels would not bring a point of accuracy, at the interval's upper end."""
         return self.gain().high < FLAT
 
+    @property
+    def helps(self) -> bool:
+        """Whether twice the labels are sure to bring something worth the name."""
+        return self.gain().low > 0 and not self.flat
+
     def sentence(self) -> str:
         """What twice the labels would bring, in words; never a promise."""
         found = f"twice the labels ({2 * self.rows:,}) would bring about {_points(self.gain())} of accuracy"
         if self.flat:
             return f"{found}: the curve is flat"
-        if self.gain().low <= 0:
-            return f"{found}, which cannot be told from nothing"
-        return found
+        return found if self.helps else f"{found}, which cannot be told from nothing"
 
     def advice(self, tuned_gain: Estimate | None = None, method: str = "tuning") -> str:
         """Label more or tune more, in a sentence or two.
@@ -107,16 +110,27 @@ class LearningCurve:
                 interval; ``None`` when no method was tuned.
             method: What that method is called.
         """
-        more, sentence = self.gain(), self.sentence()
+        sentence = self.sentence()
         sentence = sentence[0].upper() + sentence[1:]
-        if tuned_gain is None:
-            if more.low > 0:
-                return f"Labels still help. {sentence}."
-            return f"{sentence}. " + (
-                "Try to tune more first." if self.flat else "Tune first; it is cheaper to find out."
-            )
-        tuned = f"on the labels there are, {method} brings {_points(tuned_gain)} over the closed form"
-        return f"{_choice(more, tuned_gain)} {sentence}; {tuned}."
+        if tuned_gain is not None:
+            tuned = f"on the labels there are, {method} brings {_points(tuned_gain)} over the closed form"
+            return f"{self._choice(tuned_gain)} {sentence}; {tuned}."
+        if self.helps:
+            return f"Labels still help. {sentence}."
+        return f"{sentence}. Try to tune more before labelling more."
+
+    def _choice(self, tuned: Estimate) -> str:
+        """Which gain to go for: the sure one, or of two sure ones the larger where that is clear."""
+        more = self.gain()
+        if not self.helps:
+            sure = tuned.low > 0
+            return "Tune more." if sure else "Neither more labels nor more tuning is sure to help."
+        if tuned.low <= 0:
+            return "Label more."
+        gap = more.value - tuned.value
+        if abs(gap) <= math.hypot(_half(more), _half(tuned)):
+            return "Both help, and about equally."
+        return "Label more, although tuning helps too." if gap > 0 else "Tune more, although labels help too."
 
     def to_json(self) -> dict[str, Any]:
         """Return strict JSON values (NaN becomes None); `from_json` gives back an equal object."""
@@ -235,20 +249,6 @@ def _points_of(found: Measured, resamples: int, seed: int) -> tuple[CurvePoint, 
         CurvePoint(size, _less(1.0, wrong), loss)
         for size, wrong, loss in zip(found.sizes, error, nll, strict=True)
     )
-
-
-def _choice(more: Estimate, tuned: Estimate) -> str:
-    """Which of two gains to go for: the sure one, or of two sure ones the larger where that is clear."""
-    if more.low <= 0 and tuned.low <= 0:
-        return "Neither more labels nor more tuning is sure to help."
-    if more.low <= 0:
-        return "Tune more."
-    if tuned.low <= 0:
-        return "Label more."
-    gap = more.value - tuned.value
-    if abs(gap) <= math.hypot(_half(more), _half(tuned)):
-        return "Both help, and about equally."
-    return "Label more, although tuning helps too." if gap > 0 else "Tune more, although labels help too."
 
 
 def _less(whole: float, part: Estimate) -> Estimate:

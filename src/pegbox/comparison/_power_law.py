@@ -13,8 +13,6 @@ from pegbox.evaluation import Estimate, percentile_interval
 Floats = NDArray[np.float64]
 # Rates that are tried; most published ones lie between 0.07 and 1 (Hestness et al., Viering and Loog).
 RATES = np.geomspace(0.05, 2.0, 60)
-# Degrees of freedom of the spread, by default: ten repeats less one.
-DEGREES = 9
 
 
 @dataclass(frozen=True)
@@ -22,7 +20,7 @@ class PowerLaw:
     """A loss that falls with the number of labels n as limit + scale * n ** -rate.
 
     Intervals hold what the fit leaves open (its resamples) and the luck of drawing one set of n rows, whose
-    standard deviation is taken as spread / sqrt(n).
+    standard deviation is taken as spread / n.
 
     Source: Hestness et al., Deep learning scaling is predictable, empirically, 2017; Viering and Loog, The
     shape of learning curves: a review, 2022.
@@ -32,6 +30,7 @@ class PowerLaw:
         scale: What labels take away, at least 0.
         rate: How fast.
         spread: See above.
+        degrees: Degrees of freedom that it was estimated with.
         replicates: (limit, scale, rate) of each resample.
     """
 
@@ -39,6 +38,7 @@ class PowerLaw:
     scale: float
     rate: float
     spread: float = 0.0
+    degrees: int = 1
     replicates: tuple[tuple[float, float, float], ...] = field(default=(), repr=False)
 
     def at(self, labels: float) -> Estimate:
@@ -66,8 +66,8 @@ class PowerLaw:
 
         Always the same draws, so that the same curve says the same.
         """
-        drawn = np.random.default_rng(0).standard_t(DEGREES, size=len(self.replicates))
-        found: Floats = drawn * self.spread / labels**0.5
+        drawn = np.random.default_rng(0).standard_t(self.degrees, size=len(self.replicates))
+        found: Floats = drawn * self.spread / labels
         return found
 
     def to_json(self) -> dict[str, Any]:
@@ -77,6 +77,7 @@ class PowerLaw:
             "scale": self.scale,
             "rate": self.rate,
             "spread": self.spread,
+            "degrees": self.degrees,
             "replicates": [list(part) for part in self.replicates],
         }
 
@@ -84,7 +85,8 @@ class PowerLaw:
     def from_json(cls, values: Mapping[str, Any]) -> PowerLaw:
         """Read what `to_json` wrote."""
         replicates = tuple((part[0], part[1], part[2]) for part in values["replicates"])
-        return cls(values["limit"], values["scale"], values["rate"], values["spread"], replicates)
+        numbers = {name: values[name] for name in ("limit", "scale", "rate", "spread", "degrees")}
+        return cls(**numbers, replicates=replicates)
 
 
 def power_law(sizes: Sequence[int], table: Floats, rows: int, *, resamples: int, seed: int) -> PowerLaw:
@@ -103,7 +105,8 @@ def power_law(sizes: Sequence[int], table: Floats, rows: int, *, resamples: int,
     fitted = fit_power_laws(sizes, np.vstack([mean_losses(table), samples]), weights)
     rounded = [tuple(float(f"{number:.6g}") for number in line) for line in fitted.tolist()]
     limit, scale, rate = rounded[0]
-    return PowerLaw(limit, scale, rate, spread(sizes, table, rows), tuple(rounded[1:]))  # type: ignore[arg-type]
+    luck = spread(sizes, table, rows)
+    return PowerLaw(limit, scale, rate, luck, len(table) - 1, tuple(rounded[1:]))  # type: ignore[arg-type]
 
 
 def fit_power_laws(sizes: ArrayLike, losses: ArrayLike, weights: ArrayLike) -> Floats:
