@@ -2,16 +2,18 @@
 
 import copy
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch.utils.checkpoint import checkpoint
 
 import pegbox
 from pegbox.errors import CapabilityError, UsageError
 from pegbox.methods import Attached, LoRA, build
-from pegbox.models import Base, encode, frozen_trunk
+from pegbox.models import Base, blocks_of, encode, frozen_trunk
 from pegbox.training import Settings, train
 from pegbox.tuning._label_rows import LabelRows
 from pegbox.tuning._trunk_rows import TrunkRows, with_trunk_cached
@@ -26,6 +28,8 @@ FAMILIES = [
     ("bloom", "causal"),
 ]
 WITH_DROPOUT = [("gpt2", "causal"), ("bert", "masked"), ("roberta", "masked"), ("bert", "encoder")]
+# GPT-2 has dropout, and its answers too are read at the last token.
+READ_AT_THE_LAST = [*FAMILIES, ("gpt2", "causal")]
 # The upper of two layers, by its position in each family's names.
 TOP = {
     "bloom": "h.1.self_attention.query_key_value",
@@ -35,11 +39,13 @@ TOP = {
 }
 
 
-def parts(architecture: str, kind: str, count: int = 12) -> tuple[Base, torch.nn.Module, LabelRows]:
+def parts(
+    architecture: str, kind: str, count: int = 12, method: Any = None
+) -> tuple[Base, torch.nn.Module, LabelRows]:
     base = tiny_base(architecture, kind)
     prompt = base.prepare(task_of(2))
     rows = rows_of(count)
-    method = LoRA(targets=TOP.get(architecture, "layers.1.self_attn.v_proj"))
+    method = method or LoRA(targets=TOP.get(architecture, "layers.1.self_attn.v_proj"))
     module = method.attach(base, prompt, seed=1)
     coded = encode(base, prompt, rows, say=hush)
     return base, module, LabelRows(base, prompt, coded, prompt.task.gold(rows))
@@ -57,6 +63,17 @@ def moved(module: torch.nn.Module) -> None:
                 value.add_(0.2 * torch.randn(value.shape, generator=dice))
 
 
+def losses_and_gradients(module: torch.nn.Module, *found: Any) -> list[list[torch.Tensor]]:
+    """Of the same rows by several ways: the loss, then the gradient of everything trained."""
+    picked, seen = [3, 0, 7, 5], []
+    for part in found:
+        module.zero_grad()
+        loss, _ = part.loss(module, part.collate(picked))
+        loss.backward()
+        seen.append([loss.detach()] + [p.grad.clone() for p in module.parameters() if p.grad is not None])
+    return seen
+
+
 @pytest.mark.parametrize(("architecture", "kind"), FAMILIES + WITH_DROPOUT)
 def test_loss_and_gradients_are_those_of_the_whole_model(architecture: str, kind: str) -> None:
     _, module, rows = parts(architecture, kind)
@@ -64,17 +81,87 @@ def test_loss_and_gradients_are_those_of_the_whole_model(architecture: str, kind
     module.eval()
     fast = cached(module, rows, "on")
     assert isinstance(fast, TrunkRows)
-    picked = [3, 0, 7, 5]
-    found = []
-    for part in (rows, fast):
-        module.zero_grad()
-        loss, _ = part.loss(module, part.collate(picked))
-        loss.backward()
-        found.append([loss.detach()] + [p.grad.clone() for p in module.parameters() if p.grad is not None])
+    found = losses_and_gradients(module, rows, fast)
     assert len(found[0]) > 1
     for slow, quick in zip(*found, strict=True):
         # Sums in float32 over batches of other lengths.
         torch.testing.assert_close(quick, slow, rtol=1e-4, atol=1e-5)
+
+
+def widths(module: torch.nn.Module, rows: Any) -> set[int]:
+    """How many tokens of a row the topmost block's feed-forward network sees."""
+    seen: set[int] = set()
+    inner = blocks_of(module)[-1].get_submodule("mlp")
+    hook = inner.register_forward_pre_hook(lambda _, inputs: seen.add(inputs[0].shape[1]))
+    rows.loss(module, rows.collate([0, 3, 7]))
+    hook.remove()
+    return seen
+
+
+@pytest.mark.parametrize(("architecture", "kind"), READ_AT_THE_LAST)
+def test_the_topmost_block_works_at_the_answers_alone(architecture: str, kind: str) -> None:
+    _, module, rows = parts(architecture, kind)
+    module.eval()
+    fast = cached(module, rows, "on")
+    assert widths(module, fast) == {1}
+    assert widths(module, rows) == {max(rows.lengths[index] for index in (0, 3, 7))}
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("lora", {"layers": 1, "targets": "all-linear"}), ("bottleneck", {"layers": 1}),
+     ("zero-init-attention", {"layers": 1, "length": 3})],
+)  # fmt: skip
+@pytest.mark.parametrize("architecture", ["llama", "gemma3_text", "gpt2"])
+def test_methods_on_the_topmost_block_alone_are_the_same(
+    architecture: str, name: str, options: dict[str, Any], checkpointing: bool
+) -> None:
+    """With all that a method may put there, and with activations that are computed again backwards."""
+    _, module, rows = parts(architecture, "causal", method=build(name, options))
+    moved(module)
+    module.eval()
+    fast = cached(module, rows, "on")
+    assert widths(module, fast) == {1}
+    if checkpointing:  # at work in training mode alone; dropout is not wanted here
+        module.train()
+        for part in module.modules():
+            for value in ("p", "attention_dropout", "dropout"):
+                if isinstance(getattr(part, value, None), float):
+                    setattr(part, value, 0.0)
+    slow, quick = losses_and_gradients(module, rows, fast)
+    if checkpointing:
+        inner: Any = module
+        inner.get_base_model()._set_gradient_checkpointing(True, partial(checkpoint, use_reentrant=False))
+        again = losses_and_gradients(module, fast)[0]
+        assert all(torch.equal(one, two) for one, two in zip(again, quick, strict=True))
+    for one, two in zip(slow, quick, strict=True):
+        torch.testing.assert_close(two, one, rtol=1e-4, atol=1e-5)
+
+
+def test_a_block_that_mixes_tokens_in_another_way_works_at_all_of_them() -> None:
+    _, module, rows = parts("llama", "causal")
+    module.eval()
+    inner = blocks_of(module)[-1].get_submodule("mlp")
+    hook = inner.register_forward_hook(lambda _, __, output: output.cumsum(1))
+    try:
+        fast = cached(module, rows)
+        assert isinstance(fast, TrunkRows)
+        assert min(widths(module, fast)) > 1
+    finally:
+        hook.remove()
+
+
+def test_a_block_without_keys_and_values_works_at_all_tokens() -> None:
+    _, module, rows = parts("llama", "causal")
+    module.eval()
+    top = blocks_of(module)[-1]
+    own = top.forward
+    # Another family's code, to which the keys and values are nothing.
+    top.forward = lambda hidden_states, **given: own(hidden_states, **{**given, "past_key_values": None})  # type: ignore[assignment]
+    fast = cached(module, rows)
+    assert min(widths(module, fast)) > 1
+    del top.__dict__["forward"]
 
 
 def test_a_whole_training_ends_the_same(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pegbox.models._options import option_logprobs, read_texts
     from pegbox.models._quiet import quiet_libraries
     from pegbox.models._readout import (
+        POSITIONS,
         Answers,
         narrowed,
         output_layer,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "IGNORED",
+    "POSITIONS",
     "Answers",
     "Base",
     "FeatureCache",
@@ -83,6 +85,7 @@ __all__ = [
 __getattr__, __dir__ = lazy(
     __name__,
     {
+        "POSITIONS": "pegbox.models._readout",
         "Answers": "pegbox.models._readout",
         "Base": "pegbox.models._base",
         "FeatureCache": "pegbox.models._cache",

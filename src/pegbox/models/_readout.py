@@ -13,6 +13,7 @@ from pegbox.errors import CapabilityError
 from pegbox.models._decoder import any_width
 
 POSITIONS = "answer_positions"
+"""Key of the answers' positions, (batch,), in a batch of model inputs."""
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from torch import Tensor, nn
+
+from pegbox.models._top_block import at_answers
 
 
 class Trunk:
@@ -47,16 +49,29 @@ class Trunk:
             last.remove()
         raise LookupError("the trunk did not run")
 
+    @property
+    def top(self) -> nn.Module | None:
+        """The topmost block of the model, unless it belongs to the trunk."""
+        last = blocks_of(self.model)[-1]
+        return None if last is self.blocks[-1] else last
+
     @contextmanager
-    def replay(self, hidden: Tensor) -> Iterator[None]:
-        """While the block runs, the trunk costs nothing and ends in ``hidden`` (batch, tokens, width)."""
+    def replay(self, hidden: Tensor, answers: Tensor | None = None) -> Iterator[None]:
+        """While the context lasts, the trunk costs nothing and ends in ``hidden`` (batch, tokens, width).
+
+        Args:
+            hidden: As :meth:`capture` returned it.
+            answers: Positions (batch,) at which alone the topmost block is to work, see :func:`at_answers`.
+        """
+        top = self.top if answers is not None else None
         own = [block.__dict__.get("forward") for block in self.blocks]
         for block in self.blocks:
             last = block is self.blocks[-1]
             # As an attribute of the instance it stands before the method of the class.
             block.__dict__["forward"] = _passing(hidden if last else None, bare=self._bare)
         try:
-            yield
+            with at_answers(top, answers) if top is not None and answers is not None else nullcontext():
+                yield
         finally:
             for block, forward in zip(self.blocks, own, strict=True):
                 del block.__dict__["forward"]

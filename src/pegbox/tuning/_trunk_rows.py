@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pegbox._progress import track
 from pegbox.errors import CapabilityError, UsageError
-from pegbox.models import Trunk, batches, frozen_trunk
+from pegbox.models import POSITIONS, Trunk, batches, frozen_trunk
 from pegbox.training import Trainable, resolve_precision
 
 HIDDEN = "trunk_states"
@@ -26,10 +26,17 @@ class TrunkRows:
         rows: The rows.
         trunk: The trunk of the model that is trained.
         states: Hidden states of each row at the end of the trunk, (tokens of the row, width).
+        narrow: Whether the topmost block works at the answers alone, where rows have one each.
     """
 
-    def __init__(self, rows: Trainable, trunk: Trunk, states: Sequence[Tensor]) -> None:
-        self._rows, self._trunk, self._states = rows, trunk, states
+    def __init__(
+        self, rows: Trainable, trunk: Trunk, states: Sequence[Tensor], *, narrow: bool = False
+    ) -> None:
+        self._rows, self._trunk, self._states, self._narrow = rows, trunk, states, narrow
+
+    def narrowed(self) -> TrunkRows:
+        """The same with the topmost block at the answers alone."""
+        return TrunkRows(self._rows, self._trunk, self._states, narrow=True)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -56,7 +63,7 @@ class TrunkRows:
     def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """The rows' own loss, from the stored states on."""
         rest = {key: value for key, value in batch.items() if key != HIDDEN}
-        with self._trunk.replay(batch[HIDDEN]):
+        with self._trunk.replay(batch[HIDDEN], batch[POSITIONS] if self._narrow else None):
             return self._rows.loss(model, rest)
 
 
@@ -142,14 +149,16 @@ def _cached(
                 raise _Unfit(
                     "something is trained that comes before its end, such as an embedding", surprising=False
                 )
-            made: list[Trainable] = [TrunkRows(part, trunk, _states(trunk, part)) for part in parts]
+            made = [TrunkRows(part, trunk, _states(trunk, part)) for part in parts]
             _check(trunk, parts[0], made[0])
+        if _narrows(trunk, made[0]):
+            made = [part.narrowed() for part in made]
     finally:
         trunk.model.train(training)
     count = sum(map(len, parts))
     lost = f", without its dropout of {rate:g}" if rate else ""
     say(f"the {len(trunk.blocks)} frozen layers below were run once for each of {count} rows{lost}")
-    return made
+    return [*made]
 
 
 def _states(trunk: Trunk, rows: Trainable) -> list[Tensor]:
@@ -191,12 +200,32 @@ def _check_memory(needed: int) -> None:
 
 def _check(trunk: Trunk, rows: Trainable, cached: Trainable) -> None:
     """Compare the loss of one row by both ways: a family may look past the blocks' hidden states."""
-    device = next(trunk.model.parameters()).device
-    losses = []
-    for part in (rows, cached):
-        batch = {key: value.to(device) for key, value in part.collate([0]).items()}
-        with torch.no_grad():
-            losses.append(float(part.loss(trunk.model, batch)[0]))
+    losses = [_loss(trunk, part, [0]) for part in (rows, cached)]
     # The batch is another than the one that made the states, so sums are taken in another order.
     if abs(losses[0] - losses[1]) > 2e-2 * max(1.0, abs(losses[0])):
         raise _Unfit("this architecture's upper layers look at more than the hidden states below them")
+
+
+def _narrows(trunk: Trunk, rows: TrunkRows) -> bool:
+    """Whether the topmost block may work at the answers alone, by the loss of the longest and shortest row.
+
+    Only batches of causal models come without a mask (see :func:`pegbox.models.collate`).
+    """
+    order = sorted(range(len(rows)), key=lambda index: rows.lengths[index])
+    indices = [order[0], order[-1]]
+    batch = rows.collate(indices)
+    if trunk.top is None or "attention_mask" in batch or POSITIONS not in batch:
+        return False
+    try:
+        losses = [_loss(trunk, part, indices) for part in (rows, rows.narrowed())]
+    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError):
+        return False  # its code takes no keys and values, or asks a cache for more
+    rounding = 16 * torch.finfo(batch[HIDDEN].dtype).eps
+    return abs(losses[0] - losses[1]) <= rounding * max(1.0, abs(losses[0]))
+
+
+@torch.no_grad()
+def _loss(trunk: Trunk, rows: Trainable, indices: Sequence[int]) -> float:
+    device = next(trunk.model.parameters()).device
+    batch = {key: value.to(device) for key, value in rows.collate(indices).items()}
+    return float(rows.loss(trunk.model, batch)[0])
