@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from pegbox.errors import CapabilityError, InputError, RunError, UsageError
 from pegbox.training import _memory, _random
 from pegbox.training._arguments import arguments
+from pegbox.training._attention import quick_attention
 from pegbox.training._balance import classes
 from pegbox.training._checkpoints import Checkpoint, Checkpoints, check_same
 from pegbox.training._engine import Engine
@@ -186,7 +187,8 @@ def _work(engine: Engine, say: Callable[[str], None]) -> None:
     if engine.args.process_index == 0:
         engine.meter = Meter(engine.total, origin.step if origin else 0, say)
     try:
-        engine.train(resume_from_checkpoint=str(origin.path) if origin else None)
+        with _attending(engine):
+            engine.train(resume_from_checkpoint=str(origin.path) if origin else None)
     except KeyboardInterrupt as stopped:
         stopped.add_note(_interrupted(engine))  # so that nobody needs to tell it again
         raise
@@ -198,6 +200,12 @@ def _work(engine: Engine, say: Callable[[str], None]) -> None:
         if engine.meter:
             engine.meter.close()
     engine.measure()
+
+
+def _attending(engine: Engine) -> AbstractContextManager[Any]:
+    recomputed = getattr(engine.objective.model, "is_activation_checkpointing", False)
+    recomputed = recomputed or engine.settings.gradient_checkpointing
+    return quick_attention(engine.args.device, bf16=engine.objective.bf16 and not recomputed)
 
 
 def _exhausted(engine: Engine) -> RunError:
