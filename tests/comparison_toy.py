@@ -8,24 +8,31 @@ from typing import Any
 
 import numpy as np
 
-from pegbox.comparison._result import (
+from pegbox.comparison import (
     BaseNote,
     Cell,
     ChangedRow,
     Comparison,
+    CurvePoint,
     DataNote,
+    LearningCurve,
+    PowerLaw,
     Rung,
     RungCost,
     Skipped,
     WrongRow,
 )
 from pegbox.evaluation import (
+    Estimate,
+    Forgetting,
     Sample,
     Scores,
     TagScores,
     class_sample,
     compare_several,
     score,
+    score_also,
+    score_forgetting,
     score_tags,
     several,
     tag_sample,
@@ -36,19 +43,24 @@ RESAMPLES = 60
 
 @dataclass(frozen=True)
 class Made:
-    """A rung to make: its name, how much its answers know, and what it cost."""
+    """A rung to make: its name, how much its answers know, and what it cost.
+
+    Args:
+        answers: Seconds of 1,000 answers.
+    """
 
     name: str
     strength: float
     seconds: float
     parameters: int = 0
     seeded: bool = True
+    answers: float = 0.05
 
 
 LADDER = (
     Made("majority", 0.0, 0.01, seeded=False),
     Made("bag-of-words", 0.5, 0.42, 1_204, seeded=False),
-    Made("zero-shot", 0.6, 0.0, seeded=False),
+    Made("zero-shot", 0.6, 0.0, seeded=False, answers=0.6),
     Made("closed-form", 1.0, 1.9, 514, seeded=False),
     Made("lora", 1.7, 25.4, 32_768),
     Made("full", 1.72, 310.0, 1_234_567),
@@ -89,6 +101,50 @@ def comparison_of(
     return _comparison(tuple(rungs), kind, tuple(labels), rows, tuple(seeds), text, parts)
 
 
+def curve_of(rows: int = 256) -> LearningCurve:
+    """A curve with a power law that runs through its points, and an interval of its own making."""
+    sizes = [size for size in (16, 32, 64, 128, 256) if size <= rows]
+    error, nll = (
+        PowerLaw(limit, 1.2, 0.5, replicates=tuple((limit, 1.2 + n / 100, 0.5) for n in range(-20, 21)))
+        for limit in (0.1, 0.2)
+    )
+    points = tuple(
+        CurvePoint(size, _around(1 - error.at(size).value), _around(nll.at(size).value)) for size in sizes
+    )
+    return LearningCurve("reviews.csv", "etude", rows, 160, None, 10, 0, points, error, nll, 4.0)
+
+
+def _around(value: float) -> Estimate:
+    return Estimate(value, value - 0.03, value + 0.03)
+
+
+def forgetting_of(harm: float, *, off: bool = True, also: bool = True) -> Forgetting:
+    """What tuning that adds ``harm`` nats to each of 40 documents did."""
+    generator = np.random.default_rng(1)
+    before = generator.uniform(80, 120, size=40)
+    gold = generator.integers(2, size=50)
+    tables = [_shares(strength * np.eye(2)[gold] + generator.normal(size=(50, 2))) for strength in (1.0, 0.6)]
+    others = (score_also("questions.csv", *tables, gold, resamples=RESAMPLES),) if also else ()
+    return score_forgetting(
+        before,
+        before + harm * generator.uniform(0.5, 1.5, size=40),
+        np.full(40, 60.0),
+        source="news",
+        off=before if off else None,
+        also=others,
+        resamples=RESAMPLES,
+    )
+
+
+def with_forgetting(comparison: Comparison) -> Comparison:
+    """The same with forgetting measured for every rung that has parameters."""
+    rungs = []
+    for place, rung in enumerate(comparison.rungs):
+        found = forgetting_of(0.5 * place, off=rung.name != "full") if rung.cost.parameters else None
+        rungs.append(replace(rung, cells=tuple(replace(cell, forgetting=found) for cell in rung.cells)))
+    return replace(comparison, rungs=tuple(rungs))
+
+
 def _classified(strength: float, labels: Sequence[str], rows: int, seed: int) -> tuple[Scores, Sample]:
     gold = np.random.default_rng(0).integers(len(labels), size=rows)
     margins = np.random.default_rng(seed).normal(size=(rows, len(labels)))
@@ -118,7 +174,7 @@ def _tagged(strength: float, labels: Sequence[str], rows: int, seed: int) -> tup
 def _cell(made: Made, seed: int, scores: Scores | TagScores) -> Cell:
     cost = RungCost(
         seconds=made.seconds * (1 + seed / 10),
-        predict_seconds=0.8,
+        predict_seconds=made.answers * scores.rows / 1000,
         parameters=made.parameters,
         adapter_bytes=4 * made.parameters,
         peak_memory=300 * 2**20,

@@ -5,7 +5,7 @@ import pytest
 from rich.console import Console
 
 from comparison_toy import LADDER, comparison_of
-from pegbox.comparison._result import Rung
+from pegbox.comparison import Rung
 from pegbox.reports import comparison_table, rung_line
 
 COMPARISON = comparison_of()
@@ -36,8 +36,14 @@ def test_a_line_per_rung_with_the_objects_numbers() -> None:
         assert (gap_and_p(rung) if rung.difference else " - ") in line
     assert "1.23M" in next(line for line in lines if line.startswith("full"))
     assert next(line for line in lines if line.startswith("lora")).startswith("lora* ")
-    assert lines[-2].startswith("* recommended")
+    assert lines[-3].startswith("* recommended")
+    assert lines[-2] == "seconds: of the fit and 1,000 answers"
     assert lines[-1] == "not climbed: qlora (needs bitsandbytes)"
+
+
+def test_seconds_are_those_of_the_fit_and_a_thousand_answers() -> None:
+    lines = shown(comparison_table(comparison_of([replace(LADDER[0], seconds=2.0, answers=40.0)])))
+    assert next(line for line in lines if line.startswith("majority")).split()[-1] == "42"
 
 
 def test_it_fits_eighty_columns_with_the_longest_names() -> None:
@@ -81,7 +87,7 @@ def test_the_line_of_a_rung_that_arrives() -> None:
     assert rung_line(rung) == (
         f"lora: accuracy {rung.metrics['accuracy']} over 3 seeds, "
         f"{gap.value:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}] against {rung.against} ({p}), "
-        f"32,768 parameters, {rung.cost.seconds:.0f} s"
+        f"32,768 parameters, {rung.cost.seconds:.0f} s to fit"
     )
 
 
@@ -89,4 +95,4 @@ def test_the_line_of_a_rung_that_arrives() -> None:
 def test_the_first_rung_has_no_difference(metric: str | None, name: str) -> None:
     rung = COMPARISON.rungs[0]
     value = rung.metrics[metric or "accuracy"]
-    assert rung_line(rung, metric) == f"majority: {name} {value}, 0 parameters, 0.01 s"
+    assert rung_line(rung, metric) == f"majority: {name} {value}, 0 parameters, 0.01 s to fit"

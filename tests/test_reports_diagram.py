@@ -1,3 +1,5 @@
+import dataclasses
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -5,9 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from comparison_toy import LADDER, Made, comparison_of, curve_of
 from pegbox.errors import UsageError
-from pegbox.evaluation import Scores, score
-from pegbox.reports import reliability_diagram
+from pegbox.evaluation import Estimate, Scores, score
+from pegbox.reports import cost_diagram, learning_curve_diagram, reliability_diagram
+from pegbox.reports._curve import curve_figure
+from pegbox.reports._pareto import cost_figure, front, spent
 
 
 def scored(rows: int = 80) -> Scores:
@@ -71,3 +76,85 @@ def test_drawing_leaves_pyplot_and_settings_alone(tmp_path: Path) -> None:
         "assert [matplotlib.rcParams[key] for key in keys] == before\n"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.svg")], check=True)
+
+
+def test_a_learning_curve_is_drawn_with_what_is_expected(tmp_path: Path) -> None:
+    first, again = (learning_curve_diagram(curve_of(), tmp_path / name, "$5") for name in ("1.svg", "2.svg"))
+    assert first.read_bytes() == again.read_bytes()
+    assert first.read_bytes() != learning_curve_diagram(curve_of(128), again, "$5").read_bytes()
+    axes = curve_figure(curve_of()).axes
+    assert [part.get_ylabel() for part in axes] == ["accuracy", "log-loss, nats"]
+    for part in axes:
+        assert [label.get_text() for label in part.get_xticklabels()] == [
+            "16",
+            "32",
+            "64",
+            "128",
+            "256",
+            "512",
+        ]
+    law = axes[0].lines[0]
+    assert law.get_xydata()[-1] == pytest.approx((512, curve_of().at(512).value))
+    with pytest.raises(UsageError, match=r"cannot draw a '\.pdf' file"):
+        learning_curve_diagram(curve_of(), tmp_path / "a.pdf")
+
+
+def test_a_curve_of_one_size_and_many_labels_is_drawn(tmp_path: Path) -> None:
+    one = dataclasses.replace(curve_of(), points=curve_of().points[:1], rows=1_000_000)
+    ticks = curve_figure(one).axes[0].get_xticklabels()
+    assert [label.get_text() for label in ticks] == ["16", "1.00M", "2.00M"]
+    assert learning_curve_diagram(one, tmp_path / "a.png").stat().st_size > 5_000
+
+
+def cost_labels(rungs: list[Made]) -> list[str]:
+    found = comparison_of(rungs, seeds=(0,), rows=60)
+    return [text.get_text() for text in cost_figure(found).axes[0].texts]
+
+
+def test_cost_against_accuracy_names_its_points(tmp_path: Path) -> None:
+    assert sorted(cost_labels(list(LADDER))) == sorted(made.name for made in LADDER)
+    found = comparison_of(LADDER, seeds=(0,))
+    first, again = (cost_diagram(found, tmp_path / name) for name in ("1.png", "2.png"))
+    assert first.read_bytes() == again.read_bytes()
+    with pytest.raises(UsageError, match=r"cannot draw a '\.pdf' file"):
+        cost_diagram(found, tmp_path / "a.pdf")
+
+
+def test_names_do_not_lie_on_each_other() -> None:
+    many = [Made(f"rung {n} with a long name", n / 10, 1.1**n, 8) for n in range(20)]
+    found = comparison_of(many, seeds=(0,), rows=60)
+    figure = cost_figure(found)
+    figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in figure.axes[0].texts]
+    names = [text.get_text() for text in figure.axes[0].texts]
+    assert found.recommended in names
+    assert 2 < len(names) < 20
+    assert not [(a, b) for place, a in enumerate(boxes) for b in boxes[:place] if a.overlaps(b)]
+
+
+def test_the_front_is_what_nothing_quicker_equals() -> None:
+    found = comparison_of(LADDER, seeds=(0,))
+    best = front(found.rungs, "accuracy")
+    for rung in found.rungs:
+        quicker = [part for part in found.rungs if spent(part) <= spent(rung) and part is not rung]
+        value = rung.metrics["accuracy"].value
+        beaten = any(part.metrics["accuracy"].value >= value for part in quicker)
+        assert (rung in best) is not beaten, rung.name
+    # Of a loss less is better.
+    losses = [rung.metrics["nll"].value for rung in front(found.rungs, "nll")]
+    assert losses == sorted(losses, reverse=True)
+
+
+def test_a_metric_that_is_undefined_is_not_drawn() -> None:
+    found = comparison_of(LADDER[:3], seeds=(0,))
+    nothing = Estimate(math.nan, math.nan, math.nan)
+    rungs = tuple(dataclasses.replace(rung, metrics={"accuracy": nothing}) for rung in found.rungs)
+    axes = cost_figure(dataclasses.replace(found, rungs=rungs)).axes[0]
+    assert not axes.texts
+    assert front(rungs, "accuracy") == ()
+
+
+def test_letters_that_the_font_lacks_do_not_stop_a_picture(tmp_path: Path) -> None:
+    found = comparison_of([dataclasses.replace(LADDER[0], name="\U0001f642 \x00\ud800 $x$")], seeds=(0,))
+    assert cost_diagram(found, tmp_path / "a.svg").stat().st_size > 5_000
+    assert reliability_diagram(scored(), tmp_path / "b.svg", title="\U0001f642\x00").stat().st_size > 5_000

@@ -7,7 +7,16 @@ from rich.console import Console
 
 from pegbox.evaluation import Estimate, Scores, score
 from pegbox.reports import LadderRow, ladder, ladder_markdown, scores_panel
-from pegbox.reports._format import seconds, short_count, size
+from pegbox.reports._format import (
+    duration,
+    legible,
+    moment,
+    operations,
+    seconds,
+    short_count,
+    signed,
+    size,
+)
 
 
 def shown(thing: object, width: int) -> list[str]:
@@ -112,6 +121,47 @@ def test_confusion_is_left_out_above_twelve_labels_and_flips_when_unknown() -> N
 )
 def test_seconds(number: float, text: str) -> None:
     assert seconds(number) == text
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (0.0, "0.00 s"),
+        (0.001, "< 0.01 s"),
+        (0.3, "0.30 s"),
+        (99.4, "99 s"),
+        (725, "12 min 5 s"),
+        (12_000, "3 h 20 min"),
+    ],
+)
+def test_durations(number: float, text: str) -> None:
+    assert duration(number) == text
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(3.39e-7, "0.339 µs"), (9.996e-4, "1 ms"), (0.0243, "24.3 ms"), (0.13, "130 ms"), (1.2, "1.2 s")],
+)
+def test_moments(number: float, text: str) -> None:
+    assert moment(number) == text
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(0, "0"), (514, "514"), (999.6, "1 k"), (1.234e6, "1.23 M"), (7.89e12, "7.89 T")]
+)
+def test_operations(number: float, text: str) -> None:
+    assert operations(number) == text
+
+
+def test_signed_numbers_have_no_negative_zero() -> None:
+    assert signed(Estimate(-0.0001, -0.2, 0.0)) == "+0.000 [-0.200, +0.000]"
+    assert signed(Estimate(0.1, math.nan, math.nan)) == "+0.100"
+    assert signed(Estimate(math.nan, math.nan, math.nan)) == signed(None) == "-"
+
+
+def test_what_no_page_can_hold_is_marked() -> None:
+    mark = "\N{REPLACEMENT CHARACTER}"
+    assert legible("a\tb\nc\x00\x7f\x9f\ud800\ufffe é🙂") == f"a\tb\nc{5 * mark} é🙂"
 
 
 @pytest.mark.parametrize(

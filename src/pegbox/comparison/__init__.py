@@ -9,6 +9,7 @@ from pegbox.comparison._flops import fit_flops, predict_flops
 from pegbox.comparison._majority import LongestOption, Majority
 from pegbox.comparison._power_law import PowerLaw
 from pegbox.comparison._result import (
+    ANSWERS,
     BaseNote,
     Cell,
     ChangedRow,
@@ -22,6 +23,7 @@ from pegbox.comparison._result import (
 )
 
 __all__ = [
+    "ANSWERS",
     "BagOfWords",
     "BaseNote",
     "Baseline",

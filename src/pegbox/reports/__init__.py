@@ -1,6 +1,7 @@
 """Tables for the terminal, Markdown, plots and the page of a comparison; computes no metric."""
 
 from pegbox.reports._comparison import comparison_table, rung_line
+from pegbox.reports._curve import learning_curve_diagram
 from pegbox.reports._diagram import reliability_diagram
 from pegbox.reports._forgetting_panel import forgetting_panel
 from pegbox.reports._ladder import LadderRow, ladder, ladder_markdown
@@ -17,6 +18,7 @@ __all__ = [
     "forgetting_panel",
     "ladder",
     "ladder_markdown",
+    "learning_curve_diagram",
     "reliability_diagram",
     "rung_line",
     "scores_panel",

@@ -31,7 +31,12 @@ def comparison_table(comparison: "Comparison") -> "RenderableType":
     """
     from rich.console import Group
 
-    lines = [f"{_MARK} recommended: the cheapest rung that nothing costlier beats"]
+    from pegbox.comparison import ANSWERS
+
+    lines = [
+        f"{_MARK} recommended: the cheapest rung that nothing costlier beats",
+        f"seconds: of the fit and {ANSWERS:,} answers",
+    ]
     lines += [f"not climbed: {part.name} ({part.reason})" for part in comparison.skipped]
     return Group(_Ladder(comparison), plain("\n".join(lines)))
 
@@ -49,7 +54,10 @@ def rung_line(rung: "Rung", metric: str | None = None) -> str:
     if rung.difference is not None:
         gap, p = _format.signed(rung.difference.difference), _format.p_value(rung.difference.p)
         parts.append(f"{gap} against {rung.against} ({p})")
-    parts += [f"{_format.count(rung.cost.parameters)} parameters", _format.duration(rung.cost.seconds)]
+    parts += [
+        f"{_format.count(rung.cost.parameters)} parameters",
+        f"{_format.duration(rung.cost.seconds)} to fit",
+    ]
     return f"{rung.name}: {', '.join(parts)}"
 
 
@@ -80,7 +88,7 @@ def _table(comparison: "Comparison", before_interval: str) -> "Table":
             _difference(rung, before_interval),
             *(_format.value(rung.metrics.get(other)) for other in beside),
             _format.short_count(rung.cost.parameters),
-            _format.seconds(rung.cost.seconds),
+            _format.seconds(rung.seconds),
         ]
         table.add_row(*map(plain, cells))
     return table

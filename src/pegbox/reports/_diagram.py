@@ -3,6 +3,7 @@ from typing import TYPE_CHECKING, Any
 
 from pegbox.evaluation import Scores
 from pegbox.reports._figure import GREY, INK, check_suffix, new_figure, quiet, write_figure
+from pegbox.reports._format import legible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,7 +50,7 @@ def reliability_figure(scores: Scores, title: str = "", *, small: bool = False) 
         _shrink(upper, lower)
     else:
         figure.legend(loc="outside lower center", ncols=2, fontsize="small", frameon=False)
-    upper.set_title(title, fontsize="medium", parse_math=False)
+    upper.set_title(legible(title), fontsize="medium", parse_math=False)
     return figure
 
 

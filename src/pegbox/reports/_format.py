@@ -44,9 +44,11 @@ def seconds(number: float | None) -> str:
 
 
 def duration(number: float | None) -> str:
-    """The same in words: 0.04 s, 95 s, 12 min 5 s, 3 h 20 min."""
+    """The same in words: < 0.01 s, 0.04 s, 95 s, 12 min 5 s, 3 h 20 min."""
     if number is None:
         return NONE
+    if 0 < number < 0.005:
+        return "< 0.01 s"
     whole = round(number)
     if whole < 100:
         return f"{seconds(number)} s"
@@ -55,13 +57,13 @@ def duration(number: float | None) -> str:
 
 
 def moment(number: float | None) -> str:
-    """A short time in words: 0.12 ms, 4.9 ms, 130 ms, then as `duration`."""
+    """A short time in words: 0.34 µs, 4.9 ms, 130 ms, then as `duration`."""
     if number is None:
         return NONE
     if number >= 0.9995:
         return duration(number)
-    thousandths = 1000 * number
-    return f"{thousandths:.3g} ms" if thousandths < 100 else f"{thousandths:.0f} ms"
+    value, unit = (1e3 * number, "ms") if number >= 0.9995e-3 else (1e6 * number, "µs")
+    return f"{value:.3g} {unit}" if value < 99.95 else f"{value:.0f} {unit}"
 
 
 def operations(number: float | None) -> str:
@@ -85,12 +87,12 @@ def interval(estimate: Estimate | None) -> str:
 
 
 def signed(estimate: Estimate | None) -> str:
-    """A change with its interval, both with their signs: +0.038 [+0.010, +0.066]."""
+    """A change with its interval, with signs: +0.038 [+0.010, +0.066]; what rounds to zero has a plus."""
     if estimate is None or math.isnan(estimate.value):
         return NONE
     if math.isnan(estimate.low):
-        return f"{estimate.value:+.3f}"
-    return f"{estimate.value:+.3f} [{estimate.low:+.3f}, {estimate.high:+.3f}]"
+        return f"{estimate.value:+z.3f}"
+    return f"{estimate.value:+z.3f} [{estimate.low:+z.3f}, {estimate.high:+z.3f}]"
 
 
 def p_value(p: float) -> str:
@@ -103,3 +105,15 @@ def flips(changes: Flips | None) -> str:
     if changes is None:
         return NONE
     return f"+{changes.wrong_to_right.count} −{changes.right_to_wrong.count}"
+
+
+def legible(text: str) -> str:
+    """Text without what no page can hold, controls and halves of surrogate pairs: each becomes a mark."""
+    return "".join(sign if _may_stand(sign) else "\N{REPLACEMENT CHARACTER}" for sign in text)
+
+
+def _may_stand(sign: str) -> bool:
+    code = ord(sign)
+    if 0xD800 <= code <= 0xDFFF or code in (0xFFFE, 0xFFFF):
+        return False
+    return sign in "\t\n\r" or (code >= 0x20 and not 0x7F <= code <= 0x9F)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
-from pegbox.reports._figure import ACCENT, INK
+from pegbox.reports._figure import ACCENT, INK, any_letters
+from pegbox.reports._format import legible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,7 +49,8 @@ def place_labels(
     figure = axes.get_figure(root=True)
     assert figure is not None
     # Only a layout that has been run knows where on the paper a point lies.
-    figure.draw_without_rendering()
+    with any_letters():
+        figure.draw_without_rendering()
     scale = 72 / figure.dpi
 
     def paper(x: float, y: float) -> tuple[float, float]:
@@ -77,7 +79,7 @@ def _write(
 ) -> None:
     dx, dy, (across, up) = place
     axes.annotate(
-        name,
+        legible(name),
         point,
         xytext=(dx, dy),
         textcoords="offset points",

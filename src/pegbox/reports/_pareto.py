@@ -1,4 +1,4 @@
-"""What each rung of a comparison scores against the time that it takes."""
+"""What each rung of a comparison scores against the time that it costs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pegbox.comparison import Comparison, Rung
 
 LOWER = frozenset({"nll", "brier", "ece", "ece_width"})
-# Seconds below which a fit counts as free, the left end of the scale.
+# Seconds below which a rung counts as free, the left end of the scale.
 FREE = 0.01
 _NAMED = 14
 _TIMES = {
@@ -30,7 +30,7 @@ _TIMES = {
 
 
 def cost_diagram(comparison: Comparison, path: str | Path, title: str = "") -> Path:
-    """Draw the decisive metric against the seconds of a fit, with 95 % intervals and the Pareto front.
+    """Draw the decisive metric against what a rung costs in time, with 95 % intervals and the Pareto front.
 
     The same comparison gives the same bytes with the same Matplotlib.
 
@@ -62,8 +62,8 @@ def front(rungs: Sequence[Rung], metric: str) -> tuple[Rung, ...]:
 
 
 def spent(rung: Rung) -> float:
-    """Seconds of its fit, at least :data:`FREE`."""
-    return max(rung.cost.seconds, FREE)
+    """Seconds of its fit and of some answers, at least :data:`FREE`."""
+    return max(rung.seconds, FREE)
 
 
 def named(comparison: Comparison) -> tuple[Rung, ...]:
@@ -76,6 +76,8 @@ def named(comparison: Comparison) -> tuple[Rung, ...]:
 
 def cost_figure(comparison: Comparison, title: str = "") -> Figure:
     """The same as a figure."""
+    from pegbox.comparison import ANSWERS
+
     figure = new_figure(7.2, 3.8)
     axes = figure.subplots()
     metric = comparison.metric
@@ -86,7 +88,7 @@ def cost_figure(comparison: Comparison, title: str = "") -> Figure:
     steps = _steps(best, metric)
     for line in steps:
         axes.plot(line[::2], line[1::2], color=INK, linewidth=0.8, zorder=2)
-    axes.set(xscale="log", xlabel="time of a fit", ylabel=NAMES.get(metric, metric))
+    axes.set(xscale="log", xlabel=f"time of a fit and {ANSWERS:,} answers", ylabel=NAMES.get(metric, metric))
     axes.margins(x=0.08, y=0.1)
     quiet(axes)
     _name_times(axes, [spent(rung) for rung in shown])

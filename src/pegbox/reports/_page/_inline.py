@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 from pegbox.reports._figure import ACCENT, GREY, INK, svg_text
+from pegbox.reports._format import legible
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -60,7 +61,7 @@ def inline(figure: Figure, name: str, title: str, description: str) -> Markup:
 
 def _words(tag: str, key: str, text: str) -> ElementTree.Element:
     element = ElementTree.Element(tag, {"id": key})
-    element.text = text
+    element.text = legible(text)
     return element
 
 

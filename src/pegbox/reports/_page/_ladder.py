@@ -43,6 +43,8 @@ def costs(comparison: Comparison) -> Table:
 
 def quality_columns(comparison: Comparison) -> list[Column]:
     """Metric, difference to the best cheaper rung, whether it is worth it, other metrics, time."""
+    from pegbox.comparison import ANSWERS
+
     metric = comparison.metric
     remark = "less is better" if metric in LOWER else ""
     low, high = _range([rung.metrics[metric] for rung in comparison.rungs])
@@ -59,7 +61,9 @@ def quality_columns(comparison: Comparison) -> list[Column]:
         Column(Head("p"), lambda rung: Entry(_p(rung))),
         Column(Head("worth its cost", words=True), _worth),
         *(Column(Head(NAMES.get(name, name).split(",")[0]), _other(name)) for name in others),
-        Column(Head("fit"), lambda rung: Entry(_format.duration(rung.cost.seconds))),
+        Column(
+            Head("time", f"fit and {ANSWERS:,} answers"), lambda rung: Entry(_format.duration(rung.seconds))
+        ),
     ]
 
 

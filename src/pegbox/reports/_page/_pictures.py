@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pegbox.evaluation import Scores
 from pegbox.reports import _format
+from pegbox.reports._curve import curve_figure, learning_curve_diagram
 from pegbox.reports._diagram import reliability_diagram, reliability_figure
 from pegbox.reports._names import NAMES
 from pegbox.reports._page._inline import inline
@@ -19,7 +20,7 @@ from pegbox.reports._pareto import cost_diagram, cost_figure, front, named
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-    from pegbox.comparison import Comparison, Rung
+    from pegbox.comparison import Comparison, LearningCurve, Rung
 
 # Reliability diagrams beside each other; of more rungs the front, and the best of the others.
 MOST = 9
@@ -45,12 +46,12 @@ class Picture:
 
 
 def cost_picture(comparison: Comparison) -> Picture:
-    """The decisive metric against the time of a fit."""
+    """The decisive metric against what a rung costs in time."""
     metric = NAMES.get(comparison.metric, comparison.metric)
     best = front(comparison.rungs, comparison.metric)
     points = "; ".join(_point(rung, comparison.metric) for rung in comparison.rungs)
     names = ", ".join(rung.name for rung in best)
-    title = f"{metric} against the time of a fit"
+    title = f"{metric} against the time that a rung costs"
     caption = (
         f"Filled points joined by the line are the front: no other rung is as good in less time ({names}). "
         f"The diamond is {comparison.recommended}, which is recommended. Upright lines are 95 % intervals."
@@ -69,7 +70,7 @@ def cost_picture(comparison: Comparison) -> Picture:
 
 
 def _point(rung: Rung, metric: str) -> str:
-    return f"{rung.name} {_format.interval(rung.metrics[metric])} in {_format.duration(rung.cost.seconds)}"
+    return f"{rung.name} {_format.interval(rung.metrics[metric])} in {_format.duration(rung.seconds)}"
 
 
 def reliability_pictures(comparison: Comparison) -> list[Picture]:
@@ -80,6 +81,28 @@ def reliability_pictures(comparison: Comparison) -> list[Picture]:
         if isinstance(scores, Scores):
             found.append(_reliability(rung, scores, {picture.name for picture in found}))
     return found
+
+
+def curve_picture(curve: LearningCurve) -> Picture:
+    """Accuracy and log-loss of the closed form against the number of labels."""
+    title = "The closed form by number of labels"
+    points = "; ".join(
+        f"{point.labels:,} labels: accuracy {point.accuracy}, log-loss {point.nll}" for point in curve.points
+    )
+    held = f"of {curve.test_source}" if curve.test_source else "held out of the same source"
+    caption = (
+        f"Measured on {curve.repeats} subsets of each size and {curve.tested:,} rows {held}; the dashed line "
+        "stands at the labels there are. The grey band holds 95 % of what one such set of labels would "
+        "reach, as far as the power law can be trusted."
+    )
+    words = f"{points}. Expected of {2 * curve.rows:,}: accuracy {curve.at(2 * curve.rows)}."
+    return Picture(
+        "learning-curve",
+        title,
+        caption,
+        inline(curve_figure(curve), "learning-curve", title, words),
+        lambda path: learning_curve_diagram(curve, path, title),
+    )
 
 
 def main_rungs(comparison: Comparison) -> tuple[Rung, ...]:

@@ -72,4 +72,6 @@ def _measured(comparison: Comparison) -> list[tuple[str, Forgetting]]:
 
 
 def _off(part: Forgetting) -> str:
-    return _format.NONE if part.off is None else f"{part.off:+.3f}"
+    if part.off is None:
+        return _format.NONE
+    return "exactly 0" if part.off == 0 else f"{part.off:+.3g}"

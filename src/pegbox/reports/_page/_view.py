@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from pegbox.comparison import Comparison
 
 
+# The method that learning curves are of.
+CURVED = "closed-form"
+
+
 @dataclass(frozen=True)
 class View:
     """The parts of the page that take some work; the rest is read from the comparison itself.
@@ -26,7 +30,7 @@ class View:
         title: Data and base, in one line.
         facts: What was compared on what, as pairs of a name and a value.
         tables: The tables, by name; what does not apply is None.
-        cost: The decisive metric against the time of a fit.
+        cost: The decisive metric against what a rung costs in time.
         reliability: Accuracy against confidence of the main rungs.
         curve: The learning curve, and what it says.
         skipped: Rungs that were not climbed, and why.
@@ -77,7 +81,7 @@ def view(comparison: Comparison) -> View:
         },
         cost=_pictures.cost_picture(comparison),
         reliability=tuple(_pictures.reliability_pictures(comparison)),
-        curve=None,
+        curve=_curve(comparison),
         skipped=tuple((part.name, part.reason) for part in comparison.skipped),
         changed=tuple(_rows.changed(comparison)),
         errors=_rows.errors(comparison),
@@ -87,6 +91,19 @@ def view(comparison: Comparison) -> View:
         label_counts=tuple((name, _format.count(rows)) for name, rows in comparison.data.labels.items()),
         made_with=tuple(_made_with(comparison)),
     )
+
+
+def _curve(comparison: Comparison) -> tuple[Picture, str] | None:
+    """The learning curve and what it says, with the recommended rung's lead where that is over its method."""
+    curve, best = comparison.curve, comparison.best
+    if curve is None:
+        return None
+    if best.against == CURVED and best.difference is not None and comparison.metric == "accuracy":
+        words = curve.advice(best.difference.difference, best.name)
+    else:
+        sentence = curve.sentence()
+        words = f"{sentence[0].upper()}{sentence[1:]}."
+    return _pictures.curve_picture(curve), words
 
 
 def _facts(comparison: Comparison) -> Iterator[tuple[str, str]]:

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pegbox import _atomic
+from pegbox.errors import UsageError
+from pegbox.reports._format import legible
 from pegbox.reports._page._files import ladder_markdown, rungs_csv
 from pegbox.reports._page._view import View, view
 
@@ -13,7 +15,8 @@ if TYPE_CHECKING:
 
     from pegbox.comparison import Comparison
 
-PAGE, TABLE, LADDER, PICTURES = "report.html", "rungs.csv", "ladder.md", "pictures"
+PAGE, RESULT, TABLE, LADDER = "report.html", "comparison.json", "rungs.csv", "ladder.md"
+PICTURES = "pictures"
 SECTIONS = {
     "ladder": "The ladder",
     "cost": "What a point costs",
@@ -31,14 +34,14 @@ SECTIONS = {
 def write_report(comparison: Comparison, folder: str | Path) -> Path:
     """Write a comparison's report: one page that needs nothing else, and its numbers and pictures as files.
 
-    ``report.html`` opens offline, in light and dark, and prints. Beside it lie ``rungs.csv`` (a line per rung
-    and seed), ``ladder.md`` and the folder ``pictures`` with every picture as ``.svg`` and ``.png``, which is
-    replaced as a whole. Each appears whole or not at all; the same comparison gives the same bytes with the
-    same libraries.
+    ``report.html`` opens offline, in light and dark, and prints. Beside it lie ``comparison.json``,
+    ``rungs.csv`` (a line per rung and seed), ``ladder.md`` and the folder ``pictures`` with every picture as
+    ``.svg`` and ``.png``, which is replaced as a whole. Each appears whole or not at all; the same comparison
+    gives the same bytes with the same libraries.
 
     Args:
         comparison: What was compared.
-        folder: Where to write, usually the folder that holds ``comparison.json``; made if need be.
+        folder: Where to write, usually the comparison's own folder; made if need be.
 
     Returns:
         The page.
@@ -46,8 +49,13 @@ def write_report(comparison: Comparison, folder: str | Path) -> Path:
     Raises:
         UsageError: The folder is a file.
     """
+    from pegbox.comparison import save_json
+
     place = Path(folder)
+    if place.exists() and not place.is_dir():
+        raise UsageError("cannot make a folder where a file is", where=str(place), fix="give another name")
     found = view(comparison)
+    save_json(comparison, place / RESULT)
     _atomic.write_text(place / TABLE, rungs_csv(comparison))
     _atomic.write_text(place / LADDER, ladder_markdown(comparison))
     with _atomic.folder(place / PICTURES, overwrite=True) as pictures:
@@ -69,7 +77,7 @@ def page(comparison: Comparison, found: View) -> str:
 def _environment() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    environment = Environment(
+    return Environment(
         loader=PackageLoader("pegbox.reports._page"),
         autoescape=True,
         undefined=StrictUndefined,
@@ -77,16 +85,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment
 
 
 def _legible(value: Any) -> Any:
-    """Text without characters that no page may hold: controls, and halves of surrogate pairs."""
-    if type(value) is not str:
-        return value
-    return "".join(sign if _may_stand(sign) else "\N{REPLACEMENT CHARACTER}" for sign in value)
-
-
-def _may_stand(sign: str) -> bool:
-    code = ord(sign)
-    return sign in "\t\n\r" or (code >= 0x20 and not 0x7F <= code <= 0x9F and not 0xD800 <= code <= 0xDFFF)
+    return legible(value) if type(value) is str else value
