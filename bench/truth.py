@@ -95,8 +95,8 @@ def report(found: dict[Plan, common.Cell]) -> str:
     return "\n\n".join(
         [
             f"Etude on held-back domains, {plans[0].rows} training rows, {plans[0].tested} test rows; the "
-            f"exact probabilities themselves would be right in {best:.3f} of the rows. Means over seeds, with "
-            "the mean of the seeds' 95 % intervals over rows:",
+            f"exact probabilities themselves would be right in {best:.3f} of the rows. Means over seeds, "
+            "with the mean of the seeds' 95 % intervals over rows:",
             common.markdown(header, lines(found)),
             "\n".join(["- Command: `python bench/truth.py`.", *common.provenance(found.values())]),
         ]
