@@ -105,7 +105,7 @@ def report(found: dict[Way, dict[str, list[common.Cell]]], setup: Setup, epochs:
             f"{epochs} epochs of LoRA on the top {max(1, setup.layers // 4)} of {setup.layers} layers, "
             f"{setup.rows} rows, width {setup.width}, one checkpoint an epoch. Both sides are our engine, "
             "interleaved; the time with the cache includes filling it. Seconds are the processor's, of one "
-            "thread, which other work on the machine disturbs less than it does the clock's. Validation is what "
+            "thread, which other work disturbs less than it does the clock's. Validation is what "
             "pegbox.fit does by default: twice an epoch, on 15 % as many rows.",
             "\n".join([f"- Command: `{command}`.", *common.provenance(flat)]),
             common.markdown(header, lines),
