@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -33,6 +34,9 @@ LIBRARIES = ("torch", "transformers", "peft", "accelerate", "scikit-learn", "num
 
 Cell = dict[str, Any]
 
+# Around the section of a page that a script of its own writes.
+MARKS = ("<!-- section {} -->", "<!-- end of section {} -->")
+
 
 class Cells:
     """Measurements on disk, one JSON file each, so that a killed benchmark goes on where it stopped.
@@ -51,8 +55,7 @@ class Cells:
         path = self._path(key)
         if path.is_file() and (not self.fresh or path in self._made):
             return self._read(path)
-        load = os.getloadavg()[0]
-        cell = {"key": dict(key), "load": load, "commit": commit(), "date": today(), **make()}
+        cell = {"key": dict(key), "load": load(), "commit": commit(), "date": today(), **make()}
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")
         partial.write_text(json.dumps(cell, indent=1) + "\n", "utf-8")
@@ -179,6 +182,11 @@ def _status(name: str) -> int:
 # Where and when
 
 
+def load() -> float:
+    """Return how many processes wanted to run over the last minute."""
+    return os.getloadavg()[0]
+
+
 def machine() -> str:
     """Return the processor's name, its cores and the memory."""
     name = platform.processor() or platform.machine()
@@ -260,6 +268,27 @@ def markdown(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
     """Return a Markdown table."""
     rule = ["---"] * len(header)
     return "\n".join("| " + " | ".join(line) + " |" for line in [header, rule, *lines])
+
+
+def write_section(path: Path, name: str, text: str) -> None:
+    """Write one script's section of a page, in place of its last one or at the end, and print it."""
+    page = path.read_text("utf-8") if path.is_file() else ""
+    begin, end = (mark.format(name) for mark in MARKS)
+    before, found, rest = page.partition(begin)
+    after = rest.partition(end)[2] if found else ""
+    made = "\n\n".join(part for part in (before.strip(), begin, text.strip(), end, after.strip()) if part)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(made + "\n", "utf-8")
+    print(text)
+    log(f"section {name} written to {path}")
+
+
+def sections(path: Path) -> str:
+    """Return the sections that other scripts wrote into a page, for the script that writes the page anew."""
+    page = path.read_text("utf-8") if path.is_file() else ""
+    begin, end = MARKS[0].format(r"([\w-]+)"), MARKS[1].format(r"\1")
+    found = re.finditer(f"{begin}.*?{end}", page, re.DOTALL)
+    return "\n\n".join(match[0] for match in found)
 
 
 def write_report(path: Path, text: str) -> None:

@@ -264,7 +264,7 @@ def main() -> None:
         arguments.data, arguments.rows, arguments.test_rows = ["sst2", "snli"], [64], 100
         arguments.epochs, arguments.out = 1, arguments.out.with_name("results-quick")
         arguments.page = arguments.out / "results.md"
-    text = page(fill(arguments), "python bench/results.py")
+    text = "\n\n".join([page(fill(arguments), "python bench/results.py"), common.sections(arguments.page)])
     common.write_report(arguments.page, text)
 
 

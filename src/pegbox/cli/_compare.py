@@ -123,7 +123,7 @@ def compare(
         worth=worth,
         patience=patience,
         budget=seconds,
-        text=None if forgetting == "auto" else forgetting,
+        text=forgetting,
         also=names(also),
         curve=not no_curve,
         too_long=too_long,

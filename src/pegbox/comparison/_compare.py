@@ -31,7 +31,7 @@ from pegbox.training import tell
 from pegbox.tuning import OtherTask, Training, general_text, hold_out, labelled_rows
 
 RESULT = "comparison.json"
-BASE_RUNG = "zero-shot"
+BASE_RUNG, OFF = "zero-shot", "off"
 EngineName = Literal["local", "ray"]
 
 
@@ -67,7 +67,7 @@ def compare(
     worth: float = Rule.worth,
     patience: int = Rule.patience,
     budget: float | None = None,
-    text: str | Path | None = None,
+    text: str | Path = "auto",
     also: Sequence[OtherTask | Task | str | Path] = (),
     curve: bool = True,
     too_long: TooLong = "shorten",
@@ -101,7 +101,7 @@ def compare(
             least once.
         patience: Trained rungs in a row not worth their cost, after which the climb ends; 0 = climb all.
         budget: Seconds; a rung that would not fit into what is left of them is not climbed.
-        text: General text to tell forgetting by; by default that of the embedded world, for its own models.
+        text: General text to tell forgetting by, see :func:`pegbox.tuning.general_text`; ``off`` for none.
         also: Other labelled tasks that each rung is asked before and after, as files or tasks with rows.
         curve: Whether the closed form's learning curve is measured, where it applies.
         too_long: What to do with texts that do not fit.
@@ -198,8 +198,10 @@ def _held_from(test: str | Path | Rows | None) -> str | None:
 
 
 def _text(
-    base: Base, task: Task, source: str | Path | None, say: Callable[[str], None]
+    base: Base, task: Task, source: str | Path, say: Callable[[str], None]
 ) -> GeneralText | None:
+    if source == OFF:
+        return None
     try:
         return general_text(source, base=base, task=task, say=say)
     except CapabilityError as error:
