@@ -162,7 +162,7 @@ def _few_shot_flops(asked: Asked, method: FewShot, lengths: Sequence[int]) -> fl
 
 
 def shown_tokens(asked: Asked, method: FewShot, lengths: Sequence[int]) -> int:
-    """Tokens of the demonstrations before a question, were they rows of mean length; fewer where too few fit."""
+    """Tokens of the demonstrations before a question, were they rows of mean length."""
     labels = len(asked.prompt.task.labels) if asked.prompt.task.labels else 1
     mean, context = sum(lengths) / len(lengths) + SOLVED_TOKENS, asked.prompt.context
     room = context - min(max(lengths), context // 2)

@@ -53,12 +53,22 @@ class Seen:
             each counted as one.
         backward: The same of the gradients that the pass asks for.
         kept: Bytes that the forward pass keeps for the backward pass, beside parameters and inputs.
+        calls: Torch functions that the forward pass calls.
     """
 
     forward: float = 0.0
     backward: float = 0.0
     kept: float = 0.0
+    calls: int = 0
     _held: list[Tensor] = field(default_factory=list, repr=False)
+    _gradients: list[tuple[Any, float]] = field(default_factory=list, repr=False)
+
+    def close(self, output: object) -> None:
+        """Count the gradients of all products that the output depends on, and let go of the pass."""
+        reached = _nodes(output)
+        self.backward = sum(size for node, size in self._gradients if node in reached)
+        self._gradients.clear()
+        self._held.clear()
 
 
 def watch(module: nn.Module, run: Callable[[], object], known: Sequence[Tensor] = ()) -> Seen:
@@ -88,18 +98,17 @@ def watch(module: nn.Module, run: Callable[[], object], known: Sequence[Tensor] 
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         with products, _opaque(module, products):
             output = run()
-        del output
-    seen._held.clear()
+        seen.close(output)
     return seen
 
 
-def watch_trunk(trunk: Trunk, run: Callable[[], object]) -> tuple[Seen, Tensor]:
-    """Run the frozen trunk alone; return what it took and its hidden states."""
+def watch_trunk(trunk: Trunk, run: Callable[[], object]) -> Seen:
+    """Run the frozen trunk alone and tell what it takes."""
     seen = Seen()
     products = _Products(seen)
     with torch.no_grad(), products, _opaque(trunk.model, products):
-        hidden = trunk.capture(run)
-    return seen, hidden
+        trunk.capture(run)
+    return seen
 
 
 class _Products(TorchFunctionMode):
@@ -114,6 +123,7 @@ class _Products(TorchFunctionMode):
         """Call the function, and count it where it is a product."""
         named = kwargs or {}
         result = func(*args, **named)
+        self.seen.calls += 1
         count = _COUNTS.get(getattr(func, "__name__", ""))
         if count is not None and not self.inside:
             operands = [value for value in (*args, *named.values()) if isinstance(value, Tensor)]
@@ -121,20 +131,21 @@ class _Products(TorchFunctionMode):
             count(self.seen, result, operands, dropout if count is _attention else args[0])
         return result
 
-    def add(self, size: float, *operands: Tensor) -> None:
+    def add(self, result: Tensor, size: float, *operands: Tensor) -> None:
         """Count a product by its size, once forward and once for each operand that needs a gradient."""
-        _add(self.seen, size, *operands)
+        _add(self.seen, result, size, *operands)
 
 
-def _add(seen: Seen, size: float, *operands: Tensor) -> None:
+def _add(seen: Seen, result: Tensor, size: float, *operands: Tensor) -> None:
     seen.forward += size
-    if torch.is_grad_enabled():
-        seen.backward += size * sum(operand.requires_grad for operand in operands)
+    if result.grad_fn is not None:
+        wanted = sum(operand.requires_grad for operand in operands)
+        seen._gradients.append((result.grad_fn, size * wanted))
 
 
 def _product(seen: Seen, result: Tensor, operands: list[Tensor], _: Any) -> None:
     left, right = operands[:2]  # a linear layer's bias is the third
-    _add(seen, 2.0 * result.numel() * left.shape[-1], left, right)
+    _add(seen, result, 2.0 * result.numel() * left.shape[-1], left, right)
 
 
 def _added(seen: Seen, result: Tensor, operands: list[Tensor], _: Any) -> None:
@@ -153,24 +164,24 @@ def _einsum(seen: Seen, result: Tensor, operands: list[Tensor], equation: Any) -
         for letter, size in zip(reversed(letters.split("...")[-1]), reversed(operand.shape), strict=False)
     }
     summed = math.prod(size for letter, size in sizes.items() if letter not in output)
-    _add(seen, 2.0 * result.numel() * summed, *operands)
+    _add(seen, result, 2.0 * result.numel() * summed, *operands)
 
 
-def _attention(seen: Seen, _: Tensor, operands: list[Tensor], dropout: float) -> None:
+def _attention(seen: Seen, result: Tensor, operands: list[Tensor], dropout: float) -> None:
     query, key, value = operands[:3]
     # (batch, heads, tokens, width): scores of all pairs of tokens, then their sum over the values.
     pairs = 2.0 * query.shape[:-1].numel() * key.shape[-2]
     scores, sums = pairs * query.shape[-1], pairs * value.shape[-1]
     seen.forward += scores + sums
-    if not torch.is_grad_enabled():
+    if result.grad_fn is None:
         return
-    upper = query.requires_grad or key.requires_grad
+    backward = (scores + sums) * _FLASH_BACKWARD
     if dropout > 0 and query.device.type == "cpu":
         # A processor builds the matrix of scores then, as two products like any others.
-        seen.backward += scores * (query.requires_grad + key.requires_grad)
-        seen.backward += sums * (upper + value.requires_grad)
-    elif upper or value.requires_grad:
-        seen.backward += (scores + sums) * _FLASH_BACKWARD
+        upper = query.requires_grad or key.requires_grad
+        backward = scores * (query.requires_grad + key.requires_grad)
+        backward += sums * (upper + value.requires_grad)
+    seen._gradients.append((result.grad_fn, backward))
 
 
 _COUNTS: dict[str, Callable[[Seen, Tensor, list[Tensor], Any], None]] = {
@@ -189,10 +200,11 @@ def _opaque(module: nn.Module, products: _Products) -> Iterator[None]:
     def enter(*_: Any) -> None:
         products.inside += 1
 
-    def leave(layer: nn.Module, inputs: tuple[Tensor, ...], *_: Any) -> None:
+    def leave(layer: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> None:
         products.inside -= 1
         size = 2.0 * inputs[0].shape[:-1].numel() * _weights(layer)
-        products.add(size, inputs[0], next(value for value in layer.parameters() if value.dim() > 1))
+        result = output if isinstance(output, Tensor) else output[0]
+        products.add(result, size, inputs[0], next(value for value in layer.parameters() if value.dim() > 1))
 
     with ExitStack() as stack:
         for layer in module.modules():
@@ -213,6 +225,18 @@ def _weights(layer: nn.Module) -> float:
 def _packed(layer: nn.Module) -> Any:
     """What tells the shape of a layer's own 4-bit weights; adapters around it show them as theirs."""
     return getattr(layer._parameters.get("weight"), "quant_state", None)
+
+
+def _nodes(output: object) -> set[Any]:
+    """All nodes of the graph that an output's gradient runs through."""
+    parts = output if isinstance(output, tuple) else (output,)
+    left = [part.grad_fn for part in parts if isinstance(part, Tensor) and part.grad_fn is not None]
+    found: set[Any] = set(left)
+    while left:
+        further = {node for node, _ in left.pop().next_functions if node is not None} - found
+        found |= further
+        left += further
+    return found
 
 
 def _terms(rows: float, tokens: float) -> list[float]:

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from pegbox.comparison._made_up import made_up
 from pegbox.comparison._probe import Law, Seen, watch, watch_trunk
 from pegbox.methods import Attached, Method
-from pegbox.models import Base, Trunk, answer_tokens, frozen_trunk, read, read_texts
-from pegbox.tasks import Choose, Tag
+from pegbox.models import Base
+from pegbox.tasks import Choose
+from pegbox.training import Trainable
+from pegbox.training._attention import quick_attention
 from pegbox.tuning._readout import as_read, with_readout
 from pegbox.tuning._shapes import shape_of
+from pegbox.tuning._trunk_rows import HIDDEN, TrunkRows, with_trunk_cached
 
 ROWS = (2, 3)
 TOKENS = (4, 8, 14)
-# Tokens of an option that are scored, where a task has options.
-SAID = 2
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Asked:
         Raises:
             CapabilityError: When the method cannot work on the base or the task.
         """
-        task = with_readout(prompt.task, base, method, _hush)
+        task = with_readout(prompt.task, base, method, hush)
         asked = shape_of(task).base(as_read(base, task), method)
         method.check(replace(asked, quantise=method.quantise) if method.quantise else asked)
         if asked is not base or task is not prompt.task:
@@ -76,41 +78,6 @@ class Asked:
             value.requires_grad_("pooler" not in name.split("."))
         return trained
 
-    def loss(self, module: nn.Module, rows: int, tokens: int) -> tuple[Callable[[], Tensor], list[Tensor]]:
-        """A pass over rows of made-up tokens that ends in a loss as training's does, and its inputs."""
-        batch = self._batch(rows, tokens)
-        task = self.prompt.task
-        if isinstance(task, Choose) and self.base.kind == "causal":
-            said = torch.zeros_like(batch["input_ids"], dtype=torch.bool)
-            said[:, -SAID:] = True
-            return lambda: read_texts(module, batch["input_ids"], said, use_cache=False).sum(), [
-                *batch.values()
-            ]
-        if isinstance(task, Tag | Choose):
-            del batch["answer_positions"]
-            return lambda: module(**batch).float().logsumexp(-1).sum(), [*batch.values()]
-        chosen = torch.tensor(answer_tokens(self.prompt), device=self.base.device)
-        options = {"use_cache": False} if self.base.kind in ("causal", "encoder-decoder") else {}
-        gold = torch.zeros(rows, dtype=torch.long, device=self.base.device)
-
-        def run() -> Tensor:
-            return functional.cross_entropy(read(module, batch, chosen, **options).logits.float(), gold)
-
-        return run, [*batch.values(), chosen]
-
-    def _batch(self, rows: int, tokens: int) -> dict[str, Tensor]:
-        placed = getattr(self.prompt, "soft", None)
-        soft = [*placed.leading, *placed.inner] if placed is not None else []
-        ids = [*soft, *[self.base.pad] * (tokens - len(soft))]
-        batch = {"input_ids": torch.tensor([ids] * rows), "answer_positions": torch.full((rows,), tokens - 1)}
-        if self.base.kind != "causal":
-            batch["attention_mask"] = torch.ones_like(batch["input_ids"])
-        if self.base.kind == "encoder-decoder":
-            opening = self.prompt.opening
-            batch["decoder_input_ids"] = torch.tensor([opening] * rows)
-            batch["answer_positions"] = torch.full((rows,), len(opening) - 1)
-        return {name: value.to(self.base.device) for name, value in batch.items()}
-
 
 @dataclass(frozen=True)
 class Profile:
@@ -122,19 +89,21 @@ class Profile:
         forward: Operations of a forward pass in a training step.
         backward: Operations of its backward pass.
         kept: Bytes that the forward pass keeps for it.
+        calls: Torch functions that the forward pass calls, whatever the batch.
         parameters: Trained parameters.
-        width: Width of what the trunk hands on, in bytes per token; 0 without one.
+        width: What the trunk hands on, in bytes per token; 0 without one.
     """
 
     trunk: Law | None
     forward: Law
     backward: Law
     kept: Law
+    calls: float
     parameters: int
     width: int = 0
 
     @classmethod
-    def of(cls, asked: Asked, *, seed: int = 0, bf16: bool = False, trunk_cache: str = "auto") -> Profile:
+    def of(cls, asked: Asked, *, seed: int = 0, bf16: bool = False, trunk_cache: Any = "auto") -> Profile:
         """Watch small batches run through the module as it is trained.
 
         Args:
@@ -142,51 +111,64 @@ class Profile:
             seed: Seed of the method's initial values and of dropout.
             bf16: Whether passes run under bf16 autocast.
             trunk_cache: As in :class:`pegbox.Training`; how much memory is free is not asked.
+
+        Raises:
+            CapabilityError: When the method cannot be attached.
         """
         module = asked.module(seed=seed)
         trained = sum(value.numel() for value in module.parameters() if value.requires_grad)
-        device = asked.base.device
-        places = [device] if device.type == "cuda" else []
-        with torch.random.fork_rng(places), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            torch.manual_seed(seed)
-            trunk = _cached_trunk(asked, module, trunk_cache)
+        with _as_trained(asked.base.device, bf16=bf16, seed=seed):
+            sizes = _sizes(asked)
+            rows = made_up(asked.base, asked.prompt, [size for size in sizes for _ in range(max(ROWS))])
+            rows = _replayed(asked, module, rows, wanted=trunk_cache, bf16=bf16)
             module.train()
             points = [
-                (rows, tokens, *_pass(asked, module, trunk, rows, tokens))
-                for rows in ROWS
-                for tokens in _sizes(asked)
+                (count, tokens, *_pass(module, rows, [at * max(ROWS) + row for row in range(count)]))
+                for count in ROWS
+                for at, tokens in enumerate(sizes)
             ]
         forward, backward, kept = (
-            Law.through([(rows, tokens, getattr(seen, name)) for rows, tokens, seen, *_ in points])
+            Law.through([(count, tokens, getattr(seen, name)) for count, tokens, seen, *_ in points])
             for name in ("forward", "backward", "kept")
         )
-        below = None
-        if trunk is not None:
-            below = Law.through([(rows, tokens, first.forward) for rows, tokens, _, first, _ in points])
-        return cls(below, forward, backward, kept, trained, points[0][4])
+        _, _, seen, _, width = points[0]
+        below = [(count, tokens, part.forward) for count, tokens, _, part, _ in points if part is not None]
+        trunk = Law.through(below) if below else None
+        return cls(trunk, forward, backward, kept, seen.calls, trained, width)
 
 
-def _pass(
-    asked: Asked, module: nn.Module, trunk: Trunk | None, rows: int, tokens: int
-) -> tuple[Seen, Seen, int]:
+@contextmanager
+def _as_trained(device: torch.device, *, bf16: bool, seed: int) -> Iterator[None]:
+    """Precision and attention of the engine; the global random generators stay as they are."""
+    places = [device] if device.type == "cuda" else []
+    with (
+        torch.random.fork_rng(places),
+        torch.autocast(device.type, torch.bfloat16, enabled=bf16),
+        quick_attention(device, bf16=bf16),
+    ):
+        torch.manual_seed(seed)
+        yield
+
+
+def _replayed(asked: Asked, module: nn.Module, rows: Trainable, *, wanted: Any, bf16: bool) -> Trainable:
+    """The rows with the frozen trunk's states, where the engine would keep them."""
+    if not isinstance(asked.method, Attached) or isinstance(asked.prompt.task, Choose):
+        return rows
+    precision = "bf16" if bf16 else "float32"
+    return with_trunk_cached(module, [rows], wanted=wanted, precision=precision, say=hush)[0]
+
+
+def _pass(module: nn.Module, rows: Trainable, indices: Sequence[int]) -> tuple[Seen, Seen | None, int]:
     """What one step takes, what the trunk below it took, and bytes per token between them."""
-    run, inputs = asked.loss(module, rows, tokens)
-    if trunk is None:
-        return watch(module, run, inputs), Seen(), 0
-    first, hidden = watch_trunk(trunk, run)
-    with trunk.replay(hidden):
-        seen = watch(module, run, [*inputs, hidden])
-    return seen, first, hidden.shape[-1] * hidden.element_size()
-
-
-def _cached_trunk(asked: Asked, module: nn.Module, wanted: str) -> Trunk | None:
-    """The trunk that the engine would run once per row; see ``pegbox.tuning._trunk_rows``."""
-    trunk = frozen_trunk(module) if wanted != "off" else None
-    if trunk is None or isinstance(asked.prompt.task, Choose) or (trunk.dropout() and wanted == "auto"):
-        return None
-    run, _ = asked.loss(module, 1, _sizes(asked)[0])
-    module.eval()
-    return None if trunk.capture(run).requires_grad else trunk
+    device = next(module.parameters()).device
+    batch = {name: value.to(device) for name, value in rows.collate(indices).items()}
+    seen = watch(module, lambda: rows.loss(module, batch), [*batch.values()])
+    if not isinstance(rows, TrunkRows):
+        return seen, None, 0
+    plain = {name: value for name, value in batch.items() if name != HIDDEN}
+    below = watch_trunk(rows.trunk, lambda: rows.rows.loss(module, plain))
+    states: Tensor = batch[HIDDEN]
+    return seen, below, states.shape[-1] * states.element_size()
 
 
 def _sizes(asked: Asked) -> list[int]:
@@ -195,5 +177,5 @@ def _sizes(asked: Asked) -> list[int]:
     return [asked.soft + min(tokens, room - len(TOKENS) + at + 1) for at, tokens in enumerate(TOKENS)]
 
 
-def _hush(_: str) -> None:
+def hush(_: str) -> None:
     """Say nothing: fit tells it when it is done."""

@@ -34,6 +34,16 @@ class TrunkRows:
     ) -> None:
         self._rows, self._trunk, self._states, self._narrow = rows, trunk, states, narrow
 
+    @property
+    def rows(self) -> Trainable:
+        """The rows themselves, whose loss runs through the trunk."""
+        return self._rows
+
+    @property
+    def trunk(self) -> Trunk:
+        """The trunk whose states are stored."""
+        return self._trunk
+
     def narrowed(self) -> TrunkRows:
         """The same with the topmost block at the answers alone."""
         return TrunkRows(self._rows, self._trunk, self._states, narrow=True)
