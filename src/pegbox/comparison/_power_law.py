@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pegbox.comparison._spread import mean_losses, resampled, spread
+from pegbox.comparison._spread import FALLS, mean_losses, resampled, spread
 from pegbox.evaluation import Estimate, percentile_interval
 
 Floats = NDArray[np.float64]
@@ -20,7 +20,7 @@ class PowerLaw:
     """A loss that falls with the number of labels n as limit + scale * n ** -rate.
 
     Intervals hold what the fit leaves open (its resamples) and the luck of drawing one set of n rows, whose
-    standard deviation is taken as spread / n.
+    standard deviation is taken as spread / n ** `FALLS`.
 
     Source: Hestness et al., Deep learning scaling is predictable, empirically, 2017; Viering and Loog, The
     shape of learning curves: a review, 2022.
@@ -67,7 +67,7 @@ class PowerLaw:
         Always the same draws, so that the same curve says the same.
         """
         drawn = np.random.default_rng(0).standard_t(self.degrees, size=len(self.replicates))
-        found: Floats = drawn * self.spread / labels
+        found: Floats = drawn * self.spread / labels**FALLS
         return found
 
     def to_json(self) -> dict[str, Any]:

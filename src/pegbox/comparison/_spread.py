@@ -8,6 +8,10 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 # Subsets below this share of the largest say little about draws as large as that.
 SMALLEST = 0.2
+# The luck of a draw falls by this power of n. Half, as of a mean, and one, as of the excess loss of a regular
+# estimate (Wilks 1938), are its bounds. Between them it was chosen on reviews of books, films and phones,
+# sst2 and ag_news; docs/learning-curve.md tells how often the intervals hold elsewhere.
+FALLS = 0.75
 
 
 def mean_losses(table: Floats) -> Floats:
@@ -40,12 +44,11 @@ def resampled(table: Floats, *, resamples: int, seed: int) -> Floats:
 
 
 def spread(sizes: Sequence[int], table: Floats, rows: int) -> float:
-    """Standard deviation of the loss between draws of n rows, times n.
+    """Standard deviation of the loss between draws of n rows, times n ** `FALLS`.
 
     From the changes of nested subsets to twice their size: their variance between repeats, less what the
     tested rows account for (analysis of variance), over 1 - n / rows, since subsets of the same rows overlap.
-    It is taken to fall like 1 / n^2, since the excess loss of a regular estimate is about a chi-squared
-    variable over n (Wilks 1938). The mean over sizes counts, or its standard error where that is more.
+    The mean over sizes counts, or its standard error where that is more.
 
     Args:
         sizes: Rows learnt from in each subset, rising.
@@ -57,7 +60,7 @@ def spread(sizes: Sequence[int], table: Floats, rows: int) -> float:
         twice = [at for at, larger in enumerate(sizes) if 1.8 <= larger / size <= 2.2]
         if twice and max(sizes) * SMALLEST <= size < rows:
             changes = table[:, place] - table[:, twice[0]]
-            found.append(_between(changes) * size**2 / (1 - size / rows))
+            found.append(_between(changes) * size ** (2 * FALLS) / (1 - size / rows))
     if not found:
         return 0.0
     return float(max(np.mean(found), np.std(found) / len(found) ** 0.5, 0.0) ** 0.5)
