@@ -179,15 +179,21 @@ def _above(
     best = _best(costlier, rule)
     place = [other.name for other in costlier].index(best.name)
     found, p = differences[place], adjusted[place]
-    named = f"{best.name} ({clock(best.cost.seconds)} to fit)"
+    named = f"{best.name} ({clock(best.seconds)} to fit and answer)"
     if rule.gain(found) <= 0:
+        if len(costlier) == 1:
+            return f"The one costlier rung, {named}, measured no better."
         return f"None of the {len(costlier)} costlier rungs measured better; {named} comes next."
     if p < SIGNIFICANT:
         return f"{named} measured better by {_gap(found, rule)}, which is less than its cost needs."
     return (
-        f"{named} measured better by {_gap(found, rule)}, but over {len(costlier)} costlier rungs such a "
-        f"difference on {rows:,} rows can be chance (adjusted p = {p:.2f}): it is no winner."
+        f"{named} measured better by {_gap(found, rule)}, but {_over(len(costlier))}such a difference on "
+        f"{rows:,} rows can be chance (adjusted p = {p:.2f}): it is no winner."
     )
+
+
+def _over(costlier: int) -> str:
+    return f"over {costlier} costlier rungs " if costlier > 1 else ""
 
 
 def _gap(found: Paired, rule: Rule) -> str:

@@ -1,8 +1,8 @@
 """The training engine: one for every method that needs gradients, knowing neither method nor task."""
 
+from pegbox.training._clock import clock
 from pegbox.training._history import History
 from pegbox.training._precision import resolve_precision
-from pegbox.training._progress import clock
 from pegbox.training._replay import Replay, Replayable, replayed_indices
 from pegbox.training._settings import Settings
 from pegbox.training._trackers import trackers
