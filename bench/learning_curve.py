@@ -1,12 +1,12 @@
 """How often the learning curve's interval holds what twice and four times the labels really bring.
 
 python bench/learning_curve.py            the whole measurement; goes on where it was stopped
-python bench/learning_curve.py --render   only write the report from what is measured
+python bench/learning_curve.py --render   only write the section from what is measured
 python bench/learning_curve.py --quick    a smoke run: few draws
 
 A draw is a set of labelled rows. The curve sees them alone, and foresees what twice as many, or four times as
 many, would change. That is then measured on other rows: those of etude's world by their exact probabilities,
-real ones (with MiniLM) by the labels of their test split.
+real ones (with MiniLM) by the labels of their test split. Writes its section of docs/learning-curve.md.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pegbox.methods import Equations, Solution
 
 FOLDER = common.RUNS / "bench" / "learning_curve"
+PAGE = common.ROOT / "docs" / "learning-curve.md"
 POOL, SCORED, TESTED, REPEATS = 2048, 1536, 200, 10
 # What the method was developed on (reviews of books, films, phones; sst2, ag_news) is not among them.
 SOURCES = (
@@ -183,7 +184,6 @@ def report(cells: list[tuple[Draw, common.Cell]], command: str) -> str:
                 totals.append(["all", "", "", metric, factor, *summary(found, metric)])
     return "\n\n".join(
         [
-            "## Learning curve: does its interval hold?",
             "Gain in points of accuracy, or in nats of log-loss; `error` is the root mean square of foreseen "
             "less brought, `held` the share of intervals that hold it, `sure` of those that lie above zero. "
             f"Scored on folds of the labels, or on {TESTED} other rows.",
@@ -204,9 +204,11 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     arguments: argparse.Namespace = parser.parse_args()
     sources: tuple[tuple[str, str, str], ...] = SOURCES
+    page = PAGE
     if arguments.quick:
         sources, arguments.draws = SOURCES[:1], 2
         arguments.out = arguments.out.with_name("learning_curve-quick")
+        page = arguments.out / "section.md"
     store = common.Cells(arguments.out / "cells", arguments.fresh)
     plan = [
         Draw(*source, rows, scored, number)
@@ -229,7 +231,7 @@ def main() -> None:
     found.sort(
         key=lambda pair: (order[pair[0].model, pair[0].genre, pair[0].source], pair[0].rows, pair[0].scored)
     )
-    common.write_report(arguments.out / "report.md", report(found, "python bench/learning_curve.py"))
+    common.write_section(page, "learning-curve", report(found, "python bench/learning_curve.py"))
 
 
 if __name__ == "__main__":
