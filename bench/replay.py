@@ -1,0 +1,223 @@
+"""What replay keeps and what it costs: accuracy on new reviews, bits per byte of all that etude read before.
+
+python bench/replay.py            the whole measurement; goes on where it was stopped
+python bench/replay.py --render   only write the report from what is measured
+python bench/replay.py --quick    a smoke run: one seed, few rows
+
+Writes its section of docs/forgetting.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache, partial
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+import _common as common
+
+if TYPE_CHECKING:
+    from pegbox import Base
+    from pegbox.tuning import GeneralText, OtherTask
+
+FOLDER = common.RUNS / "bench" / "replay"
+PAGE = common.ROOT / "docs" / "forgetting.md"
+DOMAIN = "hotels"
+RATIOS = (0.0, 0.05, 0.1, 0.25, 0.5)
+# Each method at its default rate, and at one so high that it forgets: ten times (LoRA, full) and more.
+SETUPS = (("full", 1e-4), ("full", 1e-3), ("full", 3e-3), ("lora", 1e-3), ("lora", 1e-2))
+TEXT = 1 << 15
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One fit.
+
+    Args:
+        method: The method.
+        rate: Peak learning rate.
+        ratio: Share of replayed windows; 0 for none.
+        seed: Seed of training rows and fit; test rows and text are always the same.
+        rows: Training rows, those to stop by among them.
+        tested: Test rows.
+        epochs: Most passes over the rows.
+    """
+
+    method: str
+    rate: float
+    ratio: float
+    seed: int
+    rows: int
+    tested: int
+    epochs: int
+
+
+@cache
+def etude() -> Base:
+    """Load the base once."""
+    from pegbox import load
+
+    return load("etude")
+
+
+@cache
+def elsewhere() -> tuple[GeneralText, OtherTask]:
+    """What forgetting is told by: text of the world's other genres, and the topics of news briefs."""
+    from _world import world_rows
+    from pegbox.tuning import OtherTask, general_text
+
+    text = general_text(base=etude(), task=world_rows("reviews", DOMAIN, 2, 0).task, size=TEXT)
+    news = world_rows("news", "city", 200, seed=100)
+    assert text is not None
+    return text, OtherTask.of(news.task.with_rows(news.rows))
+
+
+def measure(plan: Plan) -> common.Cell:
+    """Fit, and measure what was learnt and what was forgotten."""
+    from _world import world_rows
+    from pegbox import Replay, Training, fit
+
+    train = world_rows("reviews", DOMAIN, plan.rows, seed=plan.seed)
+    test = world_rows("reviews", DOMAIN, plan.tested, seed=10_000)
+    text, news = elsewhere()
+    started, begun = time.perf_counter(), time.process_time()
+    tuned = fit(
+        etude(),
+        train.task,
+        plan.method,
+        rows=train.rows,
+        training=Training(epochs=plan.epochs, learning_rate=plan.rate),
+        replay=Replay(ratio=plan.ratio) if plan.ratio else None,
+        seed=plan.seed,
+        say=common.hush,
+    )
+    seconds, cpu = time.perf_counter() - started, time.process_time() - begun
+    found = tuned.forgetting(text, [news], switch_off=False, say=common.hush)
+    scores = tuned.evaluate(test.rows, resamples=1)
+    return {
+        "accuracy": scores.metrics["accuracy"].value,
+        "nll": scores.metrics["nll"].value,
+        "before": found.before.value,
+        "change": found.change.value,
+        "news": found.also[0].after.value,
+        "news_before": found.also[0].before.value,
+        "steps": tuned.details["history"]["steps"],
+        "best_step": tuned.details["history"]["best_step"],
+        "seconds": seconds,
+        "cpu": cpu,
+    }
+
+
+def base_alone(tested: int) -> common.Cell:
+    """Measure what the base answers without tuning."""
+    from _world import world_rows
+    from pegbox import fit
+
+    test = world_rows("reviews", DOMAIN, tested, seed=10_000)
+    tuned = fit(etude(), test.task, "zero-shot", rows=test.rows, say=common.hush)
+    return {"accuracy": tuned.evaluate(test.rows, resamples=1).metrics["accuracy"].value}
+
+
+def report(found: Mapping[Plan, common.Cell], base: common.Cell, setups: Sequence[tuple[str, float]]) -> str:
+    """Return the section in Markdown."""
+    plans = list(found)
+    head = ["method", "replay", "accuracy", "bits per byte", "change", "news", "time"]
+    first = next(iter(found.values()))
+    lines = [["none (zero-shot)", "-", f"{base['accuracy']:.3f}", f"{first['before']:.3f}", "0",
+              f"{first['news_before']:.3f}", "-"]]  # fmt: skip
+    for method, rate in setups:
+        for ratio in sorted({plan.ratio for plan in plans}):
+            cells = _cells(found, method, rate, ratio)
+            plain = _cells(found, method, rate, 0.0)
+            if not cells or len(cells) < len(plain):
+                continue
+            change = [cell["change"] for cell in cells]
+            cost = [
+                a["cpu"] / a["steps"] / (b["cpu"] / b["steps"]) for a, b in zip(cells, plain, strict=True)
+            ]
+            lines.append(
+                [
+                    f"{method}, {rate:g}",
+                    f"{ratio:g}" if ratio else "none",
+                    _spread([cell["accuracy"] for cell in cells]),
+                    f"{fmean(cell['before'] + cell['change'] for cell in cells):.3f}",
+                    f"{fmean(change):+.4f} ({min(change):+.4f} to {max(change):+.4f})",
+                    f"{fmean(cell['news'] for cell in cells):.3f}",
+                    f"{common.median(cost):.2f}",
+                ]
+            )
+    plan = plans[0]
+    seeds = len({plan.seed for plan in plans})
+    about = (
+        f"etude, {plan.rows} reviews of {DOMAIN}, of which 15 % to stop by, at most {plan.epochs} epochs; "
+        f"method and learning rate (the first of each method is its default); means over {seeds} seeds, with "
+        f"lowest and highest in brackets. Accuracy: {plan.tested} other reviews of {DOMAIN}. Bits per byte: "
+        f"{TEXT // 1024} KiB of the world's other genres. News: accuracy on 200 news briefs, asked in label "
+        "words. Time: processor time of a step, with replay over without."
+    )
+    return "\n\n".join(
+        [
+            "## Measured: what replay keeps, and what it costs",
+            about,
+            "\n".join(["- Command: `python bench/replay.py`.", *common.provenance([*found.values(), base])]),
+            common.markdown(head, lines),
+        ]
+    )
+
+
+def _cells(found: Mapping[Plan, common.Cell], method: str, rate: float, ratio: float) -> list[common.Cell]:
+    wanted = (method, rate, ratio)
+    return [cell for plan, cell in found.items() if (plan.method, plan.rate, plan.ratio) == wanted]
+
+
+def _spread(values: Sequence[float]) -> str:
+    return f"{fmean(values):.3f} ({min(values):.3f} to {max(values):.3f})"
+
+
+def main() -> None:
+    """Parse, measure what is missing, write the section."""
+    parser = common.parser(__doc__)
+    parser.add_argument("--rows", type=int, default=192)
+    parser.add_argument("--tested", type=int, default=600)
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=FOLDER)
+    parser.add_argument("--fresh", action="store_true")
+    parser.add_argument("--render", action="store_true")
+    parser.add_argument("--quick", action="store_true")
+    given: argparse.Namespace = parser.parse_args()
+    ratios: Sequence[float] = RATIOS
+    setups: Sequence[tuple[str, float]] = SETUPS
+    page = PAGE
+    if given.quick:
+        given.rows, given.tested, given.epochs, given.seeds = 48, 40, 1, 1
+        given.out = given.out.with_name("replay-quick")
+        ratios, setups, page = (0.0, 0.25), SETUPS[:1], given.out / "forgetting.md"
+    plans = [
+        Plan(method, rate, ratio, seed, given.rows, given.tested, given.epochs)
+        for seed in range(given.seeds)
+        for method, rate in setups
+        for ratio in ratios
+    ]
+    store = common.Cells(given.out / "cells", given.fresh)
+    with common.threads(given.threads):
+        key = {"base": "etude", "tested": given.tested}
+        alone = store.find(key) if given.render else store.get(key, partial(base_alone, given.tested))
+        found = {}
+        for plan in plans:
+            key = {**asdict(plan), "domain": DOMAIN, "text": TEXT}
+            cell = store.find(key) if given.render else store.get(key, partial(measure, plan))
+            if cell is not None:
+                found[plan] = cell
+                common.log(f"{plan}: {cell['accuracy']:.3f}, {cell['change']:+.4f}, {cell['cpu']:.0f} s")
+    assert alone is not None
+    common.write_section(page, "replay", report(found, alone, setups))
+
+
+if __name__ == "__main__":
+    main()
