@@ -213,6 +213,18 @@ def test_a_curve_is_the_same_again_and_scores_on_given_rows() -> None:
     assert other.points[0] != first.points[0]
 
 
+def test_folds_of_a_single_row_leave_finite_numbers() -> None:
+    """As when most labels have one text, which is in no fold."""
+    dice = np.random.default_rng(0)
+    table = np.full((2, len(SIZES), 2), np.nan)
+    table[0, :, 0], table[1, :, 1] = dice.random((2, len(SIZES)))
+    assert np.isfinite(spread(SIZES, table, 300))
+    found = resampled(table, resamples=200, seed=0)
+    # Two repeats and two rows are drawn so that they miss each other in one of eight cases.
+    assert 150 < len(found) < 200
+    assert np.isfinite(found).all()
+
+
 def test_a_head_reads_the_plain_texts() -> None:
     task = replace(task_of(2), readout="head")
     found = learning_curve(base_of("llama"), task, rows=rows_of(40), repeats=2, resamples=20, say=hush)

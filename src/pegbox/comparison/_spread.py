@@ -37,9 +37,11 @@ def resampled(table: Floats, *, resamples: int, seed: int) -> Floats:
         generator.multinomial(count, [1 / count] * count, size=resamples).astype(np.float64)
         for count in (repeats, rows)
     )
-    total = sum(own[:, at, None] * (weights @ filled[at].T) for at in range(repeats))
+    total: Floats = sum(own[:, at, None] * (weights @ filled[at].T) for at in range(repeats))
     count = (own * (weights @ there.T)).sum(axis=1, keepdims=True)
-    found: Floats = total / count
+    # Few repeats of few rows may be drawn so that none of these rows was held out in any of those repeats.
+    known = count[:, 0] > 0
+    found: Floats = total[known] / count[known]
     return found
 
 
@@ -72,6 +74,7 @@ def _between(changes: Floats) -> float:
     means = np.nanmean(changes, axis=1)
     if np.isnan(changes).any():  # other rows in each repeat
         counts = (~np.isnan(changes)).sum(axis=1)
-        return float(means.var(ddof=1) - (np.nanvar(changes, axis=1, ddof=1) / counts).mean())
+        within = np.nanvar(changes, axis=1) / np.maximum(counts - 1, 1)
+        return float(means.var(ddof=1) - within.mean())
     rest = changes - means[:, None] - changes.mean(axis=0) + changes.mean()
     return float(means.var(ddof=1) - (rest**2).sum() / ((repeats - 1) * (rows - 1)) / rows)
