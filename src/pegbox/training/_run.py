@@ -117,6 +117,7 @@ def _signature(engine: Engine, precision: str) -> dict[str, Any]:
     return (
         settings
         | _replayed(engine)
+        | _head(engine)
         | {
             "processes": engine.args.world_size,
             "training rows": _rows(engine.objective.rows),
@@ -138,6 +139,17 @@ def _replayed(engine: Engine) -> dict[str, str]:
     replay = engine.rehearsal.replay
     name = f" ({replay.name})" if replay.name else ""
     return {"replay": f"ratio {replay.ratio:g}, {_rows(replay.rows)}{name}"}
+
+
+def _head(engine: Engine) -> dict[str, str]:
+    """What learns at a rate of its own, if anything does."""
+    objective = engine.objective
+    if not objective.head or engine.settings.head_learning_rate is None:
+        return {}
+    own = {id(value) for value in objective.head}
+    pairs = zip(objective.names, objective.trained, strict=True)
+    names = [name for name, value in pairs if id(value) in own]
+    return {"new head": f"{len(names)} tensors {_short(names)}"}
 
 
 def _classes(engine: Engine) -> str:
