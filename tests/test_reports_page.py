@@ -13,6 +13,7 @@ from comparison_toy import LADDER, comparison_of, curve_of, with_forgetting
 from page_toy import Page
 from pegbox.comparison import ChangedRow, Comparison, Skipped, WrongRow
 from pegbox.errors import UsageError
+from pegbox.evaluation import Estimate
 from pegbox.reports import write_report
 from pegbox.reports._page._view import view
 from pegbox.reports._page._write import SECTIONS, page
@@ -22,7 +23,9 @@ FEW = LADDER[2:6]
 
 @pytest.fixture(scope="module")
 def comparison() -> Comparison:
-    return with_forgetting(comparison_of(FEW, seeds=(0, 1), curve=curve_of()))
+    curve = curve_of()
+    advice = curve.advice(Estimate(0.02, 0.01, 0.03), "lora")
+    return with_forgetting(comparison_of(FEW, seeds=(0, 1), curve=curve, advice=advice))
 
 
 @pytest.fixture(scope="module")
@@ -79,8 +82,8 @@ def test_the_page_has_its_parts_in_order(comparison: Comparison, read: Page) -> 
     assert comparison.rule in read.by_id("ladder").text
     assert comparison.skipped[0].reason in read.by_id("ladder").text
     assert comparison.curve is not None
-    assert comparison.curve.sentence()[1:] in read.by_id("curve").text
-    assert "lora brings +" in read.by_id("curve").text
+    assert comparison.advice in read.by_id("curve").text
+    assert "lora brings +2.0" in comparison.advice
     assert read.all("code")[0].text == comparison.command
     for line in comparison.findings:
         assert line in read.by_id("data").text

@@ -24,14 +24,14 @@ from pegbox.comparison._summary import changed_rows, summed, wrong_rows
 from pegbox.comparison._verdict import Rule, judged, ranked, verdict
 from pegbox.data import GeneralText, Rows
 from pegbox.errors import CapabilityError, InputError, PegboxError, RunError, UsageError
-from pegbox.evaluation import Sample
+from pegbox.evaluation import Sample, compare_several
 from pegbox.models import Base, load
 from pegbox.tasks import Classify, Task, TooLong
 from pegbox.training import tell
 from pegbox.tuning import OtherTask, Training, general_text, hold_out, labelled_rows
 
 RESULT = "comparison.json"
-BASE_RUNG, OFF = "zero-shot", "off"
+BASE_RUNG, CURVE_RUNG, OFF = "zero-shot", "closed-form", "off"
 EngineName = Literal["local", "ray"]
 
 
@@ -49,6 +49,7 @@ class _Climb:
     skipped: list[Skipped] = field(default_factory=list)
     samples: dict[str, list[Sample]] = field(default_factory=dict)
     answers: dict[str, dict[int, Answers]] = field(default_factory=dict)
+    trained: set[str] = field(default_factory=set)
 
 
 def compare(
@@ -197,9 +198,7 @@ def _held_from(test: str | Path | Rows | None) -> str | None:
     return str(test) if isinstance(test, str | Path) else test.source
 
 
-def _text(
-    base: Base, task: Task, source: str | Path, say: Callable[[str], None]
-) -> GeneralText | None:
+def _text(base: Base, task: Task, source: str | Path, say: Callable[[str], None]) -> GeneralText | None:
     if source == OFF:
         return None
     try:
@@ -261,6 +260,7 @@ def _entered(climb: _Climb, contender: Contender, cells: Sequence[tuple[Cell, An
     climb.answers[contender.name] = {cell.seed: answers for cell, answers in cells}
     samples = [contest.sample(answers, terms.task, terms.test) for _, answers in cells]
     climb.samples[contender.name] = samples
+    climb.trained |= {contender.name} if contender.trained else set()
     climb.pace.note([cell for cell, _ in cells])
     rung = summed(contender, [cell for cell, _ in cells], samples, climb.rule.metric)
     rung = judged(rung, climb.rungs, climb.samples, climb.rule)
@@ -280,7 +280,7 @@ def _result(climb: _Climb, curve: bool, held_from: str | None, findings: Sequenc
         if other
         else ()
     )
-    base = terms.base
+    base, learning = terms.base, _curve(terms) if curve else None
     return Comparison(
         kind=contest.kind,
         labels=contest.labels(terms.task, terms.test),
@@ -303,7 +303,8 @@ def _result(climb: _Climb, curve: bool, held_from: str | None, findings: Sequenc
         changed=changed,
         changed_from=other.name if other else None,
         errors=wrong_rows(contest, terms.task, terms.test, after),
-        curve=_curve(terms) if curve else None,
+        curve=learning,
+        advice=_advice(climb, learning),
         findings=tuple(findings),
         versions=versions(),
         machine=machine(base.device),
@@ -326,6 +327,18 @@ def _curve(terms: Terms) -> LearningCurve | None:
     except PegboxError as error:
         terms.say(f"there is no learning curve: {error.what}")
         return None
+
+
+def _advice(climb: _Climb, curve: LearningCurve | None) -> str:
+    """Label more or tune more: the curve against the best trained rung."""
+    if curve is None:
+        return ""
+    trained = [rung for rung in climb.rungs if rung.name in climb.trained]
+    if not trained or CURVE_RUNG not in climb.samples:
+        return curve.advice()
+    best = max(trained, key=lambda rung: rung.metrics["accuracy"].value)
+    found = compare_several(climb.samples[best.name], climb.samples[CURVE_RUNG], metric="accuracy")
+    return curve.advice(found.difference, best.name)
 
 
 def _configuration(

@@ -205,6 +205,7 @@ class Comparison:
         changed_from: Name of the rung that they are compared with.
         errors: Rows that the recommended rung has wrong, the surest first.
         curve: Learning curve of the closed form, where it applies.
+        advice: Whether to label more or to tune more, in a sentence or two; empty without a curve.
         findings: What the data doctor found, line by line.
         configuration: All options that the result depends on.
         command: How to repeat it.
@@ -229,6 +230,7 @@ class Comparison:
     changed_from: str | None = None
     errors: tuple[WrongRow, ...] = ()
     curve: LearningCurve | None = None
+    advice: str = ""
     findings: tuple[str, ...] = ()
     configuration: Mapping[str, Any] = field(default_factory=dict)
     command: str = ""

@@ -163,8 +163,9 @@ def _why(rung: Rung, cheaper: Sequence[Rung], differences: Sequence[Paired], rul
         return f"{rung.name} is recommended: {score}, and nothing is cheaper."
     best = _best(cheaper, rule)
     found = differences[[other.name for other in cheaper].index(best.name)]
-    if found.p < SIGNIFICANT and rule.gain(found) > 0:
-        told = f"ahead of {best.name}, the best cheaper rung, by {_gap(found, rule)}"
+    if found.p < SIGNIFICANT:
+        side = "ahead of" if rule.gain(found) > 0 else "behind"
+        told = f"{side} {best.name}, the best cheaper rung, by {_gap(found, rule)}"
     else:
         told = f"which these rows cannot tell from {best.name}, the best cheaper rung ({_gap(found, rule)})"
     return f"{rung.name} is recommended: {score}, {told}."

@@ -18,10 +18,6 @@ if TYPE_CHECKING:
     from pegbox.comparison import Comparison
 
 
-# The method that learning curves are of.
-CURVED = "closed-form"
-
-
 @dataclass(frozen=True)
 class View:
     """The parts of the page that take some work; the rest is read from the comparison itself.
@@ -94,16 +90,11 @@ def view(comparison: Comparison) -> View:
 
 
 def _curve(comparison: Comparison) -> tuple[Picture, str] | None:
-    """The learning curve and what it says, with the recommended rung's lead where that is over its method."""
-    curve, best = comparison.curve, comparison.best
+    """The learning curve and what it says."""
+    curve = comparison.curve
     if curve is None:
         return None
-    if best.against == CURVED and best.difference is not None and comparison.metric == "accuracy":
-        words = curve.advice(best.difference.difference, best.name)
-    else:
-        sentence = curve.sentence()
-        words = f"{sentence[0].upper()}{sentence[1:]}."
-    return _pictures.curve_picture(curve), words
+    return _pictures.curve_picture(curve), comparison.advice or curve.advice()
 
 
 def _facts(comparison: Comparison) -> Iterator[tuple[str, str]]:
