@@ -153,16 +153,22 @@ def _checked(seed: int, seeds: int | str, share: float, test: str | None) -> tup
 
 
 def _options(given: Mapping[str, Any] | None) -> dict[str, dict[str, Any]] | None:
-    """Options of methods, each a mapping."""
-    for name, options in (given or {}).items():
-        if not isinstance(options, Mapping):
+    """Options of methods: ``lora.rank`` from a flag, or a mapping for ``lora`` from a configuration file."""
+    found: dict[str, dict[str, Any]] = {}
+    for key, value in (given or {}).items():
+        name, dot, option = key.partition(".")
+        if dot:
+            found.setdefault(name, {})[option] = value
+        elif isinstance(value, Mapping):
+            found.setdefault(name, {}).update(value)
+        else:
             raise UsageError(
-                f"the options of {name} are no options: {options!r}",
+                f"the options of {name} are no options: {value!r}",
                 where=f"--options.{name}",
-                expected="names with values",
+                expected="a name and a value",
                 fix=f"write for example --options.{name}.rank 4",
             )
-    return {name: dict(options) for name, options in given.items()} if given else None
+    return found or None
 
 
 def _findings(

@@ -260,7 +260,8 @@ def _entered(climb: _Climb, contender: Contender, cells: Sequence[tuple[Cell, An
     climb.answers[contender.name] = {cell.seed: answers for cell, answers in cells}
     samples = [contest.sample(answers, terms.task, terms.test) for _, answers in cells]
     climb.samples[contender.name] = samples
-    climb.trained |= {contender.name} if contender.trained else set()
+    if contender.trained:
+        climb.trained.add(contender.name)
     climb.pace.note([cell for cell, _ in cells])
     rung = summed(contender, [cell for cell, _ in cells], samples, climb.rule.metric)
     rung = judged(rung, climb.rungs, climb.samples, climb.rule)

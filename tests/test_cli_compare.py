@@ -1,0 +1,132 @@
+"""pegbox compare: the ladder from the shell, wrong calls, and Ctrl-C in the middle."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pegbox.comparison import Comparison
+from test_cli import run, write_rows
+from tiny import tiny_folder
+
+FEW = ["--methods", "majority,bag-of-words,closed-form,lora", "--seeds", "2", "--forgetting", "off"]
+QUICK = [*FEW, "--no-curve", "--training.max_steps", "4"]
+
+
+@pytest.fixture(scope="module")
+def model() -> Path:
+    return tiny_folder("llama", "causal")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_rows(tmp_path_factory.mktemp("data") / "reviews.csv", rows=60)
+
+
+def test_a_ladder_its_report_and_what_comes_next(
+    model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "compared"
+    code, printed, told = run(
+        capsys, "compare", data, "--model", model, "--out", out, *QUICK, "--options.lora.rank", "2"
+    )
+    assert code == 0, told
+    assert "12 of 60 rows held out for evaluation (seed 0)" in told
+    found = Comparison.from_json(json.loads((out / "comparison.json").read_text("utf-8")))
+    assert [part for part in found.verdict if part.split()[0] in printed] == list(found.verdict)
+    for rung in found.rungs:
+        assert f"{rung.name}: accuracy " in told
+        assert rung.name in printed
+    assert found.rung("lora").options["rank"] == 2
+    assert found.command.startswith("pegbox compare") or found.command.startswith("pegbox ")
+    assert any("rows" in line for line in found.findings)
+    assert (out / "report.html").read_text("utf-8").startswith("<!doctype html>")
+    assert f"the report is {out / 'report.html'}" in told
+    before = (out / "cells" / "lora" / "seed-1" / "cell.json").stat()
+    # One more method under the same protocol: what is there is read, not measured.
+    more = [*QUICK, "--options.lora.rank", "2", "--methods", "majority,closed-form,lora,head"]
+    code, _, told = run(capsys, "compare", data, "--model", model, "--out", out, *more)
+    assert code == 0, told
+    assert "training:" not in told.replace("head: training:", "")
+    after = (out / "cells" / "lora" / "seed-1" / "cell.json").stat()
+    assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
+    kept = sorted((out / "cells").glob("*/*/tuned"))
+    code, printed, told = run(capsys, "predict", kept[0], data)
+    assert code == 0, told
+    assert len(printed.splitlines()) == 61
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--methods", "lorra"], "did you mean 'lora'"),
+        (["--methods", "lora", "--options.lora.rnk", "4"], "did you mean 'rank'"),
+        (["--methods", "lora", "--options.lora", "4"], "--options.lora.rank 4"),
+        (["--budget", "soon"], "--budget soon"),
+        (["--seeds", "zero"], "these are no seeds"),
+        (["--holdout", "0"], "the share to hold out is no share"),
+        (["--metric", "f2"], "the metric 'f2' cannot decide"),
+        (["--test", "nowhere.csv"], "nowhere.csv"),
+        (["--forgetting", "nowhere.txt"], "nowhere.txt"),
+        (["--also", "nowhere.csv"], "nowhere.csv"),
+        (["--methds", "lora"], "unknown option --methds"),
+    ],
+)
+def test_wrong_calls_say_what_and_leave_nothing(
+    model: Path,
+    data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    flags: list[str],
+    message: str,
+) -> None:
+    out = tmp_path / "compared"
+    code, printed, told = run(capsys, "compare", data, "--model", model, "--out", out, *flags)
+    assert code == 2
+    assert message in told
+    assert printed == ""
+    assert not out.exists()
+
+
+def test_other_rows_in_the_same_folder_are_refused_and_can_replace(
+    model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "compared"
+    cheap = ["--methods", "majority,closed-form", "--no-curve", "--forgetting", "off"]
+    assert run(capsys, "compare", data, "--model", model, "--out", out, *cheap)[0] == 0
+    other = write_rows(tmp_path / "other.csv", rows=40)
+    code, _, told = run(capsys, "compare", other, "--model", model, "--out", out, *cheap)
+    assert code == 2
+    assert "test rows, training rows differ" in told
+    assert run(capsys, "compare", other, "--model", model, "--out", out, *cheap, "--overwrite")[0] == 0
+    found = Comparison.from_json(json.loads((out / "comparison.json").read_text("utf-8")))
+    assert found.data.train_rows + found.data.test_rows == 40
+
+
+def test_interrupted_it_goes_on_where_it_was(model: Path, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "compared"
+    command = [sys.executable, "-m", "pegbox", "compare", str(data), "--model", str(model), "--out", str(out)]
+    command += ["--methods", "majority,closed-form,lora", "--seeds", "1", "--forgetting", "off", "--no-curve"]
+    command += ["--training.epochs", "200", "--training.patience", "0", "--training.checkpoint_every", "5"]
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env={**os.environ}
+    )
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not list(out.glob("work/*/checkpoint-*")):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=120)
+    assert process.returncode == 130, told
+    assert "Traceback" not in told
+    assert (out / "cells" / "closed-form" / "seed-0" / "cell.json").is_file()
+    assert not (out / "cells" / "lora").exists() or not list((out / "cells" / "lora").glob("seed-*"))
+    assert not (out / "comparison.json").exists()
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "resuming from step" in done.stderr
+    assert not (out / "work").exists()
