@@ -9,9 +9,9 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from torch.nn import functional
 
-import pegbox.models._language as language
+import pegbox.models._cross_entropy as chunks
 from pegbox.methods._peft import expected_warnings
-from pegbox.models import IGNORED, chunked_cross_entropy, language_loss
+from pegbox.models import IGNORED, blocks_of, chunked_cross_entropy, language_loss
 from tiny import CAUSAL, MASKED, VOCABULARY, tiny_base
 
 FAMILIES = [*((name, "causal") for name in CAUSAL), *((name, "masked") for name in MASKED)]
@@ -54,13 +54,17 @@ def gradients(model: nn.Module, losses: Tensor) -> dict[str, Tensor]:
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
+@pytest.mark.parametrize("trained", ["all", "a block"])
 @pytest.mark.parametrize("chunk", [1, 5, 1000])
 @pytest.mark.parametrize(("architecture", "kind"), FAMILIES)
 def test_losses_and_gradients_are_the_plain_ones(
-    architecture: str, kind: str, chunk: int, monkeypatch: pytest.MonkeyPatch
+    architecture: str, kind: str, chunk: int, trained: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(language, "LOGITS_PER_CHUNK", chunk * VOCABULARY)
+    monkeypatch.setattr(chunks, "LOGITS_PER_CHUNK", chunk * VOCABULARY)
     model = whole(architecture, kind)
+    if trained == "a block":
+        model.requires_grad_(False)
+        blocks_of(model)[1].requires_grad_(True)
     inputs, targets = batch(kind)
     wanted, found = plain(model, inputs, targets), language_loss(model, inputs, targets)
     torch.testing.assert_close(found, wanted, **EXACT)
@@ -72,7 +76,7 @@ def test_losses_and_gradients_are_the_plain_ones(
 
 
 def test_a_lora_on_the_output_layer_is_trained_through_the_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(language, "LOGITS_PER_CHUNK", 4 * VOCABULARY)
+    monkeypatch.setattr(chunks, "LOGITS_PER_CHUNK", 4 * VOCABULARY)
     config = LoraConfig(r=2, target_modules=["lm_head", "v_proj"], init_lora_weights=False)
     with expected_warnings():
         model = get_peft_model(copy.deepcopy(tiny_base("gemma3_text").model), config).double().eval()
@@ -85,8 +89,9 @@ def test_a_lora_on_the_output_layer_is_trained_through_the_chunks(monkeypatch: p
         torch.testing.assert_close(right[name], value, **EXACT, msg=name)
 
 
-def test_logits_exist_for_one_chunk_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(language, "LOGITS_PER_CHUNK", 7 * 11)
+@pytest.mark.parametrize("trained", [False, True])
+def test_logits_exist_for_one_chunk_at_a_time(trained: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunks, "LOGITS_PER_CHUNK", 7 * 11)
     sizes: list[int] = []
     kept: list[int] = []
 
@@ -98,30 +103,67 @@ def test_logits_exist_for_one_chunk_at_a_time(monkeypatch: pytest.MonkeyPatch) -
         kept.append(value.numel())
         return value
 
-    matrix = torch.randn(4, 11, requires_grad=True)
+    matrix = torch.randn(4, 11, requires_grad=trained)
     hidden = torch.randn(40, 4, requires_grad=True)
+    parameters = [matrix] if trained else []
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value):
-        losses = chunked_cross_entropy(hidden, torch.arange(40) % 11, logits, outputs=11)
-    # What the backward pass keeps is chunks of hidden states and the matrix, never chunks of logits (77).
-    assert sizes == [7, 7, 7, 7, 7, 5]
-    assert set(kept) <= {7 * 4, 5 * 4, 7, 5, 4 * 11}
+        losses = chunked_cross_entropy(
+            hidden, torch.arange(40) % 11, logits, outputs=11, parameters=parameters
+        )
+    once = [7, 7, 7, 7, 7, 5]
+    assert sizes == once
+    # Of all positions hidden states (or their gradient) and targets are kept, never logits (40 * 11).
+    assert set(kept) <= {40 * 4, 40, 4 * 11, 7 * 4, 5 * 4}
     losses.sum().backward()
-    assert sizes == [7, 7, 7, 7, 7, 5, 5, 7, 7, 7, 7, 7]  # each computed anew, from the last on
+    assert sizes == (once * 2 if trained else once)
 
 
 def test_without_a_gradient_nothing_is_computed_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(language, "LOGITS_PER_CHUNK", 7 * 11)
-    calls: list[int] = []
+    monkeypatch.setattr(chunks, "LOGITS_PER_CHUNK", 7 * 11)
+    calls: list[bool] = []
 
     def logits(hidden: Tensor) -> Tensor:
-        calls.append(len(hidden))
+        calls.append(torch.is_grad_enabled())
         return hidden[:, :1].expand(-1, 11)
 
     with torch.no_grad():
         losses = chunked_cross_entropy(torch.zeros(15, 2), torch.zeros(15).long(), logits, outputs=11)
-    assert calls == [7, 7, 1]
+    assert calls == [False] * 3
     # All 11 outputs are alike: ln 11.
     torch.testing.assert_close(losses, torch.full((15,), 11.0).log())
+
+
+def test_only_the_output_layer_may_be_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunks, "LOGITS_PER_CHUNK", 7 * 11)
+    matrix = torch.randn(4, 11, dtype=torch.float64, requires_grad=True)
+    hidden, targets = torch.randn(40, 4, dtype=torch.float64), torch.arange(40) % 11
+    found = chunked_cross_entropy(hidden, targets, lambda h: h @ matrix, outputs=11, parameters=[matrix])
+    wanted = functional.cross_entropy(hidden @ matrix, targets, reduction="none")
+    weights = torch.linspace(-1, 1, 40, dtype=torch.float64)
+    left, right = (torch.autograd.grad((loss * weights).sum(), matrix)[0] for loss in (found, wanted))
+    torch.testing.assert_close(left, right, **EXACT)
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_autocast_holds_when_logits_are_computed_anew(trained: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunks, "LOGITS_PER_CHUNK", 7 * 11)
+    matrix, hidden = torch.randn(11, 4, requires_grad=trained), torch.randn(40, 4, requires_grad=True)
+    types: list[torch.dtype] = []
+
+    def logits(states: Tensor) -> Tensor:
+        found = functional.linear(states, matrix)
+        types.append(found.dtype)
+        return found
+
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = chunked_cross_entropy(
+            hidden, torch.arange(40) % 11, logits, outputs=11, parameters=[matrix] if trained else []
+        )
+    losses.sum().backward()
+    assert losses.dtype == torch.float32
+    assert set(types) == {torch.bfloat16}
+    assert hidden.grad is not None
+    assert hidden.grad.dtype == torch.float32
 
 
 @pytest.mark.parametrize(
@@ -153,7 +195,7 @@ def test_dropout_in_the_output_path_is_the_same_when_computed_anew(monkeypatch: 
     config = LoraConfig(r=2, target_modules=["lm_head"], lora_dropout=0.5, init_lora_weights=False)
     model = get_peft_model(copy.deepcopy(tiny_base("llama").model), config).double().train()
     inputs, targets = batch("causal")
-    monkeypatch.setattr(language, "LOGITS_PER_CHUNK", 4 * VOCABULARY)
+    monkeypatch.setattr(chunks, "LOGITS_PER_CHUNK", 4 * VOCABULARY)
     name, value = next((n, p) for n, p in model.named_parameters() if "lora_B" in n)
 
     def loss() -> Tensor:

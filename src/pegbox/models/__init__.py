@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from pegbox.models._base import Base, share
     from pegbox.models._batches import batches, collate
     from pegbox.models._cache import FeatureCache, Features
+    from pegbox.models._cross_entropy import chunked_cross_entropy
     from pegbox.models._encoder import PooledClassifier, score_layer
     from pegbox.models._features import (
         answer_logits,
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     )
     from pegbox.models._find import check_safetensors, find_model
     from pegbox.models._fingerprint import fingerprint
-    from pegbox.models._language import IGNORED, chunked_cross_entropy, language_loss
+    from pegbox.models._language import IGNORED, language_loss
     from pegbox.models._language_rows import LanguageRows, check_language
     from pegbox.models._loading import load, tokenizer
     from pegbox.models._options import option_logprobs, read_texts
@@ -120,7 +121,7 @@ __getattr__, __dir__ = lazy(
         "output_rows": "pegbox.models._features",
         "tokenizer": "pegbox.models._loading",
         "IGNORED": "pegbox.models._language",
-        "chunked_cross_entropy": "pegbox.models._language",
+        "chunked_cross_entropy": "pegbox.models._cross_entropy",
         "language_loss": "pegbox.models._language",
         "LanguageRows": "pegbox.models._language_rows",
         "check_language": "pegbox.models._language_rows",

@@ -1,4 +1,4 @@
-"""Cross-entropy of tokens through the output layer, for a few of them at a time."""
+"""The language loss: what a model says of chosen tokens, through its own output layer."""
 
 from __future__ import annotations
 
@@ -8,14 +8,11 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 
+from pegbox.models._cross_entropy import chunked_cross_entropy
 from pegbox.models._readout import output_layer, standing_in, tail, unwrapped
 
 IGNORED = -100
-# 16 MiB in float32; larger chunks measured no faster.
-LOGITS_PER_CHUNK = 1 << 22
 _PROBE = (-60.0, -4.0, -0.5, 0.0, 1.0, 7.0, 60.0)
 _BARE: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
@@ -36,36 +33,14 @@ def language_loss(model: nn.Module, inputs: Mapping[str, Tensor], targets: Tenso
     """
     marked = targets != IGNORED
     hidden = output_inputs(model, inputs, marked, **options)
-    outputs: int = output_layer(model)[1].weight.shape[0]  # type: ignore[union-attr, index, assignment]
-    return chunked_cross_entropy(hidden, targets[marked], logits_of(model), outputs=outputs)
-
-
-def chunked_cross_entropy(
-    hidden: Tensor, targets: Tensor, logits: Callable[[Tensor], Tensor], *, outputs: int
-) -> Tensor:
-    """Cross-entropy -log softmax(logits(h))[y] of each position, (positions,), at least in float32.
-
-    Logits exist for one chunk of positions at a time. Where a gradient is wanted and there are several
-    chunks, the backward pass computes each anew, so that memory grows with positions times width, not with
-    positions times outputs, for one more product with the output matrix.
-
-    Args:
-        hidden: (positions, width) what enters the output layer.
-        targets: (positions,) indices of outputs.
-        logits: Maps (chunk, width) to (chunk, outputs).
-        outputs: How many there are.
-    """
-    rows = max(1, LOGITS_PER_CHUNK // outputs)
-    anew = torch.is_grad_enabled() and len(hidden) > rows
-
-    def chunk(states: Tensor, wanted: Tensor) -> Tensor:
-        found = logits(states)
-        found = found.to(torch.promote_types(found.dtype, torch.float32))
-        return functional.cross_entropy(found, wanted, reduction="none")
-
-    parts = zip(hidden.split(rows), targets.split(rows), strict=True)
-    losses = [checkpoint(chunk, *part, use_reentrant=False) if anew else chunk(*part) for part in parts]
-    return torch.cat(losses)
+    layer = output_layer(model)[1]
+    return chunked_cross_entropy(
+        hidden,
+        targets[marked],
+        logits_of(model),
+        outputs=layer.weight.shape[0],  # type: ignore[union-attr, index, arg-type]
+        parameters=[value for value in layer.parameters() if value.requires_grad],
+    )
 
 
 def output_inputs(model: nn.Module, inputs: Mapping[str, Tensor], marked: Tensor, **options: Any) -> Tensor:
