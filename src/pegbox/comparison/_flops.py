@@ -82,9 +82,7 @@ def predict_flops(base: Base, prompt: Any, method: Method, lengths: Sequence[int
         CapabilityError: When the method cannot work on the base or the task.
     """
     asked = Asked.of(base, prompt, method)
-    if isinstance(method, FewShot):
-        return _few_shot_flops(asked, method, lengths)
-    return _answered(asked, lengths)
+    return sum(answer_passes(asked, Profile.of(asked, trunk_cache="off"), lengths))
 
 
 def stepped(lengths: Sequence[int], batch_size: int) -> list[Batch]:
@@ -126,39 +124,48 @@ def _padded(lengths: Sequence[int], groups: Iterable[Sequence[int]]) -> list[Bat
     return [(len(group), max(lengths[index] for index in group)) for group in groups]
 
 
-def _answered(asked: Asked, lengths: Sequence[int]) -> float:
-    forward = Profile.of(asked, trunk_cache="off").forward
+def answer_passes(asked: Asked, profile: Profile, lengths: Sequence[int]) -> list[float]:
+    """Operations of each pass in which rows are answered.
+
+    Args:
+        asked: Base, prompt and method.
+        profile: The method's, without a cached trunk.
+        lengths: Tokens of each row, without soft tokens.
+    """
+    if isinstance(asked.method, FewShot):
+        return _few_shot_passes(asked, asked.method, profile, lengths)
     tokens = [length + asked.soft for length in lengths]
-    return sum(forward(*batch) for batch in answered(tokens, asked.base.device.type))
+    return [profile.forward(*batch) for batch in answered(tokens, asked.base.device.type)]
 
 
 def _solver_flops(asked: Asked, lengths: Sequence[int]) -> float:
     """The closed form reads every row; the others fit by choosing a prompt."""
-    method = asked.method
-    if not isinstance(method, ClosedForm):
+    if not isinstance(asked.method, ClosedForm):
         return 0.0
     settings: Any = asked.base.model.config
     solved = solve_flops(len(lengths), settings.hidden_size, len(asked.prompt.task.labels))
-    return _answered(asked, lengths) + solved
+    return sum(answer_passes(asked, Profile.of(asked), lengths)) + solved
 
 
-def _few_shot_flops(asked: Asked, method: FewShot, lengths: Sequence[int]) -> float:
+def _few_shot_passes(asked: Asked, method: FewShot, profile: Profile, lengths: Sequence[int]) -> list[float]:
     """A shared prefix runs once per draw and is attended to; else it runs before every question."""
     if not lengths:
-        return 0.0
-    forward, device = Profile.of(asked, trunk_cache="off").forward, asked.base.device.type
+        return []
+    forward, device = profile.forward, asked.base.device.type
     shown = shown_tokens(asked, method, lengths)
     whole = [length + shown for length in lengths]
     if method.selection == "similar":
         # The questions' own features tell what is similar; those of the pool are extracted once.
-        return sum(forward(*batch) for part in (whole, lengths) for batch in answered(part, device))
+        return [forward(*batch) for part in (whole, lengths) for batch in answered(part, device)]
     if asked.base.kind != "causal":
-        return method.draws * sum(forward(*batch) for batch in answered(whole, device))
+        return [forward(*batch) for batch in answered(whole, device)] * method.draws
     pairs = forward.coefficients[5]
-    rows = sum(
-        forward(rows, tokens) + rows * tokens * shown * pairs for rows, tokens in answered(lengths, device)
-    )
-    return method.draws * (forward(1, shown) + rows)
+    most = max(1, TOKENS_ON_ACCELERATOR // shown)
+    groups = batches(lengths, TOKENS_PER_BATCH.get(device, TOKENS_ON_ACCELERATOR), rows=most)
+    rows = [
+        forward(count, tokens) + count * tokens * shown * pairs for count, tokens in _padded(lengths, groups)
+    ]
+    return [forward(1, shown), *rows] * method.draws
 
 
 def shown_tokens(asked: Asked, method: FewShot, lengths: Sequence[int]) -> int:

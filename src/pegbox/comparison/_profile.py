@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -13,11 +14,12 @@ from torch import Tensor, nn
 
 from pegbox.comparison._made_up import made_up
 from pegbox.comparison._probe import Law, Seen, watch, watch_trunk
-from pegbox.methods import Attached, Method
+from pegbox.methods import Attached, FewShot, Method, ZeroShot
 from pegbox.models import Base
-from pegbox.tasks import Choose
+from pegbox.tasks import Choose, Prompt
 from pegbox.training import Trainable
 from pegbox.training._attention import quick_attention
+from pegbox.training._run import _recomputed
 from pegbox.tuning._readout import as_read, with_readout
 from pegbox.tuning._shapes import shape_of
 from pegbox.tuning._trunk_rows import HIDDEN, TrunkRows, with_trunk_cached
@@ -52,7 +54,11 @@ class Asked:
         method.check(replace(asked, quantise=method.quantise) if method.quantise else asked)
         if asked is not base or task is not prompt.task:
             prompt = asked.prepare(task)
-        return cls(asked, method.prompt(asked, prompt), method)
+        prompt = method.prompt(asked, prompt)
+        if isinstance(method, ZeroShot | FewShot) and isinstance(prompt, Prompt) and not prompt.distinct:
+            # Whole words are scored then, for which any distinct tokens stand here.
+            prompt = replace(prompt, answers=tuple((index,) for index in range(len(prompt.answers))))
+        return cls(asked, prompt, method)
 
     @property
     def soft(self) -> int:
@@ -92,6 +98,7 @@ class Profile:
         calls: Torch functions that the forward pass calls, whatever the batch.
         parameters: Trained parameters.
         width: What the trunk hands on, in bytes per token; 0 without one.
+        attaching: Seconds that it took to attach the method.
     """
 
     trunk: Law | None
@@ -101,9 +108,18 @@ class Profile:
     calls: float
     parameters: int
     width: int = 0
+    attaching: float = 0.0
 
     @classmethod
-    def of(cls, asked: Asked, *, seed: int = 0, bf16: bool = False, trunk_cache: Any = "auto") -> Profile:
+    def of(
+        cls,
+        asked: Asked,
+        *,
+        seed: int = 0,
+        bf16: bool = False,
+        trunk_cache: Any = "auto",
+        recomputed: bool = False,
+    ) -> Profile:
         """Watch small batches run through the module as it is trained.
 
         Args:
@@ -111,22 +127,26 @@ class Profile:
             seed: Seed of the method's initial values and of dropout.
             bf16: Whether passes run under bf16 autocast.
             trunk_cache: As in :class:`pegbox.Training`; how much memory is free is not asked.
+            recomputed: Whether activations are computed again in backward passes.
 
         Raises:
             CapabilityError: When the method cannot be attached.
         """
+        started = time.perf_counter()
         module = asked.module(seed=seed)
+        attaching = time.perf_counter() - started
         trained = sum(value.numel() for value in module.parameters() if value.requires_grad)
-        with _as_trained(asked.base.device, bf16=bf16, seed=seed):
+        with _as_trained(asked.base.device, bf16=bf16, quick=bf16 and not recomputed, seed=seed):
             sizes = _sizes(asked)
             rows = made_up(asked.base, asked.prompt, [size for size in sizes for _ in range(max(ROWS))])
             rows = _replayed(asked, module, rows, wanted=trunk_cache, bf16=bf16)
             module.train()
-            points = [
-                (count, tokens, *_pass(module, rows, [at * max(ROWS) + row for row in range(count)]))
-                for count in ROWS
-                for at, tokens in enumerate(sizes)
-            ]
+            with _recomputed(module, recomputed):
+                points = [
+                    (count, tokens, *_pass(module, rows, [at * max(ROWS) + row for row in range(count)]))
+                    for count in ROWS
+                    for at, tokens in enumerate(sizes)
+                ]
         forward, backward, kept = (
             Law.through([(count, tokens, getattr(seen, name)) for count, tokens, seen, *_ in points])
             for name in ("forward", "backward", "kept")
@@ -134,17 +154,17 @@ class Profile:
         _, _, seen, _, width = points[0]
         below = [(count, tokens, part.forward) for count, tokens, _, part, _ in points if part is not None]
         trunk = Law.through(below) if below else None
-        return cls(trunk, forward, backward, kept, seen.calls, trained, width)
+        return cls(trunk, forward, backward, kept, seen.calls, trained, width, attaching)
 
 
 @contextmanager
-def _as_trained(device: torch.device, *, bf16: bool, seed: int) -> Iterator[None]:
+def _as_trained(device: torch.device, *, bf16: bool, quick: bool, seed: int) -> Iterator[None]:
     """Precision and attention of the engine; the global random generators stay as they are."""
     places = [device] if device.type == "cuda" else []
     with (
         torch.random.fork_rng(places),
         torch.autocast(device.type, torch.bfloat16, enabled=bf16),
-        quick_attention(device, bf16=bf16),
+        quick_attention(device, bf16=quick),
     ):
         torch.manual_seed(seed)
         yield
