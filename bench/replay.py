@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import _common as common
 
 if TYPE_CHECKING:
-    from pegbox import Base
+    from pegbox import Base, FeatureCache
     from pegbox.tuning import GeneralText, OtherTask
 
 FOLDER = common.RUNS / "bench" / "replay"
@@ -65,6 +65,14 @@ def etude() -> Base:
 
 
 @cache
+def answers() -> FeatureCache:
+    """Keep what the base says of the test rows, which all fits are compared with."""
+    from pegbox import FeatureCache
+
+    return FeatureCache(FOLDER / "features")
+
+
+@cache
 def elsewhere() -> tuple[GeneralText, OtherTask]:
     """What forgetting is told by: text of the world's other genres, and the topics of news briefs."""
     from _world import world_rows
@@ -93,6 +101,7 @@ def measure(plan: Plan) -> common.Cell:
         training=Training(epochs=plan.epochs, learning_rate=plan.rate),
         replay=Replay(ratio=plan.ratio) if plan.ratio else None,
         seed=plan.seed,
+        cache=answers(),
         say=common.hush,
     )
     seconds, cpu = time.perf_counter() - started, time.process_time() - begun
