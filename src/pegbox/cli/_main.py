@@ -3,6 +3,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pegbox._version import __version__
+from pegbox.cli._advise import advise
 from pegbox.cli._check import check
 from pegbox.cli._compare import compare
 from pegbox.cli._demo import demo
@@ -25,6 +26,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "predict": predict,
     "evaluate": evaluate,
     "compare": compare,
+    "advise": advise,
     "merge": merge,
     "rank": rank,
     "methods": methods,

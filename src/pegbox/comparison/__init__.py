@@ -1,12 +1,16 @@
 """Methods against each other under one protocol: compare, advise, learning curves, estimates of cost."""
 
+from pegbox.comparison._advise import Advice, advise
 from pegbox.comparison._bag_of_words import BagOfWords
 from pegbox.comparison._baselines import baselines, build_baseline
 from pegbox.comparison._compare import compare
 from pegbox.comparison._curve import CurvePoint, LearningCurve, learning_curve
+from pegbox.comparison._estimate import Costs, Estimator, estimate
 from pegbox.comparison._fitted import Baseline, FittedBaseline
 from pegbox.comparison._flops import fit_flops, predict_flops
 from pegbox.comparison._majority import LongestOption, Majority
+from pegbox.comparison._offer import Offer
+from pegbox.comparison._pilot import Pilot, Trial
 from pegbox.comparison._power_law import PowerLaw
 from pegbox.comparison._result import (
     ANSWERS,
@@ -24,26 +28,34 @@ from pegbox.comparison._result import (
 
 __all__ = [
     "ANSWERS",
+    "Advice",
     "BagOfWords",
     "BaseNote",
     "Baseline",
     "Cell",
     "ChangedRow",
     "Comparison",
+    "Costs",
     "CurvePoint",
     "DataNote",
+    "Estimator",
     "FittedBaseline",
     "LearningCurve",
     "LongestOption",
     "Majority",
+    "Offer",
+    "Pilot",
     "PowerLaw",
     "Rung",
     "RungCost",
     "Skipped",
+    "Trial",
     "WrongRow",
+    "advise",
     "baselines",
     "build_baseline",
     "compare",
+    "estimate",
     "fit_flops",
     "learning_curve",
     "predict_flops",

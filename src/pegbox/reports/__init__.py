@@ -1,5 +1,6 @@
 """Tables for the terminal, Markdown, plots and the page of a comparison; computes no metric."""
 
+from pegbox.reports._advice import offers_table, pilot_table
 from pegbox.reports._comparison import comparison_table, rung_line
 from pegbox.reports._curve import learning_curve_diagram
 from pegbox.reports._diagram import reliability_diagram
@@ -19,6 +20,8 @@ __all__ = [
     "ladder",
     "ladder_markdown",
     "learning_curve_diagram",
+    "offers_table",
+    "pilot_table",
     "reliability_diagram",
     "rung_line",
     "scores_panel",

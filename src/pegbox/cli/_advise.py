@@ -1,0 +1,128 @@
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pegbox.cli._options import (
+    check_least,
+    check_writable,
+    emit,
+    feature_cache,
+    names,
+    parse_size,
+    parse_time,
+    say,
+    tell_all,
+    words,
+)
+
+if TYPE_CHECKING:
+    from pegbox.comparison import Advice
+
+
+def advise(
+    data: str,
+    *,
+    model: str = "etude",
+    memory: str | None = None,
+    time: str | None = None,
+    methods: str | None = None,
+    no_pilot: bool = False,
+    short_lora: bool = False,
+    training: dict[str, Any] | None = None,
+    task: Literal["auto", "classify", "choose", "tag"] = "auto",
+    text: str | None = None,
+    label: str | None = None,
+    template: str | None = None,
+    label_words: str | None = None,
+    readout: Literal["words", "head"] = "words",
+    split: str | None = None,
+    on_bad_rows: Literal["error", "drop", "repair"] = "error",
+    max_length: int | None = None,
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
+    device: str = "auto",
+    quantise: Literal["nf4"] | None = None,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    seed: int = 0,
+    no_cache: bool = False,
+    format: Literal["text", "json"] = "text",
+    out: Path | None = None,
+) -> None:
+    """Say which method to begin with on your rows, what each would take, and how sure that is.
+
+    Args:
+        data: csv, tsv, json, jsonl, parquet or CoNLL file, or hub id, with labelled rows.
+        model: Hub id, folder, etude or etude-masked.
+        memory: Memory that may be used, such as 8GB or 512MiB; no limit when not given.
+        time: Time that a fit may take, such as 90s, 20m or 1h; no limit when not given.
+        methods: Methods to choose from, with commas; all when not given.
+        no_pilot: Do not measure majority, zero-shot, the closed form and its learning curve on the rows.
+        short_lora: Train LoRA for a few steps too, to see whether it does better.
+        training: How gradient methods would be trained, for example --training.epochs 3.
+        task: What is asked of a row: classify (one label), choose (one of its own options) or tag (entities);
+            auto tells by the columns.
+        text: Text column, or two with a comma for pairs; guessed when not given.
+        label: Label column; guessed when not given.
+        template: Template such as '{text} It was {answer}.'; derived when not given.
+        label_words: Words such as positive=great,negative=terrible; derived when not given.
+        readout: Answer by label words, or by a linear head on the plain texts.
+        split: Split of a hub data set.
+        on_bad_rows: What to do with rows without text or label; repair makes stray I- tags B-.
+        max_length: Upper limit on the context in tokens.
+        dtype: Number format of the base.
+        device: auto, cpu, cuda or mps.
+        quantise: nf4 keeps the base's linear layers in 4 bits; needs the extra qlora.
+        revision: Revision of a hub model.
+        trust_remote_code: Let code that comes with a hub model run.
+        seed: Seed of samples, folds and the short LoRA.
+        no_cache: Neither read nor write the feature cache.
+        format: Print text or JSON.
+        out: Write the JSON form to this file too.
+    """
+    import json
+
+    from pegbox._atomic import write_text
+    from pegbox.comparison import advise as advised
+    from pegbox.models import load, quiet_libraries
+    from pegbox.tasks import task_from_file
+    from pegbox.tuning import Training, read_by
+
+    check_least(seed, 0, "--seed")
+    check_writable(out, "--out")
+    allowed = parse_size(memory) if memory else None
+    seconds = parse_time(time) if time else None
+    settings = Training.of(training or {})
+    quiet_libraries()
+    asked = read_by(task_from_file(
+        data, kind=task, texts=names(text), label=label, template=template, label_words=words(label_words),
+        split=split, on_bad=on_bad_rows,
+    ), readout)  # fmt: skip
+    tell_all(asked.notes)
+    base = load(
+        model, dtype=dtype, device=device, revision=revision, trust_remote_code=trust_remote_code,
+        max_length=max_length, quantise=quantise,
+    )  # fmt: skip
+    found = advised(
+        base, asked, memory=allowed, seconds=seconds, methods=names(methods) or None, pilot=not no_pilot,
+        short_lora=short_lora, training=settings, seed=seed, cache=feature_cache(not no_cache), say=say,
+    )  # fmt: skip
+    content = json.dumps(found.to_json(), indent=1, ensure_ascii=False, allow_nan=False)
+    if format == "json":
+        emit(content + "\n")
+    else:
+        _print(found)
+    if out:
+        write_text(out, content + "\n")
+
+
+def _print(found: "Advice") -> None:
+    from rich.console import Console
+
+    from pegbox.reports import offers_table, pilot_table
+
+    console = Console()
+    console.print(offers_table(found))
+    tried = pilot_table(found)
+    if tried is not None:
+        console.print()
+        console.print(tried)
+    emit("\n" + "\n".join(found.lines()) + "\n")
