@@ -170,19 +170,21 @@ class Case:
         return found
 
     def _steps_memory(self, profile: Profile, course: Course) -> int:
-        """Bytes of the largest step: what it keeps, or the gradients once that is let go."""
-        largest = max(profile.kept(*batch) for batch in course.train)
+        """Bytes of the largest step: what passes and what is kept, or the gradients once that is let go."""
         measured = self.measured
-        steps = self._grown(measured.step_memory, largest / measured.kept)
+        largest = max(profile.kept(*batch) for batch in course.train)
+        passing = measured.trunk_memory or 0
+        told = measured.step_memory if measured.step_memory is not None else round(measured.kept)
+        steps = passing + max(told - passing, 0) * largest / measured.kept
         gradients = memory.FLOAT * profile.parameters
+        found = memory.TRAINING if self.asked.base.device.type == "cpu" else 0
         if profile.trunk is None:
-            return max(steps, gradients)
-        return max(steps, gradients, self._grown(measured.trunk_memory)) + profile.width * course.tokens
+            return found + max(self._grown(steps), gradients)
+        return found + max(self._grown(max(steps, passing)), gradients) + profile.width * course.tokens
 
-    def _grown(self, found: int | None, share: float = 1.0) -> int:
-        """Bytes that many passes take, from those of a few; what is not told counts as what is kept."""
-        known = found if found is not None else self.measured.kept
-        return round(memory.rise(self.asked.base.device) * known * share)
+    def _grown(self, found: float | None) -> int:
+        """Bytes that many passes take, from those of a few; what is not told counts as nothing."""
+        return round(memory.rise(self.asked.base.device) * (found or 0))
 
     def _outputs(self, labels: int) -> int:
         """Rows of the output layer."""

@@ -11,12 +11,14 @@ from torch import nn
 from pegbox.models import Base
 from pegbox.models._quantised import BLOCK, _divided
 
-# What torch and the mathematical libraries take for themselves when they first compute. This and the factor
-# below were measured on models of 7, 10 and 59 million parameters on Linux with glibc; see docs/advise.md.
+# What torch and the mathematical libraries take for themselves when they first compute, and when they first
+# train. These and the factor below were measured on models of 7, 10 and 59 million parameters, on Linux with
+# glibc; see docs/advise.md.
 LIBRARIES = 30 * 2**20
+TRAINING = 30 * 2**20
 # How much further resident memory rises over a run than over its first steps: freed blocks are not always
 # used again. Allocators of accelerators hand theirs out anew, and what they report is in use.
-RISE = 1.15
+RISE = 1.1
 FLOAT = 4  # bytes of a trained parameter, whatever the base's format
 MOMENTS = 2 * FLOAT
 # Numbers of a block of the closed form's leave-one-out search, and how many such blocks exist at a time.
