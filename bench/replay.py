@@ -33,6 +33,9 @@ SETUPS = (("full", 1e-4), ("full", 1e-3), ("full", 3e-3), ("lora", 1e-3), ("lora
 TEXT = 1 << 15
 
 
+READING = "What we read from it: to be written once it is measured."
+
+
 @dataclass(frozen=True)
 class Plan:
     """One fit.
@@ -121,6 +124,38 @@ def measure(plan: Plan) -> common.Cell:
     }
 
 
+def embeddings(ratio: float, rows: int) -> common.Cell:
+    """Fit all weights for one epoch at a high rate, and put the base's embeddings back afterwards."""
+    import torch
+
+    from _world import world_rows
+    from pegbox import Replay, Training, fit
+
+    train, valid = (world_rows("reviews", DOMAIN, count, seed=seed) for count, seed in ((rows, 0), (20, 50)))
+    training = Training(epochs=1, learning_rate=1e-3, patience=0, evaluations_per_epoch=1)
+    tuned = fit(
+        etude(),
+        train.task,
+        "full",
+        rows=train.rows,
+        valid=valid.rows,
+        training=training,
+        replay=Replay(ratio=ratio) if ratio else None,
+        say=common.hush,
+    )
+    own, base = (
+        model.get_input_embeddings().weight  # type: ignore[operator, union-attr]
+        for model in (tuned.module, etude().model)
+    )
+    text = elsewhere()[0]
+    change = tuned.forgetting(text, switch_off=False).change.value
+    moved = float((own != base).any(1).float().mean())
+    with torch.no_grad():
+        own.copy_(base)
+    back = tuned.forgetting(text, switch_off=False).change.value
+    return {"moved": moved, "change": change, "back": back}
+
+
 def base_alone(tested: int) -> common.Cell:
     """Measure what the base answers without tuning."""
     from _world import world_rows
@@ -131,7 +166,12 @@ def base_alone(tested: int) -> common.Cell:
     return {"accuracy": tuned.evaluate(test.rows, resamples=1).metrics["accuracy"].value}
 
 
-def report(found: Mapping[Plan, common.Cell], base: common.Cell, setups: Sequence[tuple[str, float]]) -> str:
+def report(
+    found: Mapping[Plan, common.Cell],
+    base: common.Cell,
+    rows: Mapping[float, common.Cell],
+    setups: Sequence[tuple[str, float]],
+) -> str:
     """Return the section in Markdown."""
     plans = list(found)
     head = ["method", "replay", "accuracy", "bits per byte", "change", "news", "time"]
@@ -174,7 +214,17 @@ def report(found: Mapping[Plan, common.Cell], base: common.Cell, setups: Sequenc
             about,
             "\n".join(["- Command: `python bench/replay.py`.", *common.provenance([*found.values(), base])]),
             common.markdown(head, lines),
+            *([READING] if len(plans) > len(RATIOS) else []),
+            "\n".join(_moved(ratio, cell) for ratio, cell in rows.items()),
         ]
+    )
+
+
+def _moved(ratio: float, cell: common.Cell) -> str:
+    return (
+        f"- full at 0.001 for one epoch, seed 0, {f'replay {ratio:g}' if ratio else 'no replay'}: "
+        f"{cell['moved']:.0%} of the rows of the tied embedding moved; bits per byte {cell['change']:+.4f}, "
+        f"{cell['back']:+.4f} once the base's rows are put back."
     )
 
 
@@ -224,8 +274,14 @@ def main() -> None:
             if cell is not None:
                 found[plan] = cell
                 common.log(f"{plan}: {cell['accuracy']:.3f}, {cell['change']:+.4f}, {cell['cpu']:.0f} s")
+        moved = {}
+        for ratio in (0.0, 0.25):
+            key = {"embeddings": ratio, "rows": given.rows, "text": TEXT}
+            cell = store.find(key) if given.render else store.get(key, partial(embeddings, ratio, given.rows))
+            if cell is not None:
+                moved[ratio] = cell
     assert alone is not None
-    common.write_section(page, "replay", report(found, alone, setups))
+    common.write_section(page, "replay", report(found, alone, moved, setups))
 
 
 if __name__ == "__main__":
