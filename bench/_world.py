@@ -12,12 +12,28 @@ if TYPE_CHECKING:
     from pegbox import Classify
     from pegbox.data import Examples
 
+# What is asked, in words that etude was raised with.
 GENRES: dict[str, dict[str, Any]] = {
-    "reviews": {"labels": ("negative", "positive"), "template": "{text} It was {answer}.",
-                "label_words": ("terrible", "great")},
-    "news": {"labels": ("sport", "business", "weather", "science"), "template": "{text} Topic: {answer}",
-             "label_words": ("sport", "business", "weather", "science")},
-}  # fmt: skip
+    "reviews": {
+        "labels": ("negative", "positive"),
+        "template": "{text} It was {answer}.",
+        "label_words": ("terrible", "great"),
+    },
+    "news": {
+        "labels": ("sport", "business", "weather", "science"),
+        "template": "{text} Topic: {answer}",
+    },
+    "pairs": {
+        "labels": ("yes", "maybe", "no"),
+        "fields": ("premise", "hypothesis"),
+        "template": "{premise} Question: {hypothesis}? Answer: {answer}",
+    },
+    "replies": {
+        "labels": ("rude", "polite"),
+        "fields": ("message", "reply"),
+        "template": "Message: {message}\nReply: {reply}\nTone: {answer}",
+    },
+}
 
 
 @dataclass(frozen=True)
@@ -41,9 +57,10 @@ def world_rows(genre: str, domain: str, count: int, seed: int) -> World:
     from pegbox.data import Examples
     from pegbox.models.etude import world
 
-    task = Classify(**GENRES[genre])
+    task = Classify(**{"label_words": GENRES[genre]["labels"], **GENRES[genre]})
     made: list[Any] = getattr(world, genre)(domain, rows=count, seed=seed)
-    texts, labels = tuple(row.text for row in made), tuple(row.label for row in made)
+    fields = {name: tuple(getattr(row, name) for row in made) for name in task.fields}
+    labels = tuple(row.label for row in made)
     truth = np.array([[row.probabilities[label] for label in task.labels] for row in made])
-    rows = Examples(f"{genre}: {domain}", {"text": texts}, labels, tuple(range(1, count + 1)))
+    rows = Examples(f"{genre}: {domain}", fields, labels, tuple(range(1, count + 1)))
     return World(task, rows, truth / truth.sum(axis=1, keepdims=True))

@@ -59,6 +59,7 @@ def random_llama(folder: Path, layers: int, width: int, context: int = 8192) -> 
     if (folder / "model.safetensors").is_file():
         return folder
     tokenizer = AutoTokenizer.from_pretrained(find_model("etude"))
+    tokenizer.model_max_length = context
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=width,

@@ -105,7 +105,7 @@ def curve_of(rows: int = 256) -> LearningCurve:
     """A curve with a power law that runs through its points, and an interval of its own making."""
     sizes = [size for size in (16, 32, 64, 128, 256) if size <= rows]
     error, nll = (
-        PowerLaw(limit, 1.2, 0.5, replicates=tuple((limit, 1.2 + n / 100, 0.5) for n in range(-20, 21)))
+        PowerLaw(((limit, 1.2, 0.5),), replicates=tuple((limit, 1.2 + n / 100, 0.5) for n in range(-20, 21)))
         for limit in (0.1, 0.2)
     )
     points = tuple(

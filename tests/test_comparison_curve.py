@@ -27,7 +27,8 @@ SIZES = (16, 23, 32, 45, 64, 91, 128, 181, 256)
 def law(low: float, high: float, value: float = 0.0, *, rate: float = 1.0, spread: float = 0.0) -> PowerLaw:
     """A law by which 200 labels take off ``value`` over 100, with resamples from ``low`` to ``high``."""
     scales = [100 * 2 * part for part in np.linspace(low, high, 201)]
-    return PowerLaw(0.1, 100 * 2 * value, rate, spread, 9, tuple((0.1, scale, rate) for scale in scales))
+    replicates = tuple((0.1, scale, rate) for scale in scales)
+    return PowerLaw(((0.1, 100 * 2 * value, rate),), spread, 9, replicates)
 
 
 def curve_of(error: PowerLaw, rows: int = 100) -> LearningCurve:
@@ -51,6 +52,21 @@ def test_a_curve_that_rises_is_flat_and_limits_stay_above_zero() -> None:
     assert found[0, 1] == 0.0
     assert found[0, 0] == pytest.approx(rising.mean())
     assert (found[:, 0] >= 0).all()
+
+
+def test_a_curve_that_falls_late_is_not_taken_for_flat() -> None:
+    """Nothing is learnt from less than 90 labels: a law of all sizes would foresee nothing."""
+    sizes = np.array(SIZES, dtype=np.float64)
+    losses = np.where(sizes < 90, 0.3, 0.3 * (sizes / 90) ** -0.4)
+    dice = np.random.default_rng(0)
+    table = losses[None, :, None] + dice.normal(scale=0.02, size=(10, 1, 200))
+    found = power_law(SIZES, table, 10_000, resamples=300, seed=0).change(256, 512)
+    true = 0.3 * ((512 / 90) ** -0.4 - (256 / 90) ** -0.4)
+    _, scale, rate = fit_power_laws(sizes, losses[None], np.ones(len(sizes)))[0]
+    whole = scale * (512**-rate - 256**-rate)
+    assert abs(found.value - true) < abs(whole - true)
+    # No size lies so far beyond the bend that the fits from there on would agree; luck has no part here.
+    assert found.low < 0.95 * true
 
 
 def test_resamples_vary_as_rows_and_repeats_do() -> None:

@@ -11,55 +11,51 @@ from pegbox.comparison._spread import FALLS, mean_losses, resampled, spread
 from pegbox.evaluation import Estimate, percentile_interval
 
 Floats = NDArray[np.float64]
+Law = tuple[float, float, float]
+# As many sizes as a law has numbers, and one more.
+FEWEST = 4
 # Rates that are tried; most published ones lie between 0.07 and 1 (Hestness et al., Viering and Loog).
 RATES = np.geomspace(0.05, 2.0, 60)
 
 
 @dataclass(frozen=True)
 class PowerLaw:
-    """A loss that falls with the number of labels n as limit + scale * n ** -rate.
+    """A loss that falls with the number of labels n as limit + scale * n ** -rate, from some n on.
 
-    Intervals hold what the fit leaves open (its resamples) and the luck of drawing one set of n rows, whose
-    standard deviation is taken as spread / n ** `FALLS`.
+    From where on is not known: small sets may learn nothing yet. So the law is fitted from each of several
+    sizes on, and what it says is the mean over these fits. Intervals hold what the fits leave open, by
+    resamples from one of these sizes each, and the luck of drawing one set of n rows, whose standard
+    deviation is taken as spread / n ** `FALLS`.
 
-    Source: Hestness et al., Deep learning scaling is predictable, empirically, 2017; Viering and Loog, The
-    shape of learning curves: a review, 2022.
+    Source: Hestness et al., Deep learning scaling is predictable, empirically, 2017, with its region of small
+    data; Viering and Loog, The shape of learning curves: a review, 2022.
 
     Args:
-        limit: What more labels never take away, at least 0.
-        scale: What labels take away, at least 0.
-        rate: How fast.
+        laws: (limit, scale, rate) from each size on, all at least 0.
         spread: See above.
         degrees: Degrees of freedom that it was estimated with.
         replicates: (limit, scale, rate) of each resample.
     """
 
-    limit: float
-    scale: float
-    rate: float
+    laws: tuple[Law, ...]
     spread: float = 0.0
     degrees: int = 1
-    replicates: tuple[tuple[float, float, float], ...] = field(default=(), repr=False)
+    replicates: tuple[Law, ...] = field(default=(), repr=False)
 
     def at(self, labels: float) -> Estimate:
         """The loss of one draw of so many labels, with a 95 % interval."""
-        value = float(self.limit + self.scale * labels**-self.rate)
-        limit, scale, rate = self._replicates
-        return percentile_interval(value, limit + scale * labels**-rate + self._luck(labels))
+        value = float(_losses(self.laws, labels).mean())
+        return percentile_interval(value, _losses(self.replicates, labels) + self._luck(labels))
 
     def change(self, labels: float, more: float) -> Estimate:
         """By how much the loss changes from ``labels`` to ``more`` of them, with a 95 % interval.
 
         Of the luck of both draws, that of the smaller one counts, which is the larger.
         """
-        value = float(self.scale * (more**-self.rate - labels**-self.rate))
-        _, scale, rate = self._replicates
-        return percentile_interval(value, scale * (more**-rate - labels**-rate) + self._luck(labels))
-
-    @property
-    def _replicates(self) -> Floats:
-        """(3, resamples)."""
-        return np.array(self.replicates, dtype=np.float64).reshape(-1, 3).T
+        value, samples = (
+            _losses(part, more) - _losses(part, labels) for part in (self.laws, self.replicates)
+        )
+        return percentile_interval(float(value.mean()), samples + self._luck(labels))
 
     def _luck(self, labels: float) -> Floats:
         """Luck of a draw of so many labels, (resamples,): Student's distribution, since spread is estimated.
@@ -73,27 +69,26 @@ class PowerLaw:
     def to_json(self) -> dict[str, Any]:
         """Return JSON values; `from_json` gives back an equal object."""
         return {
-            "limit": self.limit,
-            "scale": self.scale,
-            "rate": self.rate,
+            "laws": [list(law) for law in self.laws],
             "spread": self.spread,
             "degrees": self.degrees,
-            "replicates": [list(part) for part in self.replicates],
+            "replicates": [list(law) for law in self.replicates],
         }
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> PowerLaw:
         """Read what `to_json` wrote."""
-        replicates = tuple((part[0], part[1], part[2]) for part in values["replicates"])
-        numbers = {name: values[name] for name in ("limit", "scale", "rate", "spread", "degrees")}
-        return cls(**numbers, replicates=replicates)
+        laws, replicates = (
+            tuple((law[0], law[1], law[2]) for law in values[name]) for name in ("laws", "replicates")
+        )
+        return cls(laws, values["spread"], values["degrees"], replicates)
 
 
 def power_law(sizes: Sequence[int], table: Floats, rows: int, *, resamples: int, seed: int) -> PowerLaw:
     """Fit a power law to losses of nested subsets, with resamples of the repeats and of the rows.
 
     Args:
-        sizes: Rows learnt from in each subset, rising.
+        sizes: Rows learnt from in each subset, rising, at least `FEWEST` sizes.
         table: Losses ``(repeats, sizes, tested rows)``; NaN for rows that were not held out in a repeat.
         rows: Rows from which the subsets were drawn.
         resamples: Number of resamples.
@@ -102,11 +97,27 @@ def power_law(sizes: Sequence[int], table: Floats, rows: int, *, resamples: int,
     samples = resampled(table, resamples=resamples, seed=seed)
     # Sizes count by how surely their mean is known; a mean that never varies is known to a row's share.
     weights = 1 / (samples.var(axis=0) + 1 / table.shape[2] ** 2)
-    fitted = fit_power_laws(sizes, np.vstack([mean_losses(table), samples]), weights)
-    rounded = [tuple(float(f"{number:.6g}") for number in line) for line in fitted.tolist()]
-    limit, scale, rate = rounded[0]
-    luck = spread(sizes, table, rows)
-    return PowerLaw(limit, scale, rate, luck, len(table) - 1, tuple(rounded[1:]))  # type: ignore[arg-type]
+    mean = mean_losses(table)[None]
+    laws: list[Law] = []
+    replicates: list[Law] = []
+    starts = range(len(sizes) - FEWEST + 1)
+    for start, part in zip(starts, np.array_split(samples, len(starts)), strict=True):
+        for found, losses in ((laws, mean), (replicates, part)):
+            found += _rounded(fit_power_laws(sizes[start:], losses[:, start:], weights[start:]))
+    return PowerLaw(tuple(laws), spread(sizes, table, rows), len(table) - 1, tuple(replicates))
+
+
+def _losses(laws: Sequence[Law], labels: float) -> Floats:
+    """What laws say of a number of labels, (laws,)."""
+    limit, scale, rate = np.array(laws, dtype=np.float64).reshape(-1, 3).T
+    found: Floats = limit + scale * labels**-rate
+    return found
+
+
+def _rounded(laws: Floats) -> list[Law]:
+    """Six digits are more than is known of any of them, and keep files small."""
+    rows = [[float(f"{number:.6g}") for number in law] for law in laws.tolist()]
+    return [(limit, scale, rate) for limit, scale, rate in rows]
 
 
 def fit_power_laws(sizes: ArrayLike, losses: ArrayLike, weights: ArrayLike) -> Floats:

@@ -9,8 +9,8 @@ Floats = NDArray[np.float64]
 # Subsets below this share of the largest say little about draws as large as that.
 SMALLEST = 0.2
 # The luck of a draw falls by this power of n. Half, as of a mean, and one, as of the excess loss of a regular
-# estimate (Wilks 1938), are its bounds. Between them it was chosen on reviews of books, films and phones,
-# sst2 and ag_news; docs/learning-curve.md tells how often the intervals hold elsewhere.
+# estimate (Wilks 1938), are its bounds. Between them it was chosen on five sources;
+# docs/learning-curve.md tells how often the intervals hold elsewhere.
 FALLS = 0.75
 
 

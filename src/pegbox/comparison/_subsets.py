@@ -11,13 +11,13 @@ from torch import Tensor
 
 from pegbox._progress import track
 from pegbox.comparison._folds import folds, others
+from pegbox.comparison._power_law import FEWEST
 from pegbox.data import Examples, take
 from pegbox.errors import InputError, UsageError
 from pegbox.methods import ClosedForm, Equations
 
 Floats = NDArray[np.float64]
 FOLDS = 5
-FEWEST_SIZES = 4
 MOST_SIZES = 9
 MOST_LABELS = 4096
 _EPSILON = 1e-12
@@ -105,21 +105,21 @@ def checked_sizes(sizes: Sequence[int] | None, most: int, labels: int, source: s
         top, least = min(most, MOST_LABELS), max(2 * labels, 8)
         found = {round(top / 2 ** (step / 2)) for step in range(MOST_SIZES)}
         chosen = tuple(sorted(size for size in found if size >= least))
-        if len(chosen) < FEWEST_SIZES:
+        if len(chosen) < FEWEST:
             raise InputError(
                 f"{most} rows to learn from are too few for a learning curve",
                 where=source,
-                expected=f"at least {round(least * 2 ** ((FEWEST_SIZES - 1) / 2))} for {labels} labels",
+                expected=f"at least {round(least * 2 ** ((FEWEST - 1) / 2))} for {labels} labels",
                 fix="label more rows",
             )
         return chosen
     chosen = tuple(sizes)
     rising = all(type(size) is int for size in chosen) and sorted(set(chosen)) == list(chosen)
-    if not rising or len(chosen) < FEWEST_SIZES or chosen[0] < labels or chosen[-1] > most:
+    if not rising or len(chosen) < FEWEST or chosen[0] < labels or chosen[-1] > most:
         raise UsageError(
             "these are no sizes of a learning curve",
             where=f"sizes {list(chosen)}",
-            expected=f"at least {FEWEST_SIZES} rising whole numbers from {labels} to {most}",
+            expected=f"at least {FEWEST} rising whole numbers from {labels} to {most}",
             fix="leave sizes out",
         )
     return chosen
