@@ -13,7 +13,7 @@ from pegbox.data import GeneralText
 from pegbox.errors import CapabilityError, InputError, UsageError
 from pegbox.methods import Attached, build, methods
 from pegbox.models import LanguageRows, share
-from pegbox.tasks import Tag
+from pegbox.tasks import Choose, Tag
 from pegbox.tuning import OtherTask, forgetting, general_text
 from pegbox.tuning import _forgetting as own
 from tiny import TEXT
@@ -37,6 +37,39 @@ def test_switched_off_every_adapter_is_exactly_the_base(name: str, family: str) 
     assert np.isfinite(found.after.value)
     # A head's trunk is the base's own; every other method was turned away from it.
     assert (found.change.value == 0.0) == (name == "head")
+
+
+def test_on_a_base_in_4_bits_too() -> None:
+    pytest.importorskip("bitsandbytes", reason="bases in 4 bits need bitsandbytes")
+    found = turned("qlora", "llama").tuned().forgetting(GENERAL)
+    assert found.off == 0.0
+    assert found.change.value != 0.0
+
+
+def test_a_merged_model_has_nothing_to_switch_off() -> None:
+    case = turned("lora", "llama")
+    found, merged = case.tuned().forgetting(GENERAL), case.tuned().merge().forgetting(GENERAL)
+    assert merged.off is None
+    # Merging rounds each weight once in float32.
+    assert merged.after.value == pytest.approx(found.after.value, rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["tag", "choose"])
+def test_models_tuned_on_other_kinds_of_tasks_speak_as_well(kind: str, tmp_path: Path) -> None:
+    if kind == "tag":
+        lines = [f"The O\nkettle {'B-PER' if at % 2 else 'O'}\nwas O\nhot O\n" for at in range(8)]
+        file = tmp_path / "rows.conll"
+    else:
+        lines = ["question,A,B,answer", *(f"What is hot {at}?,tea,hotel,{'AB'[at % 2]}" for at in range(8))]
+        file = tmp_path / "rows.csv"
+    file.write_text("\n".join(lines) + "\n", "utf-8")
+    task: Any = (Tag if kind == "tag" else Choose).from_file(file)
+    # A head starts at zero: only from its second step on does the trunk below it learn.
+    training = pegbox.Training(max_steps=6, learning_rate=1e-2, precision="float32")
+    tuned = pegbox.fit(base_of("llama"), task, "lora", training=training, say=hush)
+    found = tuned.forgetting(GENERAL)
+    assert found.off == 0.0
+    assert found.change.value != 0.0
 
 
 @pytest.mark.parametrize("family", ["llama", "bert"])
