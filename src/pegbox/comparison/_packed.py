@@ -13,7 +13,7 @@ from pegbox.comparison._flops import Batch
 from pegbox.comparison._speed import Clock, Line
 from pegbox.methods._layers import features
 from pegbox.models import Base
-from pegbox.models._quantised import _divided, check_quantise
+from pegbox.models._quantised import _divided, check_quantise, quantised_loading
 
 TOKENS = (64, 512)
 # A layer this large tells the price per weight.
@@ -42,6 +42,7 @@ class Packed:
             CapabilityError: When no layer can be packed, or nothing installed does it.
         """
         check_quantise("nf4", base.name)
+        quantised_loading(base.model, base.dtype, base.device, base.name)  # refuses what loading would
         layers = packable(base)
         sizes = {name: layer.weight.numel() for name, layer in layers.items()}
         fit = [name for name, size in sizes.items() if size <= MOST_WEIGHTS]
