@@ -35,8 +35,8 @@ class Capability:
         source: Paper.
         refusals: For each kind that it does not work on, what to use instead.
         learning_rate: Default peak learning rate of a trained method.
-        defaults: Its other training defaults: any of head_learning_rate, epochs, warmup,
-            schedule and weight_decay.
+        token_rate: That of a new head on every token, where it needs another than all else.
+        defaults: Its other training defaults: any of epochs, warmup, schedule and weight_decay.
         output_only: Whether it changes nothing before the output layer, so that cached features serve it.
         starts_at_base: Whether the answers before the first training step equal the base's.
         architectures: Model types (``config.model_type``) that the conformance table runs it on.
@@ -54,6 +54,7 @@ class Capability:
     source: str
     refusals: Mapping[Kind, str] = field(default_factory=dict)
     learning_rate: float | None = None
+    token_rate: float | None = None
     defaults: Mapping[str, float | str] = field(default_factory=dict)
     output_only: bool = False
     starts_at_base: bool = True

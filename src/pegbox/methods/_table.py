@@ -65,7 +65,9 @@ def _row(name: str, capability: Capability) -> dict[str, str]:
 def _trained(capability: Capability) -> str:
     if not capability.learning_rate:
         return _yes(capability.trains)
-    others = [f"{name.replace('_', ' ')} {value}" for name, value in capability.defaults.items()]
+    others = [f"{name} {value}" for name, value in capability.defaults.items()]
+    if capability.token_rate:
+        others.insert(0, f"a head on tokens {capability.token_rate:g}")
     return ", ".join([f"yes, peak rate {capability.learning_rate:g}", *others])
 
 

@@ -99,8 +99,8 @@ def fit(
     base = shape.base(as_read(base, task), method)
     method.check(base)
     settings = _computable(settings, base)
-    if settings is not None and training.head_learning_rate and base.kind != "encoder":
-        say("head_learning_rate is not used: label words answer, and no head is new")
+    if settings is not None:
+        settings = training.for_base(settings, method, base, say)
     replayed = None if replay is None else read_replay(replay, base, task, say)
     used, valid = (rows, valid) if settings is None else _validation(rows, valid, seed, say)
     if label_words is not None:

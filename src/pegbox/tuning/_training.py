@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from pegbox.errors import UsageError, nearest
 from pegbox.methods import Method
+from pegbox.models import Base
 from pegbox.training import Settings, trackers
 from pegbox.tuning._trunk_rows import TrunkCache, check_trunk_cache
 
@@ -22,7 +23,8 @@ class Training:
 
     Args:
         learning_rate: Peak learning rate.
-        head_learning_rate: That of a new head; where neither this nor the method names one, the same.
+        head_learning_rate: That of a new head; when not given the same, or for a head on every token the
+            method's own where that is higher.
         epochs: Most passes over the rows; 8 where the method has no default.
         batch_size: Rows per step.
         accumulation: Batches per optimiser step.
@@ -93,3 +95,17 @@ class Training:
         made = Settings(**{**defaults, **given, "seed": seed})
         trackers(made.report_to)  # before any work is done
         return made
+
+    def for_base(
+        self, settings: Settings, method: Method, base: Base, say: Callable[[str], None]
+    ) -> Settings:
+        """The settings with the rate of the head that a base as its task reads it gets, if it gets one."""
+        rate = self.head_learning_rate
+        if base.kind != "encoder":
+            if rate is not None:
+                say("head_learning_rate is not used: label words answer, and no head is new")
+            return replace(settings, head_learning_rate=None)
+        own = method.capability.token_rate
+        if rate is None and base.pooling == "none" and own is not None:
+            rate = max(own, settings.learning_rate)
+        return replace(settings, head_learning_rate=rate)
