@@ -156,6 +156,7 @@ def test_what_cannot_work_is_skipped_with_its_reason(tmp_path: Path) -> None:
 def test_nothing_that_works_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no rung could be climbed"):
         compared(base_of("bert", "encoder"), tmp_path / "out", methods=("zero-shot", "few-shot"))
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_climb_ends_when_patience_does(tmp_path: Path) -> None:
@@ -239,6 +240,7 @@ def test_rungs_may_have_names_of_ones_own(tmp_path: Path) -> None:
         ({"patience": -1}, "too small"),
         ({"budget": 0}, "no time"),
         ({"engine": "spark"}, "no engine"),
+        ({"training": pegbox.Training(learning_rate=-1.0)}, "learning_rate"),
     ],
 )
 def test_wrong_use_is_told_before_any_work(tmp_path: Path, options: dict[str, Any], message: str) -> None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 
 from pegbox.comparison._cell import Terms
+from pegbox.comparison._estimate import estimate
 from pegbox.comparison._ladder import Contender
 from pegbox.comparison._result import Cell
 from pegbox.methods import Method
@@ -43,8 +44,6 @@ class Pace:
             return f"the budget of {clock(self.budget)} is spent"
         if not contender.trained:
             return None
-        from pegbox.comparison._estimate import estimate
-
         costs = estimate(terms.base, terms.task, contender.method, terms.train, training=terms.training)
         if not costs.feasible or costs.seconds is None:
             return None

@@ -212,7 +212,7 @@ class Comparison:
         versions: Libraries and their versions.
         date: When it was finished, ISO 8601.
         machine: What it ran on, in words.
-        seconds: Wall time of all that was climbed.
+        seconds: Wall time of all fits and answers together, those of earlier calls included.
     """
 
     kind: str

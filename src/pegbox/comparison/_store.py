@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -127,7 +128,7 @@ class Store:
             measure: Fills the folder it is given with what shall be kept, and returns the cell.
         """
         place = self.place(contender.name, seed)
-        with atomic_folder(place) as target:
+        with self._no_empty(place), atomic_folder(place) as target:
             cell, answers = measure(target)
             kept = target / "tuned"
             cell = replace(cell, folder=self._relative(place / "tuned") if kept.is_dir() else None)
@@ -137,9 +138,23 @@ class Store:
             (target / CELL).write_text(text + "\n", "utf-8")
         work = self.work(contender, seed)
         shutil.rmtree(work, ignore_errors=True)
-        if work.parent.is_dir() and not any(work.parent.iterdir()):
-            work.parent.rmdir()
+        _remove_empty(work.parent)
         return cell, answers
+
+    def leave_if_empty(self) -> None:
+        """Give the folder up when it holds no cell."""
+        if not (self.folder / CELLS).exists():
+            (self.folder / PROTOCOL).unlink(missing_ok=True)
+            _remove_empty(self.folder)
+
+    @contextmanager
+    def _no_empty(self, place: Path) -> Iterator[None]:
+        """Leave no empty folders where a cell was to be, when the block fails."""
+        try:
+            yield
+        except BaseException:
+            _remove_empty(place.parent, place.parent.parent)
+            raise
 
     def _relative(self, path: Path) -> str:
         return path.relative_to(self.folder).as_posix()
@@ -149,6 +164,13 @@ class Store:
         for name in (CELLS, WORK):
             shutil.rmtree(self.folder / name, ignore_errors=True)
         (self.folder / PROTOCOL).unlink(missing_ok=True)
+
+
+def _remove_empty(*folders: Path) -> None:
+    """Remove folders that are empty, in this order."""
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def slug(name: str) -> str:
