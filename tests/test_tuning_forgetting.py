@@ -16,7 +16,7 @@ from pegbox.models import LanguageRows, share
 from pegbox.tasks import Choose, Tag
 from pegbox.tuning import OtherTask, forgetting, general_text
 from pegbox.tuning import _forgetting as own
-from tiny import TEXT
+from tiny import TEXT, tiny_folder
 from tuning_toy import WORDS, base_of, fit, hush, rows_of, task_of
 
 GENERAL = GeneralText("toy text", (*TEXT[:4], "naïve café 🫖", "The staff said yes."))
@@ -158,7 +158,6 @@ def _plain(name: str) -> str:
 
 
 def test_the_base_is_read_once_for_all_tuned_models(monkeypatch: pytest.MonkeyPatch) -> None:
-    own._BASES.clear()
     read: list[object] = []
     nats = LanguageRows.nats
 
@@ -167,14 +166,14 @@ def test_the_base_is_read_once_for_all_tuned_models(monkeypatch: pytest.MonkeyPa
         return nats(self, model)
 
     monkeypatch.setattr(LanguageRows, "nats", noted)
-    first, second = turned("lora", "llama").tuned(), turned("ia3", "llama").tuned()
-    same = GeneralText("the same text", GENERAL.documents)
+    base = pegbox.load(tiny_folder("llama", "causal"))
+    first, second = (replace(turned(name, "llama").tuned(), base=base) for name in ("lora", "ia3"))
     forgetting(first, GENERAL)
-    forgetting(second, same, switch_off=False)
+    forgetting(second, GeneralText("the same text", GENERAL.documents), switch_off=False)
     # The base, then on and off; then on alone.
-    assert [model is first.base.model for model in read] == [True, False, False, False]
+    assert [model is base.model for model in read] == [True, False, False, False]
     forgetting(second, GeneralText("other", GENERAL.documents[:2]))
-    assert [model is second.base.model for model in read[4:]] == [True, False, False]
+    assert [model is base.model for model in read[4:]] == [True, False, False]
 
 
 def test_seeds_choose_masks_and_resamples() -> None:

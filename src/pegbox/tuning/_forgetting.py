@@ -7,9 +7,11 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import nn
 
 from pegbox.data import GeneralText, Rows
@@ -25,9 +27,9 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float64]
 
-# What bases said of texts, so that many tuned models are compared with one reading.
-_BASES: dict[tuple[Any, ...], Floats] = {}
-_MOST_KEPT = 16
+# What bases said of texts, so that many tuned models are compared with one reading. By the model itself,
+# since two that differ in their last bits have one fingerprint.
+_BASES: WeakKeyDictionary[nn.Module, dict[Any, Floats]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +89,7 @@ def forgetting(
     The adapter is on for "after": its soft tokens stand in front of every window of text and of every
     question of another task, its prefixes before every token. Under a head (and in full fine-tuning with
     one) the tuned trunk is measured below the base's own output layer. What the base says of a text or an
-    :class:`OtherTask` is computed once for all tuned models that are measured on the same object.
+    :class:`OtherTask` is computed once and kept for further models tuned on the same base.
 
     Args:
         tuned: The tuned model.
@@ -205,12 +207,12 @@ def _read(
     base, module = sides.base, sides.module
     length = base.context - sides.soft
     plain = LanguageRows(replace(base, context=length), text.documents, seed=seed)
-    key = (*_identity(base), plain.room, text.digest(), seed)
-    if key not in _BASES:
-        if len(_BASES) >= _MOST_KEPT:
-            _BASES.pop(next(iter(_BASES)))
-        _BASES[key] = plain.nats(base.model)
-    before = _BASES[key]
+    known = _BASES.setdefault(base.model, {})
+    # The number of threads decides in which order sums are taken.
+    key = (text.digest(), plain.room, seed, torch.get_num_threads())
+    if key not in known:
+        known[key] = plain.nats(base.model)
+    before = known[key]
     if module is None:
         return before, before, None, plain.sizes()
     own = LanguageRows(base, text.documents, soft=sides.soft_ids, seed=seed) if sides.soft else plain
@@ -221,15 +223,11 @@ def _read(
     return before, after, off, plain.sizes()
 
 
-def _identity(base: Base) -> tuple[str, ...]:
-    """What a base's numbers depend on, to the bit."""
-    return base.fingerprint, base.kind, str(base.dtype), str(base.device), str(base.quantise)
-
-
 def _asked(sides: _Sides, other: OtherTask, *, resamples: int, seed: int) -> Also:
     task: Any = other.task
     rows = task.rows
-    key = _identity(sides.base)
+    base = sides.base
+    key = (base.fingerprint, base.kind, str(base.dtype), str(base.device), base.quantise)
     try:
         gold = task.gold(rows)
         if key not in other._answers:
