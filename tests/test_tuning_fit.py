@@ -436,3 +436,16 @@ def test_a_tuned_model_names_itself_in_a_few_lines() -> None:
     assert "LoRA(rank=8" in shown
     assert "Linear" not in shown
     assert len(shown) < 1000
+
+
+def test_a_rate_for_a_head_that_is_not_there_is_told() -> None:
+    told: list[str] = []
+    training = replace(QUICK, head_learning_rate=1e-2)
+    words = fit(base_of("llama"), "lora", rows_of(8), training=training, say=told.append)
+    assert "head_learning_rate is not used: label words answer, and no head is new" in told
+    assert same_parts(words.module, fit(base_of("llama"), "lora", rows_of(8), training=QUICK).module)
+    told.clear()
+    base = base_of("bert", "encoder")
+    head = fit(base, "lora", rows_of(8), training=training, say=told.append)
+    assert not any("head_learning_rate" in line for line in told)
+    assert not same_parts(head.module, fit(base, "lora", rows_of(8), training=QUICK).module)

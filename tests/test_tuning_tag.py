@@ -74,6 +74,30 @@ def test_a_saved_folder_answers_alike(architecture: str, kind: str, tmp_path: Pa
     assert "entities of the types `LOC`, `PER`" in card
 
 
+def test_full_fine_tuning_finds_entities_by_a_head_at_its_own_rate() -> None:
+    """At the careful rate of pretrained weights the head stays so close to zero that all is O."""
+    base, rows = base_of("bert", "encoder"), sentences_of(240)
+    found = {}
+    for rate in (1e-4, None):
+        training = pegbox.Training(head_learning_rate=rate, precision="float32")
+        found[rate] = fit(base, rows, "full", training=training).evaluate(rows, resamples=2).metrics["f1"]
+    assert found[1e-4].value == 0
+    assert found[None].value > 0.3
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [({}, 3e-3), ({"head_learning_rate": 1e-2}, 1e-2), ({"learning_rate": 2e-2}, 2e-2)],
+)
+def test_the_rate_of_a_head_on_tokens(given: dict[str, float], expected: float) -> None:
+    base, method, training = base_of("bert", "encoder"), build("full"), pegbox.Training(**given)
+    settings = training.settings(method, 0)
+    on_tokens = training.for_base(settings, method, base.headed("none"), hush)
+    assert on_tokens.head_learning_rate == expected
+    pooled = training.for_base(settings, method, base, hush)
+    assert pooled.head_learning_rate == given.get("head_learning_rate")
+
+
 def test_before_training_all_tags_are_equally_likely() -> None:
     base, rows = base_of("bert", "encoder"), sentences_of(3)
     training = pegbox.Training(max_steps=1, learning_rate=1e-9, precision="float32")

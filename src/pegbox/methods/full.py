@@ -36,6 +36,7 @@ class Full(Attached):
         inference="nothing: it is a whole model of its own",
         parameters="all, plus K (d + 1) for a head",
         learning_rate=1e-4,
+        token_rate=3e-3,
         source="Devlin et al. 2019; Schick & Schütze 2021 (label words)",
         architectures=("llama", "qwen3", "gemma3_text", "mistral", "gpt2", "bert", "roberta", "t5"),
     )
