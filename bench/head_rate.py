@@ -19,7 +19,7 @@ from every_method import READ, REVIEWS, ROWS, Plan, data_of
 FOLDER = common.RUNS / "bench" / "head_rate"
 SEEDS = (0, 1, 2)
 # The first is the method's own rate, at which all else learns.
-RATES = {"full": (1e-4, 1e-3, 3e-3, 1e-2, 3e-2), "lora": (1e-3, 3e-3, 1e-2, 3e-2)}
+RATES = {"full": (1e-4, 1e-3, 3e-3, 1e-2), "lora": (1e-3, 1e-2)}
 TASKS = (
     ("sst2", "minilm", ROWS),
     ("snli", "minilm", ROWS),
@@ -71,9 +71,10 @@ def report(found: dict[tuple[Plan, float], common.Cell], command: str) -> str:
     parts = [
         "## Rate of a new head",
         f"The head's peak learning rate; all else learns at {RATES['full'][0]:g} in full fine-tuning and at "
-        f"{RATES['lora'][0]:g} in LoRA. {ROWS} training rows ({2 * ROWS} of entities), scored on up to 400 rows "
-        "of the validation split, which early stopping does not see: entity F1 or accuracy, and the NLL in "
-        "brackets where there is one; means over seeds. The defaults were chosen by this table.",
+        f"{RATES['lora'][0]:g} in LoRA. {ROWS} training rows ({2 * ROWS} of entities), scored on at most 400 "
+        "rows of the validation split, unseen by early stopping: entity F1 or accuracy, and the NLL in "
+        "brackets where there is one; means over the seeds measured at every rate. By this table the head of "
+        "`full` on tokens learns at 0.003, and a head that reads a whole text at the rate of all else.",
         "\n".join([f"- Command: `{command}`.", *common.provenance(found.values())]),
     ]
     for method in RATES:
@@ -87,18 +88,16 @@ def _table(method: str, found: dict[tuple[Plan, float], common.Cell]) -> str:
     rates = list(dict.fromkeys(rate for _, rate in found))
     lines = []
     for data, model in dict.fromkeys((plan.data, plan.model) for plan, _ in found):
-        cells = {
-            rate: [c for (p, r), c in found.items() if (p.data, p.model, r) == (data, model, rate)]
-            for rate in rates
-        }
-        count = str(max(map(len, cells.values())))
-        lines.append([f"{data}, {common.model_name(model)}", *map(_mean, cells.values()), count])
+        cells = {(p.seed, rate): c for (p, rate), c in found.items() if (p.data, p.model) == (data, model)}
+        every = {seed for seed, _ in cells}
+        seeds = [seed for seed in sorted(every) if all((seed, rate) in cells for rate in rates)]
+        if seeds:
+            means = [_mean([cells[seed, rate] for seed in seeds]) for rate in rates]
+            lines.append([f"{data}, {common.model_name(model)}", *means, str(len(seeds))])
     return common.markdown([f"{method}: head at", *(f"{rate:g}" for rate in rates), "seeds"], lines)
 
 
 def _mean(cells: list[common.Cell]) -> str:
-    if not cells:
-        return ""
     means = {name: sum(cell["metrics"][name] for cell in cells) / len(cells) for name in cells[0]["metrics"]}
     score = means.get("f1", means.get("accuracy"))
     return f"{score:.3f}" + (f" ({means['nll']:.3f})" if "nll" in means else "")
