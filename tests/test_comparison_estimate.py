@@ -52,7 +52,7 @@ def _attached_in_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
 def case(name: str, lengths: Sequence[int] = LENGTHS, **options: Any) -> Case:
     base, method = tiny_base("llama"), build(name, options)
     asked = Asked.of(base, base.prepare(task_of()), method)
-    return Case(MEASURED, asked, lengths, len(lengths), 16)
+    return Case(MEASURED, base, asked, lengths, len(lengths), 16)
 
 
 def trained(name: str, lengths: Sequence[int] = LENGTHS, *, training: Any = None, **options: Any) -> Fitted:
@@ -80,7 +80,7 @@ def test_larger_ranks_longer_texts_and_larger_batches_take_more_memory() -> None
     assert large.adapter_bytes == 2 * small.adapter_bytes
     assert large.memory > small.memory
     assert trained("lora", [40] * 100).memory > small.memory
-    wide = Case(MEASURED, case("lora").asked, LENGTHS, 100, 64).trained(Training())
+    wide = Case(MEASURED, tiny_base("llama"), case("lora").asked, LENGTHS, 100, 64).trained(Training())
     assert wide.memory > small.memory
 
 
@@ -245,7 +245,7 @@ def test_a_base_in_4_bits_is_smaller_and_unpacking_takes_time() -> None:
     packed = Packed.measured(base, bf16=False)
     assert packed.weights == sum(layer.weight.numel() for layer in packable(base).values())
     asked = Asked.of(base, base.prepare(task_of()), build("qlora"))
-    plain, small = (Case(MEASURED, asked, LENGTHS, 100, 16, part) for part in (None, packed))
+    plain, small = (Case(MEASURED, base, asked, LENGTHS, 100, 16, part) for part in (None, packed))
     assert plain.trained(Training()).seconds <= small.trained(Training()).seconds
     assert small.loaded > small.base > plain.base - weights_bytes(base.model)
 

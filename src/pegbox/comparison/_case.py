@@ -18,7 +18,7 @@ from pegbox.comparison._seconds import Course, answering_seconds, training_opera
 from pegbox.methods import Attached, ClosedForm, FewShot
 from pegbox.methods._streaming import BLOCK_ROWS, SUBSET_ROWS
 from pegbox.methods.closed_form import STREAM_ROWS
-from pegbox.models import output_layer
+from pegbox.models import Base, output_layer
 from pegbox.models._features import TOKENS_ON_ACCELERATOR
 from pegbox.tuning import Training
 from pegbox.tuning._fit import MIN_VALID_ROWS
@@ -52,7 +52,8 @@ class Case:
 
     Args:
         measured: What was measured.
-        asked: Base, prompt and method.
+        whole: The base as it is loaded.
+        asked: Base, prompt and method, as the method uses them.
         lengths: Tokens of each sequence, without soft tokens.
         rows: How many rows there are; sequences are more where a row has several.
         batch: Sequences of one step.
@@ -60,6 +61,7 @@ class Case:
     """
 
     measured: Calibration
+    whole: Base
     asked: Asked
     lengths: Sequence[int]
     rows: int
@@ -69,7 +71,7 @@ class Case:
     @property
     def base(self) -> int:
         """Bytes of the base as it would be loaded, and of what the libraries take for themselves."""
-        base = self.asked.base
+        base = self.whole
         weights = memory.weights_bytes(base.model)
         if self.packed is not None:
             packed, _ = memory.packed_bytes(base)
@@ -82,7 +84,7 @@ class Case:
         """Bytes at the peak of loading: weights are read whole before they are put into 4 bits."""
         if self.packed is None:
             return self.base
-        return self.base + memory.packed_bytes(self.asked.base)[1]
+        return self.base + memory.packed_bytes(self.whole)[1]
 
     @cached_property
     def answering(self) -> Profile:

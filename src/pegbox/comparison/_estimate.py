@@ -22,6 +22,8 @@ from pegbox.methods import Attached, Method, build
 from pegbox.models import Base
 from pegbox.tasks import Choose, Task, TooLong
 from pegbox.tuning import Training
+from pegbox.tuning._readout import as_read
+from pegbox.tuning._shapes import shape_of
 
 # Answering is told for so many rows.
 ANSWERED = 1000
@@ -99,7 +101,7 @@ class Estimator:
         """What a method would take, or why it cannot work."""
         method = build(method) if isinstance(method, str) else method
         try:
-            return self._costs(method, Asked.of(self.base, self._prompt, method))
+            return self._costs(method, Asked.of(self._asked, self._prompt, method))
         except PegboxError as error:
             reason = error.what + (f" ({error.fix})" if error.fix else "")
             return Costs(method.name, method.options(), feasible=False, reason=reason)
@@ -111,9 +113,9 @@ class Estimator:
         Raises:
             CapabilityError: When nothing can be attached to the base.
         """
-        lengths = self._lengths(self.base, self._prompt)
+        lengths = self._lengths(self._asked, self._prompt)
         return Calibration.measured(
-            self.base,
+            self._asked,
             self._prompt,
             lengths,
             rows=len(self.rows),
@@ -128,8 +130,13 @@ class Estimator:
         return Packed.measured(self.base, bf16=self.calibration.precision == "bf16", clock=self.clock)
 
     @cached_property
+    def _asked(self) -> Base:
+        """The base as the task is asked of it: its trunk where a head answers."""
+        return shape_of(self.task).base(as_read(self.base, self.task), build("lora"))
+
+    @cached_property
     def _prompt(self) -> Any:
-        return self.base.prepare(self.task.with_rows(None))
+        return self._asked.prepare(self.task.with_rows(None))
 
     @cached_property
     def _known(self) -> dict[str, list[int]]:
@@ -150,7 +157,7 @@ class Estimator:
     def _costs(self, method: Method, asked: Asked) -> Costs:
         packed = self._packed if method.quantise and not self.base.quantise else None
         lengths = self._lengths(asked.base, asked.prompt)
-        case = Case(self.calibration, asked, lengths, len(self.rows), self._batch(lengths), packed)
+        case = Case(self.calibration, self.base, asked, lengths, len(self.rows), self._batch(lengths), packed)
         fitted = case.trained(self.training) if isinstance(method, Attached) else case.solved()
         return Costs(
             method=method.name,
