@@ -108,7 +108,7 @@ class Case:
     @property
     def answer_memory(self) -> int:
         """Bytes of answering, beyond base and fitted model."""
-        found = self._grown(self.measured.answer_memory)
+        found = self.measured.answer_memory or 0
         base, method = self.asked.base, self.asked.method
         if isinstance(method, FewShot) and base.kind == "causal" and method.selection == "random":
             shown = shown_tokens(self.asked, method, self.lengths)
@@ -131,7 +131,7 @@ class Case:
         outputs = self._outputs(labels)
         return Fitted(
             seconds=self.answer_seconds + self.measured.machine.solve * solved,
-            memory=self._grown(self.measured.answer_memory) + found,
+            memory=(self.measured.answer_memory or 0) + found,
             kept=self.rows * width * memory.FLOAT,
             flops=sum(self.passes) + solved,
             parameters=labels * (width + method.intercept),
@@ -181,12 +181,8 @@ class Case:
         gradients = memory.FLOAT * profile.parameters
         found = memory.TRAINING if self.asked.base.device.type == "cpu" else 0
         if profile.trunk is None:
-            return found + max(self._grown(steps), gradients)
-        return found + max(self._grown(max(steps, passing)), gradients) + profile.width * course.tokens
-
-    def _grown(self, found: float | None) -> int:
-        """Bytes that many passes take, from those of a few; what is not told counts as nothing."""
-        return round(memory.rise(self.asked.base.device) * (found or 0))
+            return found + max(round(steps), gradients)
+        return found + max(round(steps), passing, gradients) + profile.width * course.tokens
 
     def _outputs(self, labels: int) -> int:
         """Rows of the output layer."""

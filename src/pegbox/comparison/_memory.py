@@ -5,29 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pegbox.models import Base
 from pegbox.models._quantised import BLOCK, _divided
 
 # What torch and the mathematical libraries take for themselves when they first compute, and when they first
-# train. These and the factor below were measured on models of 7, 10 and 59 million parameters, on Linux with
-# glibc; see docs/advise.md.
+# train: measured on models of 7, 10 and 59 million parameters on Linux, see docs/advise.md.
 LIBRARIES = 30 * 2**20
 TRAINING = 30 * 2**20
-# How much further resident memory rises over a run than over its first steps: freed blocks are not always
-# used again. Allocators of accelerators hand theirs out anew, and what they report is in use.
-RISE = 1.1
 FLOAT = 4  # bytes of a trained parameter, whatever the base's format
 MOMENTS = 2 * FLOAT
 # Numbers of a block of the closed form's leave-one-out search, and how many such blocks exist at a time.
 GRID_NUMBERS, GRID_COPIES, GRID_CELLS = 4_000_000, 5, 240
-
-
-def rise(device: torch.device) -> float:
-    """By what memory of a few steps is multiplied to give that of many."""
-    return RISE if device.type == "cpu" else 1.0
 
 
 def weights_bytes(module: nn.Module) -> int:
@@ -78,6 +68,6 @@ def cache_bytes(base: Base, tokens: int) -> int:
     return 2 * settings.num_hidden_layers * keys * width * base.dtype.itemsize * tokens
 
 
-def _unique(tensors: Iterable[torch.Tensor]) -> int:
+def _unique(tensors: Iterable[Tensor]) -> int:
     found = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
     return sum(found.values())
