@@ -4,6 +4,7 @@ import itertools
 import json
 import random
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -111,6 +112,11 @@ def test_every_rule_names_known_methods_its_reason_and_its_source() -> None:
         assert rule.reason
         assert rule.source
         assert rule.name in rules_markdown()
+
+
+def test_the_page_holds_the_table_of_the_rules() -> None:
+    page = Path(__file__).parent.parent / "docs" / "advise.md"
+    assert rules_markdown() in page.read_text("utf-8")
 
 
 # What is said
