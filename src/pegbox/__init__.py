@@ -7,7 +7,7 @@ from pegbox._lazy import lazy
 from pegbox._version import __version__
 
 if TYPE_CHECKING:
-    from pegbox.comparison import Comparison, compare
+    from pegbox.comparison import Advice, Comparison, advise, compare
     from pegbox.evaluation import Scores
     from pegbox.methods import (
         IA3,
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "IA3",
+    "Advice",
     "Base",
     "Bottleneck",
     "Choose",
@@ -64,6 +65,7 @@ __all__ = [
     "ZeroInitAttention",
     "ZeroShot",
     "__version__",
+    "advise",
     "compare",
     "fit",
     "fit_seeds",
@@ -79,6 +81,7 @@ __getattr__, __dir__ = lazy(
         "Choose": "pegbox.tasks",
         "Classify": "pegbox.tasks",
         "ClosedForm": "pegbox.methods",
+        "Advice": "pegbox.comparison",
         "Comparison": "pegbox.comparison",
         "Demonstrate": "pegbox.tuning",
         "FeatureCache": "pegbox.models",
@@ -99,6 +102,7 @@ __getattr__, __dir__ = lazy(
         "Tuned": "pegbox.tuning",
         "ZeroInitAttention": "pegbox.methods",
         "ZeroShot": "pegbox.methods",
+        "advise": "pegbox.comparison",
         "compare": "pegbox.comparison",
         "fit": "pegbox.tuning",
         "fit_seeds": "pegbox.tuning",
