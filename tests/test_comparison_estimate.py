@@ -1,5 +1,7 @@
 """Estimates of memory and time: what they must agree with, and how they must move."""
 
+import gc
+import weakref
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -192,6 +194,16 @@ def test_what_is_measured_is_measured_once(measured: list[int]) -> None:
     assert measured == [40, 41]
 
 
+@pytest.mark.usefixtures("measured")
+def test_what_was_measured_does_not_keep_the_base_in_memory() -> None:
+    base = pegbox.load(wide_folder("llama", "causal"))
+    gone = weakref.ref(base)
+    estimate(base, task_of(), "lora", rows_of(40))
+    del base
+    gc.collect()
+    assert gone() is None
+
+
 def test_nothing_changes_on_the_base_and_no_random_number_is_drawn(estimator: Estimator) -> None:
     base = tiny_base("llama")
     before, state = checksum(base.model), torch.random.get_rng_state()
@@ -227,6 +239,11 @@ def test_no_rows_and_unknown_methods_are_errors(estimator: Estimator) -> None:
         Estimator(tiny_base("llama"), task_of(), rows_of(4).select([]))
     with pytest.raises(UsageError, match="there is no method 'lorra'"):
         estimator.costs("lorra")
+
+
+def test_wrong_training_settings_are_an_error_and_no_reason() -> None:
+    with pytest.raises(UsageError, match="batch_size is 0"):
+        Estimator(tiny_base("llama"), task_of(), rows_of(40), training=Training(batch_size=0))
 
 
 # 4 bits

@@ -77,6 +77,11 @@ class Estimator:
         too_long: What to do with texts that do not fit.
         seconds: About how long measuring may take.
         clock: What tells the time in seconds.
+        calibration: What was measured before, on the same base and rows.
+
+    Raises:
+        InputError: Without rows.
+        UsageError: For training settings that cannot be.
     """
 
     def __init__(
@@ -89,13 +94,16 @@ class Estimator:
         too_long: TooLong = "shorten",
         seconds: float = SECONDS,
         clock: Clock = time.perf_counter,
+        calibration: Calibration | None = None,
     ) -> None:
         if not len(rows):
             raise InputError("there are no rows to estimate for", expected="labelled rows", fix="pass rows=")
         self.base, self.task, self.rows = base, task, rows
         self.training = training or Training()
+        self.training.settings(build("lora"), 0)  # wrong settings are the caller's fault, not a method's
         self.too_long: TooLong = too_long
         self.seconds, self.clock = seconds, clock
+        self.measured = calibration
 
     def costs(self, method: Method | str) -> Costs:
         """What a method would take, or why it cannot work."""
@@ -106,13 +114,18 @@ class Estimator:
             reason = error.what + (f" ({error.fix})" if error.fix else "")
             return Costs(method.name, method.options(), feasible=False, reason=reason)
 
-    @cached_property
+    @property
     def calibration(self) -> Calibration:
         """What is measured, on the first question for costs.
 
         Raises:
             CapabilityError: When nothing can be attached to the base.
         """
+        if self.measured is None:
+            self.measured = self._measure()
+        return self.measured
+
+    def _measure(self) -> Calibration:
         lengths = self._lengths(self._asked, self._prompt)
         return Calibration.measured(
             self._asked,
@@ -210,10 +223,14 @@ def estimate(
     training = training or Training()
     key = json.dumps([task.to_json(), rows.digest(), asdict(training), too_long], sort_keys=True)
     known = _KNOWN.setdefault(base, {})
-    if key not in known:
-        known[key] = Estimator(base, task, rows, training=training, too_long=too_long, seconds=seconds)
-    return known[key].costs(method)
+    estimator = Estimator(
+        base, task, rows, training=training, too_long=too_long, seconds=seconds, calibration=known.get(key)
+    )
+    found = estimator.costs(method)
+    if estimator.measured is not None:
+        known[key] = estimator.measured
+    return found
 
 
-# What was measured on a base is true as long as the base is in memory.
-_KNOWN: WeakKeyDictionary[Base, dict[str, Estimator]] = WeakKeyDictionary()
+# What was measured on a base, as long as that is in memory; it must not hold the base itself.
+_KNOWN: WeakKeyDictionary[Base, dict[str, Calibration]] = WeakKeyDictionary()
