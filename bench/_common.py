@@ -270,13 +270,26 @@ def markdown(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in [header, rule, *lines])
 
 
+def marked(name: str, text: str) -> str:
+    """Return one script's section of a page between its marks."""
+    begin, end = (mark.format(name) for mark in MARKS)
+    return "\n\n".join([begin, text.strip(), end])
+
+
+def section(path: Path, name: str) -> str:
+    """Return the section that a script wrote into a page, with its marks; empty where there is none."""
+    page = path.read_text("utf-8") if path.is_file() else ""
+    begin, end = (mark.format(name) for mark in MARKS)
+    _, found, rest = page.partition(begin)
+    return f"{begin}{rest.partition(end)[0]}{end}" if found else ""
+
+
 def write_section(path: Path, name: str, text: str) -> None:
     """Write one script's section of a page, in place of its last one or at the end, and print it."""
     page = path.read_text("utf-8") if path.is_file() else ""
-    begin, end = (mark.format(name) for mark in MARKS)
-    before, found, rest = page.partition(begin)
-    after = rest.partition(end)[2] if found else ""
-    made = "\n\n".join(part for part in (before.strip(), begin, text.strip(), end, after.strip()) if part)
+    old = section(path, name)
+    before, _, after = page.partition(old) if old else (page, "", "")
+    made = "\n\n".join(part for part in (before.strip(), marked(name, text), after.strip()) if part)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(made + "\n", "utf-8")
     print(text)

@@ -262,11 +262,12 @@ def page(found: dict[Plan, common.Cell], command: str) -> str:
 
 
 def benchmarks() -> Iterator[str]:
-    """Yield the reports of the other benchmarks, where they have been run."""
+    """Yield the reports of the other benchmarks, else what the page holds of them already."""
     for name in ("head_rate", "trunk_cache", "methods"):
         path = common.RUNS / "bench" / name / "report.md"
-        if path.is_file():
-            yield path.read_text("utf-8").strip()
+        text = common.marked(name, path.read_text("utf-8")) if path.is_file() else common.section(PAGE, name)
+        if text:
+            yield text
 
 
 def _tables(found: dict[Plan, common.Cell]) -> Iterator[str]:
