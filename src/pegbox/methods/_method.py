@@ -138,8 +138,8 @@ class Solved:
 class Method:
     """What is turned: a frozen dataclass of hyperparameters with a name and a capability row.
 
-    ``quantise`` is set by a method whose base must be kept in so many bits, and ``seeded`` cleared by one that
-    finds the same under every seed.
+    ``quantise`` is set by a method whose base must be kept in so many bits, and ``seeded`` is cleared by one
+    that finds the same under every seed.
     """
 
     name: ClassVar[str]
