@@ -36,11 +36,7 @@ METHODS = (
     *("zero-init-attention", "qlora", "full"),
 )
 # Sizes on which nothing was developed: those were random models of 7, 10 and 59 million parameters.
-MODELS = {
-    "etude": "etude, 4.5 million parameters",
-    "llama": "a random Llama of 31 million parameters",
-    "bert": "a random BERT of 21 million parameters",
-}
+MODELS = {"etude": "Etude", "llama": "A random Llama", "bert": "A random BERT"}
 LLAMA = Setup(vocabulary=12_000, width=384, layers=10)
 BERT: dict[str, Any] = {
     "vocab_size": 12_000,
@@ -228,17 +224,20 @@ def page(store: common.Cells, names: Sequence[str], methods: Sequence[str], thre
         within[0] += len(lines)
         within[1] += sum(0.75 <= ratio <= 1.25 for ratio in ratios)
         within[2] += sum(0.5 <= ratio <= 2.0 for ratio in times)
-        title = f"{MODELS[name][0].upper()}{MODELS[name][1:]}"
+        size = f"{guess['parameters'] / 1e6:.1f} million parameters"
         parts += [
-            f"{title}. The estimates of all methods took {guess['seconds']:.0f} s.",
+            f"{MODELS[name]} of {size}. The estimates of all methods took {guess['seconds']:.0f} s.",
             common.markdown(HEADER, lines),
         ]
     if not cells:
         return "Not measured yet."
+    missing = len(names) * len(methods) - within[0]
     summary = (
         f"Of {within[0]} cells {within[1]} are within 25 % of the measured memory and {within[2]} within a "
         "factor of two of the measured time."
     )
+    if missing:
+        summary += f" {missing} cells are not measured yet; the same command goes on with them."
     command = "- Command: `python bench/estimates.py`."
     how = (
         f"{ROWS} rows, {EPOCHS:g} epoch without early stopping, {threads} thread(s). Time is that of the "
