@@ -11,8 +11,9 @@ export TOKENIZERS_PARALLELISM ?= false
 demo: $(STAMP)
 	$(BIN)/pegbox demo --out pegbox-demo --overwrite
 
-# One process per core, each on one thread; a file's tests stay together, since they share tuned models.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+# One process per core, each on one thread; a file's tests stay together, since they share tuned models. The order is
+# that of tests/conftest.py.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test: lint
 	$(PYTEST)

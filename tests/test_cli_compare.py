@@ -43,7 +43,7 @@ def test_a_ladder_its_report_and_what_comes_next(
         assert f"{rung.name}: accuracy " in told
         assert rung.name in printed
     assert found.rung("lora").options["rank"] == 2
-    assert found.command.startswith("pegbox compare") or found.command.startswith("pegbox ")
+    assert found.command.startswith(f"pegbox compare {data} --model {model} ")
     assert any("rows" in line for line in found.findings)
     assert (out / "report.html").read_text("utf-8").startswith("<!doctype html>")
     assert f"the report is {out / 'report.html'}" in told

@@ -1,10 +1,8 @@
-import shlex
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pegbox.cli._options import check_least, names, parse_time, say, tell_all, words
+from pegbox.cli._options import check_least, command, names, parse_time, say, tell_all, words
 from pegbox.cli._seeds import several_seeds
 from pegbox.errors import UsageError
 
@@ -130,7 +128,7 @@ def compare(
         engine=engine,
         overwrite=overwrite,
         findings=_findings(data, split, task, names(text), label, test),
-        command=shlex.join(["pegbox", *sys.argv[1:]]),
+        command=command(),
         done=lambda rung: say(rung_line(rung, metric)),
         say=say,
     )

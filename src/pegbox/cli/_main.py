@@ -12,6 +12,7 @@ from pegbox.cli._failures import from_encoding, from_library, from_parser, from_
 from pegbox.cli._fit import fit
 from pegbox.cli._merge import merge
 from pegbox.cli._methods import methods
+from pegbox.cli._options import GIVEN
 from pegbox.cli._predict import predict
 from pegbox.cli._rank import rank
 from pegbox.cli._signature import add_function, summary, typed
@@ -46,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         parser, verbs = _parsers()
         given = list(sys.argv[1:] if arguments is None else arguments)
+        GIVEN.set(tuple(given))
         verb, options = _parse(parser, verbs, given)
         VERBS[verb](**options)
         sys.stdout.flush()

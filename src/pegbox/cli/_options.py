@@ -2,8 +2,10 @@
 
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable
+from contextvars import ContextVar
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +17,8 @@ from pegbox.training import tell
 if TYPE_CHECKING:
     from pegbox.models import FeatureCache
 
+# What followed ``pegbox`` on the command line.
+GIVEN: ContextVar[tuple[str, ...]] = ContextVar("GIVEN", default=())
 # Notes go to standard error, so that standard output stays data.
 say = tell
 
@@ -24,6 +28,11 @@ _SIZES = {
 }
 _TIMES = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _PERIOD = r"(\d+(?:\.\d+)?)\s*([smhd])"
+
+
+def command() -> str:
+    """The whole command line, to be repeated in a shell."""
+    return shlex.join(["pegbox", *GIVEN.get()])
 
 
 def emit(text: str) -> None:
