@@ -39,10 +39,10 @@ READING = """What we read from it (few seeds: no more than tendencies):
   only goes on with pretraining: the other text gets a little cheaper, and accuracy stays about the same.
 - At the highest rate of each, where the model does forget, replay takes more than half of it away, and the
   more the larger its share. Accuracy on the task goes up and down without order.
-- Replay can make it worse. Full fine-tuning at ten times its default rate forgets more with replay than without:
-  label words leave most rows of the tied embedding without any gradient, and the language loss gives each of
-  them one, however small, which AdamW turns into a step of full size. Two fits show it (at the end). Lower the
-  rate before you replay."""
+- Replay can make it worse. Full fine-tuning at ten times its default rate forgets more with it than without:
+  label words leave most rows of the tied embedding without any gradient, and the language loss gives each
+  of them one, however small, which AdamW turns into a step of full size. Two fits show it (at the end).
+  Lower the rate before you replay."""
 
 
 @dataclass(frozen=True)
