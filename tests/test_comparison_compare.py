@@ -284,3 +284,29 @@ def test_the_difference_is_that_of_the_means(made: tuple[Path, Comparison, list[
         assert rung_difference(rung) == pytest.approx(gap)
         mean = np.mean([cell.scores.metrics["accuracy"].value for cell in rung.cells])
         assert rung.metrics["accuracy"].value == pytest.approx(mean)
+
+
+@pytest.mark.parametrize(("architecture", "kind"), [("llama", "causal"), ("bert", "encoder")])
+def test_entities_are_compared_by_their_f1(tmp_path: Path, architecture: str, kind: str) -> None:
+    words = (("Ann", "met", "Bob"), ("tea", "was", "okay"), ("Bob", "broke", "tea"), ("okay", "Ann", "met"))
+    tags = tuple(tuple("B-P" if word in ("Ann", "Bob") else "O" for word in row) for row in words)
+    rows = pegbox.data.Sentences("toy sentences", words * 6, tags * 6, tuple(range(1, 25)))
+    found = pegbox.compare(
+        base_of(architecture, kind),
+        pegbox.Tag(types=("P",)).with_rows(rows),
+        ("majority", "closed-form", "head"),
+        folder=tmp_path / "out",
+        test=rows.select(range(8)),
+        seeds=(0, 1),
+        training=pegbox.Training(epochs=1),
+        curve=False,
+        text="off",
+        say=lambda _: None,
+    )
+    assert found.metric == "f1"
+    assert found.rung("majority").metrics["f1"].value == 1
+    assert found.recommended == "majority"
+    assert [part.name for part in found.skipped] == ["closed-form"]
+    cost = found.rung("head").cost
+    assert cost.flops is not None
+    assert cost.flops > 0

@@ -171,17 +171,16 @@ class _Tuning:
             return None
 
     def _cost(self, tuned: Tuned, seconds: float, asked: float, memory: int | None, size: int) -> RungCost:
-        terms = self.terms
-        prompt = terms.base.prepare(terms.task)
+        terms, base = self.terms, tuned.base
+        prompt = base.prepare(terms.task)
         train, test = (
-            row_lengths(terms.base, prompt, part, too_long=terms.too_long)
-            for part in (terms.train, terms.test)
+            row_lengths(base, prompt, part, too_long=terms.too_long) for part in (terms.train, terms.test)
         )
         history = dict(tuned.details).get("history") or {}
         # Rows held out to stop by are among the lengths, but were not trained on.
         share = tuned.cost.rows / len(terms.train)
         flops = fit_flops(
-            terms.base,
+            base,
             prompt,
             self.method,
             train,
@@ -190,7 +189,7 @@ class _Tuning:
             evaluations=len(history.get("valid_losses", ())),
             batch_size=terms.training.batch_size,
         )
-        each = predict_flops(terms.base, prompt, self.method, test) / len(terms.test)
+        each = predict_flops(base, prompt, self.method, test) / len(terms.test)
         return RungCost(seconds, asked, tuned.cost.parameters, size, memory, flops, each)
 
 
