@@ -7,7 +7,7 @@ import pytest
 
 from pegbox.comparison import Cell, Rung, RungCost
 from pegbox.comparison._verdict import Rule, judged, verdict
-from pegbox.evaluation import Sample, class_sample, score, several
+from pegbox.evaluation import Sample, class_sample, compare_several, score, several
 
 ROWS = 400
 
@@ -103,6 +103,17 @@ def test_of_many_equal_rungs_none_is_recommended_by_luck() -> None:
         wrong += found.rung.name != "rung 0"
     # One in 20 promised; four is more than three binomial standard deviations above.
     assert wrong <= 3
+
+
+def test_a_rung_behind_a_cheaper_one_is_not_recommended_for_its_luck() -> None:
+    """Seeds of the second differ so much that the third is not shown to beat it; the first is beaten."""
+    rungs, samples = ladder_of(0.80, 0.75, 0.90)
+    samples["rung 1"] = [sample_of(accuracy, 7) for accuracy in (0.5, 0.9)]
+    rungs[1] = rung_of("rung 1", 1.0, several(samples["rung 1"], resamples=50))
+    found = verdict(rungs, samples, Rule("accuracy", lower=False), ROWS)
+    assert compare_several(samples["rung 2"], samples["rung 1"]).p > 0.05
+    assert found.rung.name == "rung 2"
+    assert "ahead of rung 0" in found.sentences[0]
 
 
 def test_less_is_better_for_losses() -> None:

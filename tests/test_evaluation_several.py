@@ -63,6 +63,37 @@ def test_a_sentence_s_part_in_f1_has_f1_as_its_mean_and_is_its_influence() -> No
     assert (sample.per_row["f1"][1] - sample.values["f1"]) / 4 == pytest.approx(slope, abs=1e-5)
 
 
+def test_a_row_s_part_in_macro_f1_has_it_as_its_mean_and_is_its_influence() -> None:
+    gold = np.array([0, 0, 1, 2, 2, 1, 0])  # label 3 never occurs
+    said = np.array([0, 1, 1, 0, 2, 2, 0])
+    sample = class_sample(np.eye(4)[said], gold)
+    part, whole = sample.per_row["macro_f1"], sample.values["macro_f1"]
+    assert part.mean() == pytest.approx(whole)
+    for row in range(7):
+        weights = np.ones((1, 7))
+        weights[0, row] += 1e-6
+        slope = (sample.alone("macro_f1")(weights)[0, 0] - whole) / 1e-6
+        assert (part[row] - whole) / 7 == pytest.approx(slope, abs=1e-5)
+
+
+def test_four_rows_that_differ_are_no_proof_of_macro_f1() -> None:
+    """The bootstrap alone would call this a winner; McNemar's p of four rows is 0.125."""
+    gold = np.arange(200) % 2
+    wrong = np.arange(200) < 20
+    better = wrong & (np.arange(200) >= 4)
+    runs = [[class_sample(np.eye(2)[np.where(part, 1 - gold, gold)], gold)] for part in (better, wrong)]
+    assert compare_several(*runs, metric="macro_f1").p > 0.05
+
+
+def test_answers_that_are_alike_are_not_known_to_be_equal() -> None:
+    gold = gold_of(40)
+    run = class_sample(answers(40, 0.7, 1, gold), gold)
+    found, alone = compare_several([run], [run]), answers(40, 0.7, 1, gold)
+    assert found.difference == compare(alone, alone, gold).difference
+    assert found.difference.low < 0 < found.difference.high
+    assert found.p == 1
+
+
 def test_runs_that_differ_widen_the_interval() -> None:
     gold = gold_of(400)
     alike = [class_sample(answers(400, 0.8, 1, gold), gold)] * 3

@@ -117,7 +117,7 @@ class Verdict:
     """The recommended rung.
 
     Args:
-        rung: The cheapest rung that nothing costlier beats.
+        rung: The cheapest rung that nothing costlier beats and nothing cheaper equals.
         sentences: Why, in two sentences.
     """
 
@@ -129,7 +129,8 @@ def verdict(rungs: Sequence[Rung], samples: Mapping[str, Sequence[Sample]], rule
     """Find the cheapest rung that no costlier rung has shown to beat by what its cost needs.
 
     A costlier rung beats it with a Holm-adjusted p below 0.05, over all costlier rungs, and the gain that
-    their times need.
+    their times need. A rung that measured no better than a cheaper one is passed over: where its seeds
+    differ much nothing may be shown to beat it, although the cheaper one was beaten.
 
     Args:
         rungs: In the order of cost, at least one.
@@ -138,6 +139,8 @@ def verdict(rungs: Sequence[Rung], samples: Mapping[str, Sequence[Sample]], rule
         rows: Test rows.
     """
     for place, rung in enumerate(rungs):
+        if _best(rungs[: place + 1], rule) is not rung:
+            continue
         above = [_against(other, rung, samples, rule) for other in rungs[place + 1 :]]
         adjusted = holm([found.p for found in above])
         beaten = [
@@ -148,7 +151,7 @@ def verdict(rungs: Sequence[Rung], samples: Mapping[str, Sequence[Sample]], rule
             below = [_against(rung, other, samples, rule) for other in rungs[:place]]
             first = _why(rung, rungs[:place], below, rule, rows)
             return Verdict(rung, (first, _above(rungs[place + 1 :], above, adjusted, rule, rows)))
-    raise AssertionError("the last rung has nothing above it")
+    raise AssertionError("nothing can beat the rung that measured best")
 
 
 def _against(a: Rung, b: Rung, samples: Mapping[str, Sequence[Sample]], rule: Rule) -> Paired:
@@ -164,8 +167,7 @@ def _why(rung: Rung, cheaper: Sequence[Rung], differences: Sequence[Paired], rul
     best = _best(cheaper, rule)
     found = differences[[other.name for other in cheaper].index(best.name)]
     if found.p < SIGNIFICANT:
-        side = "ahead of" if rule.gain(found) > 0 else "behind"
-        told = f"{side} {best.name}, the best cheaper rung, by {_gap(found, rule)}"
+        told = f"ahead of {best.name}, the best cheaper rung, by {_gap(found, rule)}"
     else:
         told = f"which these rows cannot tell from {best.name}, the best cheaper rung ({_gap(found, rule)})"
     return f"{rung.name} is recommended: {score}, {told}."

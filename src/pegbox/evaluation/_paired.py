@@ -102,6 +102,16 @@ def _interval(gaps: Floats, metric: str, resamples: int, seed: int) -> Estimate:
         return found
     if metric != "accuracy":
         return found if rows > 1 else Estimate(value, math.nan, math.nan)
+    return discordant(gaps)
+
+
+def discordant(gaps: Floats) -> Estimate:
+    """Mean of differences of 1, 0 and -1, with the interval of the two kinds of discordant rows by MOVER.
+
+    Args:
+        gaps: ``(rows,)``.
+    """
+    rows, value = len(gaps), float(gaps.mean())
     won, lost = float((gaps > 0).sum()), float((gaps < 0).sum())
     (won_low, won_high), (lost_low, lost_high) = wilson(won, rows), wilson(lost, rows)
     down = math.hypot(won / rows - won_low, lost_high - lost / rows)

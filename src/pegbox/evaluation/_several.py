@@ -15,7 +15,7 @@ from pegbox.evaluation._calibration import calibrated_errors
 from pegbox.evaluation._estimate import Estimate, Floats, basic_interval, percentile_interval, wilson
 from pegbox.evaluation._inputs import read_gold, read_probabilities
 from pegbox.evaluation._metrics import BINS, Answers, Replicates, point_metrics
-from pegbox.evaluation._paired import Paired, permutation
+from pegbox.evaluation._paired import Paired, discordant, permutation
 from pegbox.evaluation._tags import tag_counts, tag_ratios
 
 
@@ -52,6 +52,9 @@ class Sample:
 def class_sample(probabilities: ArrayLike, gold: ArrayLike) -> Sample:
     """Make the sample of a classifier's probabilities.
 
+    What a row adds to macro-F1 is its influence on it, as in `tag_sample`, averaged over the labels that
+    occur.
+
     Args:
         probabilities: ``(rows, labels)``, rows summing to one.
         gold: Gold label indices ``(rows,)``.
@@ -68,13 +71,13 @@ def class_sample(probabilities: ArrayLike, gold: ArrayLike) -> Sample:
     def calibrated(resamples: int, seed: int) -> Floats:
         return calibrated_errors(answers.confidence, "mass", bins=BINS, resamples=resamples, seed=seed)
 
-    per_row = {"accuracy": answers.correct, "nll": answers.nll, "brier": answers.brier}
+    means = {"accuracy": answers.correct, "nll": answers.nll, "brier": answers.brier}
     return Sample(
         rows=len(table),
         values=values,
         statistic=lambda weights: replicates(weights)[:, columns],
-        per_row=per_row,
-        means=frozenset(per_row),
+        per_row={**means, "macro_f1": _parts_of_macro_f1(answers)},
+        means=frozenset(means),
         calibrated=calibrated,
     )
 
@@ -137,7 +140,8 @@ def compare_several(
     """Test whether two systems, each under one seed or several, differ on the same rows.
 
     The difference is that of the means over each system's runs. Its interval comes from resamples of the
-    rows, the same for both, and of each system's runs, as in `several`. The p-value is the larger of two:
+    rows, the same for both, and of each system's runs, as in `several`; where no resample of the accuracy
+    differs from another, from Wilson intervals as in `compare`. The p-value is the larger of two:
     from these resamples, 2 min(1 + those with a difference of at most 0, 1 + those of at least 0) /
     (1 + resamples), which knows of the seeds, but is too small where few rows differ; and, for metrics that
     are sums over rows, from random signs of the rows' differences (see `compare`), which is exact for the
@@ -173,6 +177,8 @@ def compare_several(
     p = min(1.0, 2 * (1 + int(min(tails))) / (1 + len(gaps)))
     p = max(p, _by_signs(a, b, metric, resamples, seed))
     interval = percentile_interval(first - second, gaps)
+    if metric == "accuracy" and interval.zero_width:
+        interval = discordant(_row_gaps(a, b, metric))
     return Paired(metric, first, second, interval, p, "bootstrap of rows and seeds, signs of rows", a[0].rows)
 
 
@@ -193,8 +199,30 @@ def _by_signs(a: Sequence[Sample], b: Sequence[Sample], metric: str, resamples: 
     """p-value of the rows' differences under random signs; 0 where the metric has no parts by row."""
     if not all(metric in run.per_row for run in (*a, *b)):
         return 0.0
+    return permutation(_row_gaps(a, b, metric), resamples, seed)
+
+
+def _row_gaps(a: Sequence[Sample], b: Sequence[Sample], metric: str) -> Floats:
+    """Differences of the rows' parts of a metric, means over each system's runs, (rows,)."""
     left, right = (np.mean([run.per_row[metric] for run in part], axis=0) for part in (a, b))
-    return permutation(left - right, resamples, seed)
+    found: Floats = left - right
+    return found
+
+
+def _parts_of_macro_f1(answers: Answers) -> Floats:
+    """What each row adds to macro-F1, (rows,) with it as their mean."""
+    rows, labels = answers.probabilities.shape
+    gold, predicted = answers.gold, answers.predicted
+    counts = np.bincount(gold, minlength=labels) + np.bincount(predicted, minlength=labels)
+    hits = np.bincount(gold[gold == predicted], minlength=labels)
+    known = counts > 0
+    f1 = np.divide(2 * hits, counts, out=np.zeros(labels), where=known)
+    # A row counts for its gold label and for the one it was given.
+    share = np.divide(rows, counts, out=np.zeros(labels), where=known)
+    right = 2 * answers.correct * share[gold]
+    moved = right - (f1 * share)[gold] - (f1 * share)[predicted]
+    found: Floats = f1[known].mean() + moved / known.sum()
+    return found
 
 
 def _replicates(

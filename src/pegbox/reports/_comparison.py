@@ -34,7 +34,7 @@ def comparison_table(comparison: "Comparison") -> "RenderableType":
     from pegbox.comparison import ANSWERS
 
     lines = [
-        f"{_MARK} recommended: the cheapest rung that nothing costlier beats",
+        f"{_MARK} recommended: the cheapest rung that nothing costlier beats, nothing cheaper equals",
         f"seconds: of the fit and {ANSWERS:,} answers",
     ]
     lines += [f"not climbed: {part.name} ({part.reason})" for part in comparison.skipped]
