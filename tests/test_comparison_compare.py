@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import pegbox
 from comparison_runs import RUNGS, compared, finished
 from pegbox.comparison import Comparison, Rung
 from pegbox.comparison import _cell as cell_module
+from pegbox.comparison._contest import Labels
+from pegbox.comparison._store import Store
 from pegbox.errors import InputError, UsageError
 from tuning_toy import base_of, folder_of, rows_of, task_of
 
@@ -184,6 +187,45 @@ def test_the_climb_ends_when_patience_does(tmp_path: Path) -> None:
     assert "All rungs are climbed" in everything.rule
 
 
+def test_a_rung_with_nothing_cheaper_does_not_count_against_patience(tmp_path: Path) -> None:
+    """What was not judged cannot have been not worth its cost."""
+    found = compared(
+        base_of("llama"), tmp_path / "out", methods=("ia3", "lora"), seeds=(0,), worth=0.9, patience=1
+    )
+    assert found.skipped == ()
+
+
+def test_a_failure_before_the_first_cell_leaves_no_claim(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise InputError("these rows are no good")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cell_module, "fit", fail)
+        with pytest.raises(InputError, match="no good"):
+            compared(base_of("llama"), tmp_path / "out", methods=("zero-shot",))
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_replaced_leaves_no_result_behind(tmp_path: Path) -> None:
+    compared(base_of("llama"), tmp_path / "out", methods=("majority",))
+    store = Store(tmp_path / "out", Labels())
+    store.claim({"format": "another"}, overwrite=True)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["protocol.json"]
+
+
+def test_other_words_for_another_task_are_another_protocol(tmp_path: Path) -> None:
+    for words, differs in ((("terrible", "great"), False), (("okay", "maybe"), True)):
+        other = task_of(label_words=words).with_rows(rows_of(20, seed=5))
+        how: dict[str, Any] = {"methods": ("majority",), "also": [other]}
+        if differs:
+            with pytest.raises(UsageError, match="other tasks differ"):
+                compared(base_of("llama"), tmp_path / "out", **how)
+        else:
+            compared(base_of("llama"), tmp_path / "out", **how)
+
+
 def test_a_spent_budget_leaves_rungs_out(tmp_path: Path) -> None:
     found = compared(
         base_of("llama"), tmp_path / "out", methods=("majority", "lora"), seeds=(0,), budget=1e-6
@@ -241,6 +283,9 @@ def test_rungs_may_have_names_of_ones_own(tmp_path: Path) -> None:
         ({"budget": 0}, "no time"),
         ({"engine": "spark"}, "no engine"),
         ({"training": pegbox.Training(learning_rate=-1.0)}, "learning_rate"),
+        ({"methods": {"A b": "lora", "a-b": "ia3"}}, "'A b' and 'a-b' would have the same folder"),
+        ({"test": replace(rows_of(20), labels=None)}, "no labels"),
+        ({"test": replace(rows_of(20), labels=("odd",) * 20)}, "'odd' is unknown"),
     ],
 )
 def test_wrong_use_is_told_before_any_work(tmp_path: Path, options: dict[str, Any], message: str) -> None:

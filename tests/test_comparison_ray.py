@@ -2,12 +2,16 @@
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from comparison_runs import compared
-from pegbox.errors import CapabilityError
+from pegbox.comparison._ladder import Contender
+from pegbox.comparison._ray import OnRay
+from pegbox.errors import CapabilityError, RunError
+from pegbox.methods import LoRA
 from tuning_toy import folder_of
 
 
@@ -40,3 +44,27 @@ def test_without_ray_the_error_names_the_extra(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(CapabilityError, match=r"pip install 'pegbox\[ray\]'"):
         compared(folder_of("llama", "causal"), tmp_path / "out", engine="ray")
+
+
+def test_a_lost_worker_is_told_as_a_failure_of_its_rung() -> None:
+    class RayError(Exception):
+        pass
+
+    class RayTaskError(RayError):
+        pass
+
+    class Cluster:
+        exceptions = SimpleNamespace(RayError=RayError, RayTaskError=RayTaskError)
+
+        def get(self, reference: Exception) -> None:
+            raise reference
+
+    lora = Contender("lora", LoRA())
+    nothing: Any = None
+    engine = OnRay(Cluster(), nothing, nothing, ())
+    engine._running = {("lora", 0): RayError("killed\nfor memory"), ("lora", 1): RayTaskError("a fault")}
+    with pytest.raises(RunError, match="lost its worker: killed") as caught:
+        engine._result(lora, 0)
+    assert caught.value.where == "lora, seed 0"
+    with pytest.raises(RayTaskError):
+        engine._result(lora, 1)

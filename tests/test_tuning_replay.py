@@ -56,7 +56,7 @@ def test_every_kind_of_method_replays_and_remembers_what_it_read(text: Path, kin
     history, kept = found.details["history"], found.details["replay"]
     # 34 of 40 rows in 5 steps an epoch: 6.8 rows a step, and a third as many windows.
     assert history["replayed"] == int(10 * 6.8 / 3)
-    assert (kept["source"], kept["ratio"], kept["windows"]) == (str(text), 0.25, history["replayed"])
+    assert (kept["source"], kept["ratio"], kept["windows"]) == (text.name, 0.25, history["replayed"])
     assert 0 < len(kept["documents"]) <= history["replayed"]
     assert any(line.startswith(f"replay: {text}: 40 documents") for line in told)
 

@@ -75,7 +75,8 @@ def climb_all(climb: Climb, named: Sequence[Contender], done: Callable[[Rung], N
             if cells is None:
                 continue
             rung = _entered(climb, contender, cells)
-            idle = 0 if rung.worth else idle + contender.trained
+            # The first rung has nothing cheaper to be judged by.
+            idle = idle + contender.trained if rung.worth is False else 0
             if done is not None:
                 done(rung)
 

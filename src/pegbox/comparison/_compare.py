@@ -14,17 +14,17 @@ from pegbox.comparison._ladder import Asked, Contender, contenders
 from pegbox.comparison._outcome import configuration, outcome, protocol
 from pegbox.comparison._pace import Pace
 from pegbox.comparison._result import Comparison, Rung, save_json
-from pegbox.comparison._store import Store
+from pegbox.comparison._store import RESULT, Store, check_folders
 from pegbox.comparison._verdict import Rule
 from pegbox.data import GeneralText, Rows
-from pegbox.errors import CapabilityError, InputError, UsageError
+from pegbox.errors import CapabilityError, InputError, PegboxError, UsageError
 from pegbox.methods import Attached
 from pegbox.models import Base, load
 from pegbox.tasks import Task, TooLong
 from pegbox.training import tell
 from pegbox.tuning import OtherTask, Training, general_text, hold_out, labelled_rows
 
-RESULT, OFF = "comparison.json", "off"
+OFF = "off"
 
 
 def compare(
@@ -99,6 +99,7 @@ def compare(
     chosen = decisive(contest, metric)
     rule = Rule(chosen, chosen in contest.lower, worth, patience)
     named = contenders(task, methods, options)
+    check_folders([one.name for one in named])
     _check(seeds, budget, engine)
     bare, train, rows = _apart(task, test, holdout, split_seed, say)
     base = base if isinstance(base, Base) else load(base)
@@ -124,6 +125,9 @@ def compare(
     except KeyboardInterrupt as stopped:
         say(f"interrupted: the same call goes on from what is finished in {folder}")
         stopped.add_note("told")
+        raise
+    except PegboxError:
+        store.leave_if_empty()
         raise
     if not climb.rungs:
         store.leave_if_empty()
@@ -152,13 +156,14 @@ def _check(seeds: Sequence[int], budget: float | None, engine: str) -> None:
 
 
 def _apart(
-    task: Task, test: str | Path | Rows | None, share: float, seed: int, say: Callable[[str], None]
+    task: Any, test: str | Path | Rows | None, share: float, seed: int, say: Callable[[str], None]
 ) -> tuple[Task, Rows, Rows]:
-    """The task without rows, rows to tune on, and rows to be scored on."""
+    """The task without rows, rows to tune on, and rows to be scored on, all of them labelled."""
     if task.rows is None or not len(task.rows):
         raise InputError(
             "the task has no rows to tune on", expected="a task that was read from rows", fix="read it anew"
         )
+    task.gold(task.rows)
     if test is None:
         rest, held = hold_out(task, share, seed=seed, say=say)
         assert rest.rows is not None
@@ -166,6 +171,7 @@ def _apart(
     rows = labelled_rows(task, test, say=say) if isinstance(test, str | Path) else test
     if not len(rows):
         raise InputError("there are no rows to be scored on", where=rows.source, expected="labelled rows")
+    task.gold(rows)
     return task.with_rows(None), task.rows, rows
 
 

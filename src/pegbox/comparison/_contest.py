@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -235,8 +236,8 @@ def label_counts(task: Task, rows: Rows) -> Mapping[str, int]:
     """Rows of each label; empty where rows have no label of their own."""
     if not isinstance(task, Classify):
         return {}
-    gold = [task.labels[index] for index in task.gold(rows)]  # type: ignore[arg-type]
-    return {label: gold.count(label) for label in task.labels}
+    counts = Counter(task.gold(rows))  # type: ignore[arg-type]
+    return {label: counts[index] for index, label in enumerate(task.labels)}
 
 
 def _entities(words: Sequence[str], tags: Sequence[str]) -> str:

@@ -137,7 +137,9 @@ def protocol(terms: Terms) -> dict[str, str]:
     """All that a cell depends on besides its rung and seed, by what differs for the user."""
     base = terms.base
     task = json.dumps(terms.task.to_json(), sort_keys=True)
-    return {
+    # Times of another kind of device are those of another comparison; folders without the name are a CPU's.
+    device = {} if base.device.type == "cpu" else {"device": base.device.type}
+    return device | {
         "format": "pegbox.protocol/1",
         "base": f"{base.name} {base.fingerprint[:16]}",
         "number format": str(base.dtype),
@@ -153,5 +155,7 @@ def protocol(terms: Terms) -> dict[str, str]:
 
 
 def _digest(other: OtherTask) -> str:
+    """Rows and how they are asked: other words give other answers."""
     assert other.task.rows is not None
-    return other.task.rows.digest()[:16]
+    asked = json.dumps(other.task.to_json(), sort_keys=True)
+    return hashlib.sha256(f"{other.task.rows.digest()} {asked}".encode()).hexdigest()[:16]

@@ -54,7 +54,7 @@ class OnRay:
             return found
         if self._running is None:
             self._running = self._start(base_answers)
-        result = self._ray.get(self._running.pop((contender.name, seed)))
+        result = self._result(contender, seed)
         if "error" in result:
             raise KINDS[result["error"]](result["what"], **result["told"])
         for note in result["cell"].notes:
@@ -68,6 +68,22 @@ class OnRay:
             return result["cell"], result["answers"]
 
         return self._store.keep(contender, seed, fill)
+
+    def _result(self, contender: Contender, seed: int) -> dict[str, Any]:
+        assert self._running is not None
+        kinds = self._ray.exceptions
+        try:
+            found: dict[str, Any] = self._ray.get(self._running.pop((contender.name, seed)))
+        except kinds.RayTaskError:
+            raise  # a fault in this code, with its trace
+        except kinds.RayError as error:
+            told = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise RunError(
+                f"the cluster lost its worker: {told}",
+                where=f"{contender.name}, seed {seed}",
+                fix="the same call measures what is missing",
+            ) from None
+        return found
 
     def close(self) -> None:
         """Cancel what nobody will ask for, and leave a cluster that was begun here."""

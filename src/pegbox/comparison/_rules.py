@@ -164,7 +164,8 @@ RULES: tuple[Rule, ...] = (
         "little memory",
         lambda facts: "lora" in facts.heavy and facts.rows >= FEW_ROWS,
         ("qlora", "ia3", "soft-prompt", "closed-form"),
-        "LoRA needs more memory than is allowed; the same with the linear layers in 4 bits does not",
+        "LoRA needs more memory than is allowed; a base with its linear layers in 4 bits, or a method that "
+        "turns fewer numbers, needs less",
         "Dettmers et al. 2023, and the estimates",
     ),
     Rule(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -19,7 +19,7 @@ from pegbox.comparison._ladder import Contender
 from pegbox.comparison._result import Cell, cell_json, read_cell
 from pegbox.errors import InputError, UsageError
 
-PROTOCOL, CELL = "protocol.json", "cell.json"
+PROTOCOL, RESULT, CELL = "protocol.json", "comparison.json", "cell.json"
 CELLS, WORK = "cells", "work"
 FORMAT = "pegbox.cell/1"
 
@@ -142,8 +142,8 @@ class Store:
         return cell, answers
 
     def leave_if_empty(self) -> None:
-        """Give the folder up when it holds no cell."""
-        if not (self.folder / CELLS).exists():
+        """Give the folder up when it holds no cell, and no checkpoint to go on from."""
+        if not any((self.folder / name).exists() for name in (CELLS, WORK)):
             (self.folder / PROTOCOL).unlink(missing_ok=True)
             _remove_empty(self.folder)
 
@@ -163,7 +163,8 @@ class Store:
         """Remove what a comparison made, and nothing else that may lie there."""
         for name in (CELLS, WORK):
             shutil.rmtree(self.folder / name, ignore_errors=True)
-        (self.folder / PROTOCOL).unlink(missing_ok=True)
+        for name in (RESULT, PROTOCOL):
+            (self.folder / name).unlink(missing_ok=True)
 
 
 def _remove_empty(*folders: Path) -> None:
@@ -171,6 +172,20 @@ def _remove_empty(*folders: Path) -> None:
     for folder in folders:
         with suppress(OSError):
             folder.rmdir()
+
+
+def check_folders(rungs: Sequence[str]) -> None:
+    """Raise UsageError for rungs whose cells would share a folder, also where capitals do not count."""
+    taken: dict[str, str] = {}
+    for name in rungs:
+        other = taken.setdefault(slug(name).casefold(), name)
+        if other != name:
+            raise UsageError(
+                f"the rungs '{other}' and '{name}' would have the same folder",
+                where="methods",
+                expected="names that differ in letters, digits, points or lines, not in capitals alone",
+                fix="give one of them another name",
+            )
 
 
 def slug(name: str) -> str:

@@ -227,7 +227,7 @@ def _asked(sides: _Sides, other: OtherTask, *, resamples: int, seed: int) -> Als
     task: Any = other.task
     rows = task.rows
     base = sides.base
-    key = (base.fingerprint, base.kind, str(base.dtype), str(base.device), base.quantise)
+    key = (base.fingerprint, base.kind, str(base.dtype), str(base.device), base.quantise, base.context)
     try:
         gold = task.gold(rows)
         if key not in other._answers:

@@ -57,7 +57,7 @@ class Provenance:
         """
         fitting = _encoded(base, prompt, rows, too_long).notes() if too_long == "shorten" else []
         return cls(
-            source=_name(rows.source),
+            source=bare_name(rows.source),
             rows=len(rows),
             validation=0 if valid is None else len(valid),
             counts=_counts(prompt.task, rows),
@@ -69,7 +69,7 @@ class Provenance:
     def grown(self, task: Task, rows: Examples) -> Provenance:
         """With further rows that were learnt from later."""
         more = Counter(self.counts) + Counter(_counts(task, rows))
-        name = _name(rows.source)
+        name = bare_name(rows.source)
         return replace(
             self,
             source=self.source if name in self.source.split(" and ") else f"{self.source} and {name}",
@@ -89,7 +89,7 @@ class Provenance:
         return cls(**{**values, "reading": tuple(values["reading"]), "fitting": tuple(values["fitting"])})
 
 
-def _name(source: str) -> str:
+def bare_name(source: str) -> str:
     """A file without its folder, which tells of a machine; a data set's name as it is."""
     path = Path(source)
     return path.name if path.is_absolute() or path.exists() else source

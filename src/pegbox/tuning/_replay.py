@@ -15,6 +15,7 @@ from pegbox.models import Base, LanguageRows, check_language
 from pegbox.tasks import Prompt, Task
 from pegbox.tuning._general import AUTO, MEASURED, REPLAYED, is_embedded, world_text
 from pegbox.tuning._general import SIZE as MEASURED_SIZE
+from pegbox.tuning._provenance import bare_name
 
 SIZE = 1 << 19
 WINDOW = 256
@@ -92,7 +93,7 @@ def remembered(
     digests = replayed.text.digests()
     return {
         "replay": {
-            "source": replayed.text.source,
+            "source": bare_name(replayed.text.source),
             "ratio": replayed.plan.ratio,
             "windows": history.replayed,
             "documents": [digests[document] for document in sorted(read)],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -63,7 +64,7 @@ class View:
 def view(comparison: Comparison) -> View:
     """Gather what the page says."""
     return View(
-        title=f"{comparison.data.source.rstrip('/').rpartition('/')[2]} on {comparison.base.name}",
+        title=f"{_file(comparison.data.source)} on {comparison.base.name}",
         facts=tuple(_facts(comparison)),
         tables={
             "ladder": _ladder.quality(comparison),
@@ -87,6 +88,11 @@ def view(comparison: Comparison) -> View:
         label_counts=tuple((name, _format.count(rows)) for name, rows in comparison.data.labels.items()),
         made_with=tuple(_made_with(comparison)),
     )
+
+
+def _file(source: str) -> str:
+    """A file without its folder, of whichever system."""
+    return re.split(r"[/\\]", source.rstrip("/\\"))[-1]
 
 
 def _curve(comparison: Comparison) -> tuple[Picture, str] | None:
