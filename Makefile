@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test test-all lint docs clean
+.PHONY: demo test test-all test-gpu lint docs clean
 
 demo: $(STAMP)
 	$(BIN)/pegbox demo --out pegbox-demo --overwrite
@@ -19,7 +19,10 @@ test: lint
 	$(PYTEST)
 
 test-all: lint
-	$(PYTEST) -m "slow or not slow"
+	$(PYTEST) -m "not gpu"
+
+test-gpu: $(STAMP)
+	PEGBOX_TEST_GPU=1 $(BIN)/pytest -m gpu
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -16,6 +16,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from pegbox.errors import CapabilityError, InputError, RunError, UsageError
 from pegbox.training import History, Settings, resolve_precision, train
 from pegbox.training._batches import Buckets
+from pegbox.training._run import _recomputes
 from training_toy import Regression, Rows, gradients, quiet, same_bits, tiny_model, trained
 
 PLAIN = Settings(learning_rate=5e-3, epochs=2, batch_size=8, precision="float32")
@@ -277,7 +278,7 @@ def test_gradient_checkpointing_changes_memory_not_gradients(tmp_path: Path) -> 
             train(model, Rows(8), settings=settings, folder=tmp_path / str(recompute), say=quiet)
         found.append(seen[0])
         assert len(calls) == (2 if recompute else 1), "the layer runs again in the backward pass"
-        assert not model.is_activation_checkpointing
+        assert not _recomputes(model)
     for kept, recomputed in zip(*found, strict=True):
         assert torch.equal(kept, recomputed)
 

@@ -147,3 +147,11 @@ def test_adapters_that_do_more_than_add_a_product_are_refused(options: dict[str,
     adapter = get_peft_model(base.module(2), config)
     with pytest.raises(CapabilityError, match=told):
         Switchboard(base).add("other", replace(tuned, module=adapter))
+
+
+def test_an_intercept_takes_the_number_format_of_its_layer() -> None:
+    base = pegbox.load(folder_of("llama", "causal"), dtype="bfloat16")
+    alone = fit(base, "closed-form", rows_of(20))
+    board = Switchboard(base)
+    board.add("one", alone)
+    torch.testing.assert_close(board.use("one").logits(ROWS), alone.logits(ROWS), rtol=0.05, atol=0.05)

@@ -215,8 +215,7 @@ def _work(engine: Engine, say: Callable[[str], None]) -> None:
 
 
 def _attending(engine: Engine) -> AbstractContextManager[Any]:
-    recomputed = getattr(engine.objective.model, "is_activation_checkpointing", False)
-    recomputed = recomputed or engine.settings.gradient_checkpointing
+    recomputed = _recomputes(engine.objective.model) or engine.settings.gradient_checkpointing
     return quick_attention(engine.args.device, bf16=engine.objective.bf16 and not recomputed)
 
 
@@ -292,7 +291,7 @@ def _undisturbed(model: nn.Module) -> Iterator[None]:
 @contextmanager
 def _recomputed(model: nn.Module, wanted: bool) -> Iterator[None]:
     """Recompute activations in the backward pass while the block runs, if ``wanted``."""
-    if not wanted or getattr(model, "is_activation_checkpointing", False):
+    if not wanted or _recomputes(model):
         yield
         return
     whole: Any = model
@@ -308,6 +307,15 @@ def _recomputed(model: nn.Module, wanted: bool) -> Iterator[None]:
         yield
     finally:
         inner._set_gradient_checkpointing(False)
+
+
+def _recomputes(model: nn.Module) -> bool:
+    """Whether a model recomputes its activations by itself; Transformers has had two names for it."""
+    names = ("is_activation_checkpointing", "is_gradient_checkpointing")
+    whole: Any = model
+    inner = whole.get_base_model() if hasattr(model, "get_base_model") else whole
+    known = next((name for name in names if hasattr(type(inner), name)), None)
+    return known is not None and bool(getattr(inner, known))
 
 
 def _hush(_: str) -> None:

@@ -208,7 +208,8 @@ class Switchboard:
         scale = float(layer.scaling["default"])
         if up.bias is not None:
             own = torch.zeros_like(up.bias) if target.bias is None else target.bias.detach().clone()
-            target.bias = nn.Parameter(own + scale * up.bias.detach(), requires_grad=False)
+            bias = (own + scale * up.bias.detach()).to(target.weight.dtype)
+            target.bias = nn.Parameter(bias, requires_grad=False)
         change = _Change(up.weight.detach(), down.weight.detach(), scale)
         if layer.fan_in_fan_out:
             change = _Change(change.down.T, change.up.T, scale)

@@ -3,7 +3,7 @@
 import math
 import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import TypeVar
 
@@ -49,7 +49,7 @@ class Rand:
 
     def weighted(self, items: Mapping[T, float]) -> T:
         """Return one key of ``items`` with probability proportional to its value."""
-        left = self._next() * sum(items.values())
+        left = self._next() * added(items.values())
         for item, weight in items.items():
             left -= weight
             if left < 0:
@@ -82,9 +82,20 @@ class Rand:
         return pieces
 
 
+def added(values: Iterable[float]) -> float:
+    """The sum from left to right, rounded at each step.
+
+    From Python 3.12 on, the built-in ``sum`` makes up for rounding, and the texts would be others there.
+    """
+    total = 0.0
+    for value in values:
+        total += value
+    return total
+
+
 @cache
 def _harmonic(count: int) -> float:
-    return sum(1.0 / rank for rank in range(1, count + 1))
+    return added(1.0 / rank for rank in range(1, count + 1))
 
 
 @cache

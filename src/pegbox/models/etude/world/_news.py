@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from pegbox.models.etude.world._grammar import Rand, flip, tidy, words
+from pegbox.models.etude.world._grammar import Rand, added, flip, tidy, words
 from pegbox.models.etude.world._lexicon import DAY, MONTH, NUMBER, organisation, person, place
 
 TOPICS = ("sport", "business", "weather", "science")
@@ -142,7 +142,7 @@ def brief(rand: Rand, domain: str, noise: float = 0.0) -> News:
     pools = {topic: rand.sample(_SENTENCES[topic], len(topics)) for topic in TOPICS}
     sentences = [tidy(_fill(rand, pools[topic].pop() + rand.pick(_TAILS), domain)) + "." for topic in topics]
     counts = tuple(topics.count(topic) for topic in TOPICS)
-    total = sum(math.exp(WEIGHT * count) for count in counts)
+    total = added(math.exp(WEIGHT * count) for count in counts)
     exact = {t: round(math.exp(WEIGHT * count) / total, 9) for t, count in zip(TOPICS, counts, strict=True)}
     probabilities = flip(exact, noise)
     return News(" ".join(sentences), rand.weighted(probabilities), probabilities, domain, counts)

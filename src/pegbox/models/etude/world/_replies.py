@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from pegbox.models.etude.world._grammar import Rand, flip, sigmoid, tidy, words
+from pegbox.models.etude.world._grammar import Rand, added, flip, sigmoid, tidy, words
 from pegbox.models.etude.world._lexicon import DAY, FIRST
 
 MARKERS = {
@@ -181,7 +181,7 @@ def politeness(text: str) -> float:
     The sum is clipped to ``[-REWARD_LIMIT, REWARD_LIMIT]``; text without such expressions gets 0.
     """
     found = sorted(set(_FOUND.findall(text.lower())))
-    return round(max(-REWARD_LIMIT, min(REWARD_LIMIT, sum((MARKERS[marker] for marker in found), 0.0))), 6)
+    return round(max(-REWARD_LIMIT, min(REWARD_LIMIT, added(MARKERS[marker] for marker in found))), 6)
 
 
 def replies(domain: str, rows: int, seed: int, noise: float = 0.0) -> list[Reply]:

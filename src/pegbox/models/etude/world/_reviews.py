@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from pegbox.models.etude.world._domains import Aspect, Domain, domains
-from pegbox.models.etude.world._grammar import Rand, flip, sigmoid, tidy, words
+from pegbox.models.etude.world._grammar import Rand, added, flip, sigmoid, tidy, words
 from pegbox.models.etude.world._lexicon import DAY, FIRST, MONTH
 
 LABELS = ("negative", "positive")
@@ -151,7 +151,7 @@ def review(rand: Rand, domain: Domain, noise: float = 0.0) -> Review:
         opinions.append(_overall(rand, domain, mood))
     sentences, weighed = _sentences(rand, opinions, 0.0 if terse else 0.55)
     text = _compose(rand, domain, sentences, casual)
-    score = round(sum(opinion.strength for opinion in weighed), 6)
+    score = round(added(opinion.strength for opinion in weighed), 6)
     positive = sigmoid(SHARPNESS * score)
     probabilities = flip({"negative": round(1.0 - positive, 9), "positive": positive}, noise)
     label = "positive" if rand.chance(probabilities["positive"]) else "negative"
