@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from pegbox._lazy import lazy
 
 if TYPE_CHECKING:
-    from pegbox.methods._least_squares import Posterior
+    from pegbox.methods._least_squares import Posterior, helmert, mean_softmax
     from pegbox.methods._method import Attached, Capability, Method, Problem, Solved, Solver
     from pegbox.methods._output_layer import Equations
     from pegbox.methods._peft import check_adapter, load_adapter, save_adapter
@@ -51,7 +51,9 @@ __all__ = [
     "build",
     "check_adapter",
     "export_prompt_tuning",
+    "helmert",
     "load_adapter",
+    "mean_softmax",
     "methods",
     "register",
     "save_adapter",
@@ -63,6 +65,8 @@ __getattr__, __dir__ = lazy(
     __name__,
     {
         "Posterior": "pegbox.methods._least_squares",
+        "helmert": "pegbox.methods._least_squares",
+        "mean_softmax": "pegbox.methods._least_squares",
         "Attached": "pegbox.methods._method",
         "Capability": "pegbox.methods._method",
         "Method": "pegbox.methods._method",

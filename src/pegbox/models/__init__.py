@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         read,
         rows_of,
         unwrapped,
+        watched,
     )
     from pegbox.models._sequences import word_logprobs
     from pegbox.models._similar import encode
@@ -80,6 +81,7 @@ __all__ = [
     "slot_logits",
     "tokenizer",
     "unwrapped",
+    "watched",
     "word_logprobs",
 ]
 
@@ -126,6 +128,7 @@ __getattr__, __dir__ = lazy(
         "LanguageRows": "pegbox.models._language_rows",
         "check_language": "pegbox.models._language_rows",
         "unwrapped": "pegbox.models._readout",
+        "watched": "pegbox.models._readout",
         "word_logprobs": "pegbox.models._sequences",
     },
 )

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,9 @@ from torch.nn import functional
 
 from pegbox.errors import CapabilityError
 from pegbox.models._decoder import any_width
+
+Watcher = Callable[[nn.Module, Tensor, Tensor], None]
+_WATCHER: ContextVar[Watcher | None] = ContextVar("watcher", default=None)
 
 POSITIONS = "answer_positions"
 """Key of the answers' positions, (batch,), in a batch of model inputs."""
@@ -110,8 +114,7 @@ def rows_of(layer: nn.Module, hidden: Tensor, tokens: Tensor | None) -> Tensor:
     if tokens is None:
         return layer(hidden)
     if type(layer) is nn.Linear:
-        bias = layer.bias[tokens] if layer.bias is not None else None
-        return functional.linear(hidden, layer.weight[tokens], bias)
+        return _chosen(layer, hidden, tokens)
     if _plain_lora(layer):
         return _lora_rows(layer, hidden, tokens)
     return layer(hidden)[..., tokens]
@@ -134,9 +137,31 @@ def _lora_rows(layer: Any, hidden: Tensor, tokens: Tensor) -> Tensor:
         if name in layer.lora_A:
             down, up = layer.lora_A[name], layer.lora_B[name]
             inner = down(layer.lora_dropout[name](hidden.to(down.weight.dtype)))
-            bias = up.bias[tokens] if up.bias is not None else None
-            answer = answer + functional.linear(inner, up.weight[tokens], bias) * layer.scaling[name]
+            answer = answer + _chosen(up, inner, tokens) * layer.scaling[name]
     return answer.to(dtype)
+
+
+def _chosen(layer: Any, hidden: Tensor, tokens: Tensor) -> Tensor:
+    """Outputs ``tokens`` of a linear layer; whoever watches is told, as a forward hook would be."""
+    bias = layer.bias[tokens] if layer.bias is not None else None
+    found = functional.linear(hidden, layer.weight[tokens], bias)
+    watcher = _WATCHER.get()
+    if watcher:
+        watcher(layer, hidden, found)
+    return found
+
+
+@contextmanager
+def watched(seen: Watcher) -> Iterator[None]:
+    """While the context lasts, tell ``seen`` of each linear layer of which only some outputs are computed.
+
+    Forward hooks do not fire there, since the layer itself is not called.
+    """
+    token = _WATCHER.set(seen)
+    try:
+        yield
+    finally:
+        _WATCHER.reset(token)
 
 
 def unwrapped(model: Any) -> Any:

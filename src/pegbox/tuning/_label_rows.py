@@ -42,10 +42,14 @@ class LabelRows:
     def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Summed cross-entropy and the number of rows, or both weighted where the batch holds weights."""
         gold, weights = batch[GOLD], batch.get(WEIGHTS)
-        inputs = {key: value for key, value in batch.items() if key not in (GOLD, WEIGHTS)}
-        cached = self._base.kind in ("causal", "encoder-decoder")
-        options = {"use_cache": False} if cached else {}
-        logits = read(model, inputs, self._tokens, **options).logits.float()
+        logits = self.scores(model, batch)
         if weights is None:
             return functional.cross_entropy(logits, gold, reduction="sum"), gold.new_tensor(len(gold))
         return (functional.cross_entropy(logits, gold, reduction="none") * weights).sum(), weights.sum()
+
+    def scores(self, model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+        """Label logits (batch, labels) in float32; gradients flow."""
+        inputs = {key: value for key, value in batch.items() if key not in (GOLD, WEIGHTS)}
+        cached = self._base.kind in ("causal", "encoder-decoder")
+        options = {"use_cache": False} if cached else {}
+        return read(model, inputs, self._tokens, **options).logits.float()

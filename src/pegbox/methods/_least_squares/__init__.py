@@ -2,13 +2,14 @@
 
 from pegbox.methods._least_squares._choose import Choice, choose
 from pegbox.methods._least_squares._gram import Gram
+from pegbox.methods._least_squares._integrate import mean_softmax
 from pegbox.methods._least_squares._newton import newton
 from pegbox.methods._least_squares._newton_choice import choose_newton
 from pegbox.methods._least_squares._posterior import Posterior
 from pegbox.methods._least_squares._solution import Solution
 from pegbox.methods._least_squares._solve import solve
 from pegbox.methods._least_squares._spectrum import Spectrum
-from pegbox.methods._least_squares._targets import residual, smoothed_log_targets
+from pegbox.methods._least_squares._targets import helmert, residual, smoothed_log_targets
 from pegbox.methods._least_squares._update import Updatable
 from pegbox.methods._least_squares._vocabulary import VocabularySolution, whole_vocabulary
 
@@ -22,6 +23,8 @@ __all__ = [
     "VocabularySolution",
     "choose",
     "choose_newton",
+    "helmert",
+    "mean_softmax",
     "newton",
     "residual",
     "smoothed_log_targets",

@@ -2,19 +2,17 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from pegbox.errors import InputError, UsageError
 from pegbox.methods._least_squares._check import Loss, as_features, as_problem
+from pegbox.methods._least_squares._integrate import mean_softmax
 from pegbox.methods._least_squares._logistic import Logistic, contrast_covariance
 from pegbox.methods._least_squares._solution import Solution
 from pegbox.methods._least_squares._spectrum import Spectrum
 from pegbox.methods._least_squares._targets import helmert, residual
 
-_NODES = 100
-_BLOCK = 8_000_000
 _SCALARS = ("penalty", "noise", "evidence", "rows", "free")
 
 
@@ -129,25 +127,8 @@ class Posterior:
             samples: Draws, rounded up to an even number.
             seed: Seed of the draws.
         """
-        mean, covariance = self._mean(Z, L), self.contrast_covariance(Z)
-        contrasts = helmert(mean.shape[1], mean.device)
-        if mean.shape[1] == 2:
-            # The Helmert contrast is (first - second)/sqrt(2): its variance is half the margin's.
-            return _binary(mean[:, 1] - mean[:, 0], 2.0 * covariance[:, 0, 0])
-        values, vectors = torch.linalg.eigh(covariance)
-        root = (vectors * values.clamp(min=0.0).sqrt()[:, None, :]) @ vectors.mT
-        generator = torch.Generator().manual_seed(seed)
-        half = torch.randn((samples + 1) // 2, root.shape[1], generator=generator, dtype=torch.float64)
-        draws = torch.cat([half, -half]).to(root) @ contrasts.T
-        roots = torch.einsum("ka,nab,lb->nkl", contrasts, root, contrasts)
-        step = max(1, _BLOCK // (len(draws) * mean.shape[1]))
-        parts = [
-            (mean[start : start + step, None] + draws @ roots[start : start + step])
-            .softmax(dim=2)
-            .mean(dim=1)
-            for start in range(0, len(mean), step)
-        ]
-        return torch.cat(parts)
+        mean, covariance = self.predictive(Z, L)
+        return mean_softmax(mean, covariance, samples=samples, seed=seed)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return all there is to save, ready for safetensors."""
@@ -213,12 +194,3 @@ def _laplace_evidence(
     prior = 0.5 * spectrum.rank * columns * math.log(solution.penalty)
     flat = 0.5 * columns * math.log(2 * math.pi) if spectrum.intercept else 0.0
     return factor, -problem.value(A) + prior + flat - float(factor.diagonal().log().sum())
-
-
-def _binary(margin: Tensor, variance: Tensor) -> Tensor:
-    nodes, weights = (
-        torch.from_numpy(part).to(margin) for part in np.polynomial.hermite_e.hermegauss(_NODES)
-    )
-    values = torch.sigmoid(margin[:, None] + variance.clamp(min=0.0).sqrt()[:, None] * nodes)
-    second = (values @ weights) / weights.sum()
-    return torch.stack([1.0 - second, second], dim=1)

@@ -54,9 +54,13 @@ class ChoiceRows:
 
     def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Summed cross-entropy and the number of questions."""
-        gold, divisors = batch[GOLD], batch[DIVISORS]
+        gold = batch[GOLD]
+        scores = self.scores(model, batch)
+        return functional.cross_entropy(scores, gold, reduction="sum"), gold.new_tensor(len(gold))
+
+    def scores(self, model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+        """Scores (batch, options), minus infinity where a row has no such option; gradients flow."""
+        divisors = batch[DIVISORS]
         there = divisors > 0
         summed = read_texts(model, batch["input_ids"][there], batch[SAID][there], use_cache=False)
-        scores = divisors.new_full(divisors.shape, -torch.inf)
-        scores = scores.masked_scatter(there, summed / divisors[there])
-        return functional.cross_entropy(scores, gold, reduction="sum"), gold.new_tensor(len(gold))
+        return divisors.new_full(divisors.shape, -torch.inf).masked_scatter(there, summed / divisors[there])

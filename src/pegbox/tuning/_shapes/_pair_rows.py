@@ -45,11 +45,16 @@ class PairRows:
 
     def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Summed cross-entropy and the number of questions."""
-        gold, there = batch[GOLD], batch[THERE]
+        gold = batch[GOLD]
+        scores = self.scores(model, batch)
+        return functional.cross_entropy(scores, gold, reduction="sum"), gold.new_tensor(len(gold))
+
+    def scores(self, model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+        """Scores (batch, options), minus infinity where a row has no such option; gradients flow."""
+        there = batch[THERE]
         inputs = {name: value[there] for name, value in batch.items() if name not in (GOLD, THERE)}
         found = model(**inputs).float().squeeze(-1)
-        scores = found.new_full(there.shape, -torch.inf).masked_scatter(there, found)
-        return functional.cross_entropy(scores, gold, reduction="sum"), gold.new_tensor(len(gold))
+        return found.new_full(there.shape, -torch.inf).masked_scatter(there, found)
 
 
 @torch.no_grad()

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pegbox.methods._least_squares._targets import helmert
+
+_NODES = 100
+_BLOCK = 8_000_000
+
+
+def mean_softmax(mean: Tensor, covariance: Tensor, *, samples: int = 1024, seed: int = 0) -> Tensor:
+    """Return the softmax averaged over normal logits, (rows, labels) in float64.
+
+    Two labels: Gauss-Hermite quadrature of the margin. More: antithetic Monte Carlo of the softmax, with the
+    same draws for every row, so that a row's answer does not depend on the rows beside it.
+
+    Args:
+        mean: (rows, labels); minus infinity for a label that a row lacks.
+        covariance: (rows, labels, labels) of the logits less their mean: its rows sum to zero.
+        samples: Draws, rounded up to an even number.
+        seed: Seed of the draws.
+    """
+    mean, covariance = mean.double(), covariance.double()
+    labels = mean.shape[1]
+    if labels < 2:
+        return torch.ones_like(mean)
+    if labels == 2:
+        variance = covariance[:, 0, 0] + covariance[:, 1, 1] - 2.0 * covariance[:, 0, 1]
+        return _binary(mean[:, 1] - mean[:, 0], variance)
+    values, vectors = torch.linalg.eigh(covariance)
+    roots = (vectors * values.clamp(min=0.0).sqrt()[:, None, :]) @ vectors.mT
+    generator = torch.Generator().manual_seed(seed)
+    half = torch.randn((samples + 1) // 2, labels - 1, generator=generator, dtype=torch.float64)
+    draws = torch.cat([half, -half]).to(roots) @ helmert(labels, mean.device).T
+    step = max(1, _BLOCK // (len(draws) * labels))
+    parts = [
+        (mean[start : start + step, None] + draws @ roots[start : start + step]).softmax(dim=2).mean(dim=1)
+        for start in range(0, len(mean), step)
+    ]
+    return torch.cat(parts) if parts else torch.empty_like(mean)
+
+
+def _binary(margin: Tensor, variance: Tensor) -> Tensor:
+    nodes, weights = (
+        torch.from_numpy(part).to(margin) for part in np.polynomial.hermite_e.hermegauss(_NODES)
+    )
+    values = torch.sigmoid(margin[:, None] + variance.clamp(min=0.0).sqrt()[:, None] * nodes)
+    second = (values @ weights) / weights.sum()
+    return torch.stack([1.0 - second, second], dim=1)

@@ -1,0 +1,26 @@
+"""How sure a tuned model is: Laplace posteriors of adapters, and rivals that calibrate in other ways."""
+
+from pegbox.uncertainty._curvature import GRADES, Basis, Grade
+from pegbox.uncertainty._evidence import Evidence
+from pegbox.uncertainty._fit import fit_laplace
+from pegbox.uncertainty._laplace import Laplace
+from pegbox.uncertainty._places import PARTS, Part, Place, places
+from pegbox.uncertainty._predictive import INTEGRALS, Integral, Predictive
+from pegbox.uncertainty._scored import Scored
+
+__all__ = [
+    "GRADES",
+    "INTEGRALS",
+    "PARTS",
+    "Basis",
+    "Evidence",
+    "Grade",
+    "Integral",
+    "Laplace",
+    "Part",
+    "Place",
+    "Predictive",
+    "Scored",
+    "fit_laplace",
+    "places",
+]

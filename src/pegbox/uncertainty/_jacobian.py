@@ -1,0 +1,207 @@
+"""Exact gradients of each row's scores by the uncertain weights, from their layers' inputs and outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from pegbox.errors import CapabilityError
+from pegbox.models import batches, watched
+from pegbox.uncertainty._places import Place
+from pegbox.uncertainty._scored import Scored
+
+TOKENS_PER_BATCH = {"cpu": 1024}
+TOKENS_ON_ACCELERATOR = 16384
+NUMBERS_PER_BATCH = 1 << 25
+
+Seeds = Callable[[Tensor], Tensor]
+"""Maps scores (batch, answers) to what their gradients are weighted with, (batch, answers, seeds)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Slopes:
+    """Scores of a batch with the gradients of weighted sums of them.
+
+    Args:
+        indices: Which rows.
+        scores: (batch, answers); minus infinity for an answer that a row lacks.
+        seeds: (batch, answers, seeds) the weights.
+        parts: For each place (batch, seeds, outputs, inputs).
+    """
+
+    indices: list[int]
+    scores: Tensor
+    seeds: Tensor
+    parts: list[Tensor]
+
+    def flat(self) -> Tensor:
+        """All places side by side, (batch, seeds, numbers)."""
+        return torch.cat([part.flatten(2) for part in self.parts], dim=2)
+
+
+@dataclass(eq=False)
+class _Tap:
+    """What went into and came out of one layer."""
+
+    place: Place
+    inputs: list[Tensor] = field(default_factory=list)
+    outputs: list[Tensor] = field(default_factory=list)
+
+    def record(self, given: Tensor, found: Tensor) -> None:
+        self.inputs.append(given.detach())
+        self.outputs.append(found)
+
+    def gradient(self, slopes: Sequence[Tensor | None], units: int) -> Tensor:
+        """(units, outputs, inputs) from the gradients of the outputs."""
+        total: Tensor | None = None
+        for given, slope in zip(self.inputs, slopes, strict=True):
+            if slope is None:
+                continue
+            part = _product(self.place, given, slope, units)
+            total = part if total is None else total + part
+        if total is None:
+            total = torch.zeros(units, *self.place.shape, device=self.place.layer.weight.device)
+        return total
+
+
+def _product(place: Place, given: Tensor, slope: Tensor, units: int) -> Tensor:
+    if given.shape[0] != units or given.dim() not in (2, 3):
+        raise CapabilityError(
+            f"{place.name} sees the tokens of several rows at once",
+            where=f"an input of the shape {tuple(given.shape)} for {units} texts",
+            expected="a layer that sees (texts, tokens, width)",
+            fix="choose other --targets for LoRA",
+        )
+    kind = torch.promote_types(slope.dtype, torch.float32)
+    given, slope = given.to(kind), slope.to(kind)
+    if given.dim() == 2:
+        given, slope = given[:, None], slope[:, None]
+    found = slope.mT @ given
+    if place.layer.bias is None:
+        return found
+    return torch.cat([found, slope.sum(1)[..., None]], dim=2)
+
+
+@contextmanager
+def _tapped(places: Sequence[Place]) -> Iterator[list[_Tap]]:
+    """Record the layers' inputs and outputs; what the layers were is what they are afterwards."""
+    taps = [_Tap(place) for place in places]
+    by_layer = {id(tap.place.layer): tap for tap in taps}
+    was = [(value, value.requires_grad) for place in places for value in place.layer.parameters()]
+
+    def seen(layer: nn.Module, given: Tensor, found: Tensor) -> None:
+        if id(layer) in by_layer:
+            by_layer[id(layer)].record(given, found)
+
+    with ExitStack() as stack:
+        for tap in taps:
+            hook = tap.place.layer.register_forward_hook(
+                lambda _, given, found, tap=tap: tap.record(given[0], found)
+            )
+            stack.callback(hook.remove)
+        for value, flag in was:
+            value.requires_grad_(True)
+            stack.callback(value.requires_grad_, flag)
+        stack.enter_context(watched(seen))
+        stack.enter_context(torch.enable_grad())
+        yield taps
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """The model without dropout; each module's mode is given back."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def slopes(
+    model: nn.Module, rows: Scored, places: Sequence[Place], seeds: Seeds, *, order: Sequence[Sequence[int]]
+) -> Iterator[Slopes]:
+    """Go through batches of rows; one backward pass per seed serves all rows of a batch.
+
+    Args:
+        model: The model whose layers the places are.
+        rows: The rows.
+        places: The uncertain layers.
+        seeds: What to take gradients of.
+        order: Row numbers of each batch, as :func:`in_batches` gives them.
+    """
+    device = places[0].layer.weight.device
+    with evaluating(model):
+        for indices in order:
+            batch = {name: value.to(device) for name, value in rows.collate(indices).items()}
+            with _tapped(places) as taps:
+                scores = rows.scores(model, batch)
+                weights = seeds(scores.detach()).to(scores.dtype)
+                own = _own_texts(taps, scores)
+                parts = _by_option(taps, scores, weights) if own else _by_row(taps, scores, weights)
+            yield Slopes(list(indices), scores.detach(), weights, parts)
+
+
+def _own_texts(taps: Sequence[_Tap], scores: Tensor) -> bool:
+    """Whether each answer was read from a text of its own: the layers then saw more texts than rows."""
+    texts = next((len(tap.inputs[0]) for tap in taps if tap.inputs), len(scores))
+    return texts == int(torch.isfinite(scores).sum()) and texts != len(scores)
+
+
+def _backward(taps: Sequence[_Tap], scores: Tensor, weights: Tensor, units: int, keep: bool) -> list[Tensor]:
+    there = torch.isfinite(scores)
+    found = torch.autograd.grad(
+        scores[there],
+        [output for tap in taps for output in tap.outputs],
+        weights[there],
+        retain_graph=keep,
+        allow_unused=True,
+    )
+    parts, at = [], 0
+    for tap in taps:
+        parts.append(tap.gradient(found[at : at + len(tap.outputs)], units))
+        at += len(tap.outputs)
+    return parts
+
+
+def _by_row(taps: Sequence[_Tap], scores: Tensor, weights: Tensor) -> list[Tensor]:
+    count = weights.shape[2]
+    passes = [_backward(taps, scores, weights[:, :, s], len(scores), s < count - 1) for s in range(count)]
+    return [torch.stack(parts, dim=1) for parts in zip(*passes, strict=True)]
+
+
+def _by_option(taps: Sequence[_Tap], scores: Tensor, weights: Tensor) -> list[Tensor]:
+    """One backward pass for all options; their gradients are weighted afterwards."""
+    there = torch.isfinite(scores)
+    single = _backward(taps, scores, torch.ones_like(scores), int(there.sum()), keep=False)
+    found = []
+    for part in single:
+        spread = part.new_zeros(*scores.shape, *part.shape[1:])
+        spread[there] = part
+        found.append(torch.einsum("bkoi,bks->bsoi", spread, weights.to(part.dtype)))
+    return found
+
+
+def in_batches(
+    rows: Scored, places: Sequence[Place], answers: int, *, only: Sequence[int] | None = None
+) -> list[list[int]]:
+    """Row numbers in batches of like length that fit into memory with their gradients.
+
+    Args:
+        rows: The rows.
+        places: The uncertain layers.
+        answers: Most answers of a row.
+        only: Row numbers to take; all when ``None``.
+    """
+    numbers = sum(place.size for place in places) * max(1, answers)
+    most = max(1, NUMBERS_PER_BATCH // numbers)
+    device = places[0].layer.weight.device.type
+    chosen = list(range(len(rows))) if only is None else list(only)
+    lengths = [rows.lengths[index] for index in chosen]
+    groups = batches(lengths, TOKENS_PER_BATCH.get(device, TOKENS_ON_ACCELERATOR), rows=most)
+    return [[chosen[at] for at in group] for group in groups]
