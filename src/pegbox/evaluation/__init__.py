@@ -15,12 +15,15 @@ from pegbox.evaluation._forgetting import (
 from pegbox.evaluation._json import plain, read_estimate
 from pegbox.evaluation._paired import Paired, compare
 from pegbox.evaluation._scores import ClassScores, Scores, score
+from pegbox.evaluation._selective import Answered, RiskCoverage, risk_coverage
+from pegbox.evaluation._separation import Undefined, error_auroc, ood_auroc, uncertainties
 from pegbox.evaluation._several import Sample, class_sample, compare_several, holm, several, tag_sample
 from pegbox.evaluation._tags import TagScores, score_tags
 from pegbox.evaluation._truth import TruthScores, score_truth
 
 __all__ = [
     "Also",
+    "Answered",
     "Bin",
     "ClassScores",
     "Distance",
@@ -31,22 +34,27 @@ __all__ = [
     "Forgetting",
     "Paired",
     "Reliability",
+    "RiskCoverage",
     "Sample",
     "Scores",
     "TagScores",
     "TruthScores",
+    "Undefined",
     "bootstrap",
     "calibration_error",
     "class_sample",
     "compare",
     "compare_several",
+    "error_auroc",
     "flips",
     "holm",
     "only_also",
+    "ood_auroc",
     "percentile_interval",
     "plain",
     "read_estimate",
     "reliability",
+    "risk_coverage",
     "score",
     "score_also",
     "score_forgetting",
@@ -55,5 +63,6 @@ __all__ = [
     "several",
     "signed",
     "tag_sample",
+    "uncertainties",
     "wilson",
 ]

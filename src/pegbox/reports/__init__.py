@@ -9,6 +9,7 @@ from pegbox.reports._ladder import LadderRow, ladder, ladder_markdown
 from pegbox.reports._page import write_report
 from pegbox.reports._panel import scores_panel
 from pegbox.reports._pareto import cost_diagram
+from pegbox.reports._risk_coverage import risk_coverage_diagram
 from pegbox.reports._seeds_table import seeds_table
 from pegbox.reports._spectrum import spectrum_diagram
 
@@ -23,6 +24,7 @@ __all__ = [
     "offers_table",
     "pilot_table",
     "reliability_diagram",
+    "risk_coverage_diagram",
     "rung_line",
     "scores_panel",
     "seeds_table",
