@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from pegbox._lazy import lazy
 
 if TYPE_CHECKING:
-    from pegbox.methods._least_squares import Posterior, helmert, mean_softmax
+    from pegbox.methods._least_squares import Posterior, helmert, mean_softmax, softmax_moments
     from pegbox.methods._method import Attached, Capability, Method, Problem, Solved, Solver
     from pegbox.methods._output_layer import Equations
     from pegbox.methods._peft import check_adapter, load_adapter, save_adapter
@@ -57,6 +57,7 @@ __all__ = [
     "methods",
     "register",
     "save_adapter",
+    "softmax_moments",
     "table_markdown",
     "table_rows",
 ]
@@ -67,6 +68,7 @@ __getattr__, __dir__ = lazy(
         "Posterior": "pegbox.methods._least_squares",
         "helmert": "pegbox.methods._least_squares",
         "mean_softmax": "pegbox.methods._least_squares",
+        "softmax_moments": "pegbox.methods._least_squares",
         "Attached": "pegbox.methods._method",
         "Capability": "pegbox.methods._method",
         "Method": "pegbox.methods._method",

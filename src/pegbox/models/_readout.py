@@ -212,6 +212,14 @@ def tail(model: nn.Module, raw: Tensor) -> Tensor:
     return logits.reshape(raw.shape)
 
 
+def output_tail_slope(model: nn.Module, raw: Tensor) -> Tensor:
+    """Slope of :func:`output_tail` at each of its inputs (rows, outputs), which it treats one by one."""
+    with torch.enable_grad():
+        given = raw.detach().clone().requires_grad_(True)
+        (found,) = torch.autograd.grad(tail(model, given).sum(), given)
+    return found
+
+
 def output_scale(model: nn.Module) -> float:
     """Slope at zero of :func:`output_tail`: the logit scale, and 1 for soft-capping."""
     probe = 2.0**-9

@@ -7,7 +7,9 @@ from pegbox.tuning._forgetting import OtherTask, forgetting
 from pegbox.tuning._general import general_text
 from pegbox.tuning._hold_out import hold_out, labelled_rows
 from pegbox.tuning._label_words import Candidate, LabelWords, search_label_words
+from pegbox.tuning._laplace import laplace
 from pegbox.tuning._merge import Merged, merge
+from pegbox.tuning._posterior_files import save_posterior
 from pegbox.tuning._rank import Ranks, Spectrum, rank
 from pegbox.tuning._readout import read_by
 from pegbox.tuning._replay import Replay
@@ -49,10 +51,12 @@ __all__ = [
     "general_text",
     "hold_out",
     "labelled_rows",
+    "laplace",
     "merge",
     "option_names",
     "rank",
     "read_by",
+    "save_posterior",
     "search_label_words",
     "seed_folder",
 ]

@@ -21,15 +21,26 @@ _BLOCK = 2_000_000
 def deviations(tuned: Tuned, posterior: Posterior, hidden: Tensor, chosen: Tensor) -> Tensor:
     """Standard deviation of each row's chosen probability under the posterior of the correction, (rows,).
 
-    Logits are drawn before logit scale and soft-capping and pass through both: by Gauss-Hermite quadrature of
-    the margin for two labels, by antithetic draws (the same for every row) for more.
-    ``Posterior.probabilities`` cannot serve: it gives means, not deviations, and knows no soft-capping.
-
     Args:
         tuned: A closed-form fit.
         posterior: Its posterior.
         hidden: (rows, width) the base's hidden states.
         chosen: (rows,) indices of the labels in question.
+    """
+    return moments(tuned, posterior, hidden)[1].gather(1, chosen[:, None]).squeeze(1)
+
+
+def moments(tuned: Tuned, posterior: Posterior, hidden: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each label's probability under the posterior, both (rows, labels).
+
+    Logits are drawn before logit scale and soft-capping and pass through both: by Gauss-Hermite quadrature of
+    the margin for two labels, by antithetic draws (the same for every row) for more.
+    ``Posterior.probabilities`` cannot serve, which knows no soft-capping.
+
+    Args:
+        tuned: A closed-form fit.
+        posterior: Its posterior.
+        hidden: (rows, width) the base's hidden states.
     """
     assert tuned.module is not None
     scale = output_scale(tuned.module)
@@ -45,12 +56,12 @@ def deviations(tuned: Tuned, posterior: Posterior, hidden: Tensor, chosen: Tenso
         block = slice(start, start + step)
         logits = raw[block, None] + torch.einsum("sa,nka->nsk", nodes, roots[block])
         flat = logits.reshape(-1, labels).float().to(tuned.base.device)
-        probabilities = output_tail(tuned.module, flat).double().cpu().softmax(1).view(logits.shape)
-        index = chosen[block, None, None].expand(-1, logits.shape[1], 1)
-        sample = probabilities.gather(2, index).squeeze(2)
-        mean = sample @ weights
-        parts.append(((sample - mean[:, None]).square() @ weights).sqrt())
-    return torch.cat(parts)
+        sample = output_tail(tuned.module, flat).double().cpu().softmax(1).view(logits.shape)
+        mean = torch.einsum("nsk,s->nk", sample, weights)
+        variance = torch.einsum("nsk,s->nk", (sample - mean[:, None]).square(), weights)
+        parts.append((mean, variance.sqrt()))
+    first, second = zip(*parts, strict=True)
+    return torch.cat(first), torch.cat(second)
 
 
 def _nodes(labels: int) -> tuple[Tensor, Tensor]:

@@ -193,6 +193,8 @@ class _Sides:
             prompt=prompt,
             module=module,
             posterior=None,
+            laplace=None,
+            averaged=False,
             features=None,
             grow=None,
             origin=None,

@@ -137,7 +137,9 @@ def folded(tuned: Tuned, *, dtype: Dtype = "auto") -> Tuned:
     if dtype != "auto":
         _cast(module, number_format(dtype, tuned.base.device))
     module.requires_grad_(False).eval()
-    return replace(tuned, module=module, weights=True, posterior=None, grow=None)
+    return replace(
+        tuned, module=module, weights=True, posterior=None, laplace=None, averaged=False, grow=None
+    )
 
 
 def _check(tuned: Tuned) -> None:

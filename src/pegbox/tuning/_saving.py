@@ -24,6 +24,7 @@ from pegbox.training import tell
 from pegbox.tuning._card import card
 from pegbox.tuning._once import Once
 from pegbox.tuning._plain import model_bytes, read_head, write_model
+from pegbox.tuning._posterior_files import is_averaged, with_read_posterior, write_posterior
 from pegbox.tuning._provenance import Provenance
 from pegbox.tuning._readout import as_read
 from pegbox.tuning._shapes import shape_of
@@ -65,15 +66,12 @@ def save(
         overwrite: Whether an existing folder may be replaced.
         beside: JSON files to write with it, by name.
     """
-    from safetensors.torch import save_file
-
     with atomic_folder(folder, overwrite=overwrite) as target:
         if tuned.module is not None and tuned.weights:
             write_model(tuned.module, tuned.base, target)
         elif tuned.module is not None:
             save_adapter(tuned.module, target)
-        if tuned.posterior is not None:
-            save_file({k: v.contiguous() for k, v in tuned.posterior.tensors().items()}, target / POSTERIOR)
+        write_posterior(tuned, target)
         _write_json(target / TASK, tuned.prompt.task.to_json())
         if scores is not None:
             _write_json(target / SCORES, scores.to_json())
@@ -116,7 +114,7 @@ def load(
         _check_finite(module, folder)
     elif meta["adapter"]:
         module = load_adapter(base, len(task.labels), folder)
-    return Tuned(
+    tuned = Tuned(
         base=base,
         prompt=method.prompt(base, base.prepare(task)),
         method=method,
@@ -132,7 +130,9 @@ def load(
         weights=whole,
         provenance=_provenance(folder, meta.get("data")),  # earlier folders lack it
         origin=meta["base"] if alone else None,
+        averaged=posterior is not None and is_averaged(folder),
     )
+    return with_read_posterior(tuned, folder)
 
 
 def _provenance(folder: Path, saved: Any) -> Provenance | None:

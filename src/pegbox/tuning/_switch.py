@@ -195,6 +195,8 @@ class Switchboard:
             module=module,
             weights=True,
             posterior=None,
+            laplace=None,
+            averaged=False,
             grow=None,
             features=None,
             origin=origin,

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pegbox.evaluation import Forgetting
     from pegbox.methods import Posterior, Problem, Solved
     from pegbox.models._loading import Dtype
+    from pegbox.uncertainty import Laplace, Predictive
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,8 @@ class Tuned:
         method: The method that tuned it.
         module: The base with the adapter; ``None`` when the base itself answers.
         posterior: Posterior of a closed-form solution.
+        laplace: Posterior of an adapter, as :meth:`with_posterior` fits it.
+        averaged: Whether probabilities are averaged over the posterior.
         details: What the method chose and measured.
         cost: What tuning took.
         training_rows: Digests of the rows it was tuned on, to tell seen from unseen rows.
@@ -82,6 +85,8 @@ class Tuned:
     weights: bool = False
     provenance: Provenance | None = field(default=None, repr=False)
     origin: Mapping[str, Any] | None = field(default=None, repr=False)
+    laplace: Laplace | None = field(default=None, repr=False)
+    averaged: bool = False
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -93,8 +98,39 @@ class Tuned:
         return shape_of(self.prompt.task).logits(self, rows)
 
     def probabilities(self, rows: Rows) -> Array:
-        """Probabilities of the labels, (rows, labels)."""
+        """Probabilities of the labels, (rows, labels), averaged over the posterior where that is in use."""
+        if self.averaged:
+            from pegbox.tuning._laplace import moments
+
+            return moments(self, rows)[0].numpy()
         return softmax(self.logits(rows))
+
+    def predictive(self, rows: Rows) -> Predictive:
+        """How sure the answers are: mean and covariance of the logits under the posterior.
+
+        By the model linearised at its weights; a closed-form fit's posterior is exact. The result gives the
+        probabilities, each logit's standard deviation and draws.
+
+        Args:
+            rows: The rows, with or without labels.
+
+        Raises:
+            CapabilityError: For a model without posterior.
+        """
+        from pegbox.tuning._laplace import predictive
+
+        return predictive(self, rows)
+
+    def with_posterior(self, rows: str | Path | Rows | None = None, **options: Any) -> Tuned:
+        """The same model with a Laplace posterior over its adapter; see :func:`pegbox.tuning.laplace`.
+
+        Args:
+            rows: The rows that it was tuned on: file, hub id or rows; not needed for a closed-form fit.
+            options: As for :func:`pegbox.tuning.laplace`.
+        """
+        from pegbox.tuning._laplace import laplace
+
+        return laplace(self, rows, **options)
 
     def predict(self, texts: Sequence[Any] | Rows) -> list[Any]:
         """Answer for texts, pairs of texts, or rows that were read from a file.
@@ -290,7 +326,9 @@ class Tuned:
 def base_alone(tuned: Tuned) -> Tuned:
     """The same task answered by the base without adapter, soft tokens and demonstrations."""
     prompt = tuned.prompt.without_soft().with_demonstrations(())
-    return replace(tuned, prompt=prompt, module=None, posterior=None, grow=None, say=_hush)
+    return replace(
+        tuned, prompt=prompt, module=None, posterior=None, laplace=None, averaged=False, grow=None, say=_hush
+    )
 
 
 def _hush(_: str) -> None:

@@ -2,14 +2,17 @@
 
 from pegbox.uncertainty._curvature import GRADES, Basis, Grade
 from pegbox.uncertainty._evidence import Evidence
+from pegbox.uncertainty._files import HEADER, fingerprint, header, read_header, read_laplace, to_bytes
 from pegbox.uncertainty._fit import fit_laplace
 from pegbox.uncertainty._laplace import Laplace
 from pegbox.uncertainty._places import PARTS, Part, Place, places
 from pegbox.uncertainty._predictive import INTEGRALS, Integral, Predictive
 from pegbox.uncertainty._scored import Scored
+from pegbox.uncertainty._temperature import Temperature, fit_temperature
 
 __all__ = [
     "GRADES",
+    "HEADER",
     "INTEGRALS",
     "PARTS",
     "Basis",
@@ -21,6 +24,13 @@ __all__ = [
     "Place",
     "Predictive",
     "Scored",
+    "Temperature",
+    "fingerprint",
     "fit_laplace",
+    "fit_temperature",
+    "header",
     "places",
+    "read_header",
+    "read_laplace",
+    "to_bytes",
 ]

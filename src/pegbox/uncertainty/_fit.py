@@ -29,7 +29,7 @@ from pegbox.uncertainty._roots import MixedRoots, exact_roots
 from pegbox.uncertainty._scored import Scored
 from pegbox.uncertainty._share import gathered, own_share, summed
 
-GRID = tuple(10.0 ** (step / 4) for step in range(-12, 21))
+GRID = tuple(10.0 ** (step / 4) for step in range(-12, 25))
 _LITTLE = 32
 _APART = 0.1
 
@@ -63,8 +63,8 @@ def fit_laplace(
         precision: Prior precision; by default chosen: by the log loss of ``valid`` rows where there are any,
             else by the evidence.
         valid: Labelled rows that were not tuned on.
-        roots: ``exact`` takes one backward pass per contrast of the answers; ``mixed`` one for all, with random
-            signs, unbiased.
+        roots: ``exact`` takes one backward pass per contrast of the answers; ``mixed`` one for all, with
+            random signs, unbiased.
         rank: Directions that a Kronecker factor keeps of a wide side.
         seed: Of the sketch and of the random signs.
         folder: Where to leave what was gathered every now and then, and to go on from; nowhere by default.
@@ -174,6 +174,8 @@ def _chosen(
         f"prior precision {chosen:.3g} by the log loss of {len(valid)} held-out rows: {losses[best]:.4f}, "
         f"{alone:.4f} without posterior; the evidence would choose {most:.3g}"
     )
+    if best == len(GRID) - 1:
+        say("these rows trust the tuned weights as they are: the posterior is next to none")
     near = min(range(len(GRID)), key=lambda at: abs(math.log(GRID[at] / most)))
     if losses[near] - alone > _APART:
         say(

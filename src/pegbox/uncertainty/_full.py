@@ -118,7 +118,11 @@ class FullBasis:
             sketch = Sketch(*tensors["sketch"].tolist()) if "sketch" in tensors else None
             return cls(tensors["values"], tensors["vectors"], sketch)
         except KeyError as missing:
-            raise InputError("not a saved posterior", where=f"tensor {missing} is missing") from None
+            raise InputError(
+                f"the posterior lacks the tensor {missing}",
+                expected="all that pegbox laplace wrote",
+                fix="fit it again with pegbox laplace",
+            ) from None
 
 
 class Full:

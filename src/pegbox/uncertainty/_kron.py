@@ -73,7 +73,11 @@ class KroneckerBasis:
             right = tuple(tensors[f"right.{place}"].double() for place in range(places))
             return cls(tensors["values"], left, right)
         except KeyError as missing:
-            raise InputError("not a saved posterior", where=f"tensor {missing} is missing") from None
+            raise InputError(
+                f"the posterior lacks the tensor {missing}",
+                expected="all that pegbox laplace wrote",
+                fix="fit it again with pegbox laplace",
+            ) from None
 
 
 class Kronecker:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pegbox.errors import UsageError
-from pegbox.methods import mean_softmax
+from pegbox.methods import mean_softmax, softmax_moments
 
 Integral = Literal["auto", "probit", "map"]
 INTEGRALS = ("auto", "probit", "map")
@@ -54,6 +54,10 @@ class Predictive:
                 f"there is no way '{how}' to average", where="how", expected=", ".join(INTEGRALS)
             )
         return mean_softmax(self.mean, self.covariance, samples=samples, seed=seed)
+
+    def moments(self, *, samples: int = 1024, seed: int = 0) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of each answer's probability, both (rows, answers) float64."""
+        return softmax_moments(self.mean, self.covariance, samples=samples, seed=seed)
 
     def draws(self, count: int, *, seed: int = 0) -> Tensor:
         """Logits drawn from the posterior, (draws, rows, answers) float64."""

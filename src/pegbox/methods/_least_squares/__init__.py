@@ -2,7 +2,7 @@
 
 from pegbox.methods._least_squares._choose import Choice, choose
 from pegbox.methods._least_squares._gram import Gram
-from pegbox.methods._least_squares._integrate import mean_softmax
+from pegbox.methods._least_squares._integrate import mean_softmax, softmax_moments
 from pegbox.methods._least_squares._newton import newton
 from pegbox.methods._least_squares._newton_choice import choose_newton
 from pegbox.methods._least_squares._posterior import Posterior
@@ -28,6 +28,7 @@ __all__ = [
     "newton",
     "residual",
     "smoothed_log_targets",
+    "softmax_moments",
     "solve",
     "whole_vocabulary",
 ]

@@ -22,10 +22,20 @@ def mean_softmax(mean: Tensor, covariance: Tensor, *, samples: int = 1024, seed:
         samples: Draws, rounded up to an even number.
         seed: Seed of the draws.
     """
+    return softmax_moments(mean, covariance, samples=samples, seed=seed)[0]
+
+
+def softmax_moments(
+    mean: Tensor, covariance: Tensor, *, samples: int = 1024, seed: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation of the softmax of normal logits, both (rows, labels) in float64.
+
+    Args as for :func:`mean_softmax`.
+    """
     mean, covariance = mean.double(), covariance.double()
     labels = mean.shape[1]
-    if labels < 2:
-        return torch.ones_like(mean)
+    if labels < 2 or not len(mean):
+        return torch.ones_like(mean), torch.zeros_like(mean)
     if labels == 2:
         variance = covariance[:, 0, 0] + covariance[:, 1, 1] - 2.0 * covariance[:, 0, 1]
         return _binary(mean[:, 1] - mean[:, 0], variance)
@@ -35,17 +45,20 @@ def mean_softmax(mean: Tensor, covariance: Tensor, *, samples: int = 1024, seed:
     half = torch.randn((samples + 1) // 2, labels - 1, generator=generator, dtype=torch.float64)
     draws = torch.cat([half, -half]).to(roots) @ helmert(labels, mean.device).T
     step = max(1, _BLOCK // (len(draws) * labels))
-    parts = [
-        (mean[start : start + step, None] + draws @ roots[start : start + step]).softmax(dim=2).mean(dim=1)
-        for start in range(0, len(mean), step)
-    ]
-    return torch.cat(parts) if parts else torch.empty_like(mean)
+    parts = []
+    for start in range(0, len(mean), step):
+        found = (mean[start : start + step, None] + draws @ roots[start : start + step]).softmax(dim=2)
+        parts.append((found.mean(dim=1), found.std(dim=1, correction=0)))
+    first, second = zip(*parts, strict=True)
+    return torch.cat(first), torch.cat(second)
 
 
-def _binary(margin: Tensor, variance: Tensor) -> Tensor:
+def _binary(margin: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
     nodes, weights = (
         torch.from_numpy(part).to(margin) for part in np.polynomial.hermite_e.hermegauss(_NODES)
     )
+    weights = weights / weights.sum()
     values = torch.sigmoid(margin[:, None] + variance.clamp(min=0.0).sqrt()[:, None] * nodes)
-    second = (values @ weights) / weights.sum()
-    return torch.stack([1.0 - second, second], dim=1)
+    second = values @ weights
+    spread = ((values - second[:, None]).square() @ weights).sqrt()
+    return torch.stack([1.0 - second, second], dim=1), torch.stack([spread, spread], dim=1)

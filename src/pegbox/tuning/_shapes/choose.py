@@ -40,12 +40,17 @@ class Choice:
         text: Its text.
         probability: Its probability among the question's options.
         probabilities: All options' probabilities, in order.
+        deviation: Standard deviation of ``probability`` under the posterior, where there is one.
+        logit_deviations: Standard deviation of each option's score, less the question's mean score, where the
+            probabilities are averaged over a posterior; in nats.
     """
 
     index: int
     text: str
     probability: float
     probabilities: tuple[float, ...]
+    deviation: float | None = None
+    logit_deviations: tuple[float, ...] | None = None
 
 
 class ChooseShape:
@@ -144,6 +149,8 @@ class ChooseShape:
         rows = inputs if isinstance(inputs, Questions) else from_questions(inputs, names)
         if not len(rows):
             return []
+        if tuned.averaged:
+            return _averaged(tuned, rows)
         found = []
         for options, row in zip(rows.options, softmax(self.logits(tuned, rows)), strict=True):
             own = tuple(map(float, row[: len(options)]))
@@ -157,7 +164,7 @@ class ChooseShape:
 
         gold = np.array(_prompt(tuned.prompt).task.gold(rows))
         started = time.perf_counter()
-        probabilities = softmax(self.logits(tuned, rows))
+        probabilities = tuned.probabilities(rows)
         seconds = time.perf_counter() - started
         same = tuned.module is None and not _prompt(tuned.prompt).task.demonstrations
         base = None if tuned.base.kind == "encoder" else probabilities
@@ -177,6 +184,19 @@ class ChooseShape:
         chance = Estimate(rows.chance, float("nan"), float("nan"))
         metrics = {"accuracy": scores.metrics["accuracy"], "chance": chance, **scores.metrics}
         return replace(scores, metrics=metrics, seconds=seconds)
+
+
+def _averaged(tuned: Tuned, rows: Questions) -> list[Choice]:
+    """The most probable options by the probabilities that are averaged over the posterior."""
+    found = tuned.predictive(rows)
+    probabilities, spread = found.moments()
+    choices = []
+    for line, options in enumerate(rows.options):
+        own = tuple(probabilities[line, : len(options)].tolist())
+        index = int(np.argmax(own))
+        sure = tuple(found.deviations[line, : len(options)].tolist())
+        choices.append(Choice(index, options[index], own[index], own, float(spread[line, index]), sure))
+    return choices
 
 
 def _scores(tuned: Tuned, rows: Questions) -> list[Tensor]:

@@ -82,6 +82,8 @@ class ClassifyShape:
         rows = inputs if isinstance(inputs, Examples) else from_texts(inputs, tuned.prompt.task.fields)
         if not len(rows):
             return []
+        if tuned.averaged:
+            return _averaged(tuned, rows)
         answers = answer(tuned, rows)
         probabilities = softmax(answers.logits)
         return [
@@ -99,11 +101,12 @@ class ClassifyShape:
         gold = np.array(tuned.prompt.task.gold(rows))
         started = time.perf_counter()
         answers = answer(tuned, rows)
+        probabilities = tuned.probabilities(rows) if tuned.averaged else softmax(answers.logits)
         seconds = time.perf_counter() - started
         base = _base_probabilities(tuned, rows, answers)
         seen = told_seen(tuned, rows)
         scores = score(
-            softmax(answers.logits),
+            probabilities,
             gold,
             tuned.labels,
             base=base,
@@ -114,6 +117,24 @@ class ClassifyShape:
             seed=seed,
         )
         return replace(scores, seconds=seconds)
+
+
+def _averaged(tuned: Tuned, rows: Examples) -> list[Prediction]:
+    """The most probable label by the probabilities that are averaged over the posterior."""
+    from pegbox.tuning._laplace import moments
+
+    found = tuned.predictive(rows)
+    probabilities, spread = (part.numpy() for part in moments(tuned, rows, found))
+    return [
+        Prediction(
+            label=tuned.labels[int(row.argmax())],
+            probability=float(row.max()),
+            probabilities=dict(zip(tuned.labels, map(float, row), strict=True)),
+            deviation=float(own[row.argmax()]),
+            logit_deviations=dict(zip(tuned.labels, sure, strict=True)),
+        )
+        for row, own, sure in zip(probabilities, spread, found.deviations.tolist(), strict=True)
+    ]
 
 
 def _encode(work: Work, rows: Examples) -> Encoded:

@@ -1,0 +1,247 @@
+"""A posterior for a tuned model, and what it says of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from pegbox.data import Questions, Rows
+from pegbox.errors import CapabilityError, InputError, UsageError
+from pegbox.models import answer_tokens, output_scale, output_tail_slope
+from pegbox.tasks import Tag
+from pegbox.tuning._answers import raw_logits
+from pegbox.tuning._deviation import moments as closed_form_moments
+from pegbox.tuning._seen import row_digests
+from pegbox.tuning._shapes import Work, shape_of
+from pegbox.uncertainty import (
+    Grade,
+    Part,
+    Place,
+    Predictive,
+    Scored,
+    fit_laplace,
+    places,
+)
+
+if TYPE_CHECKING:
+    from pegbox.methods import Posterior
+    from pegbox.tuning._tuned import Tuned
+    from pegbox.uncertainty import Laplace
+
+
+def laplace(
+    tuned: Tuned,
+    rows: str | Path | Rows | None = None,
+    *,
+    curvature: Grade = "exact",
+    part: Part = "all",
+    prior_precision: float | None = None,
+    valid: str | Path | Rows | None = None,
+    roots: str = "exact",
+    rank: int | None = 64,
+    seed: int = 0,
+    folder: str | Path | None = None,
+) -> Tuned:
+    """Give a LoRA adapter a posterior, after it was tuned; probabilities are averaged over it from then on.
+
+    Nothing about the adapter changes. A closed-form fit has its exact posterior already, and only begins to
+    use it.
+
+    Args:
+        tuned: A model tuned by ``lora``, ``qlora`` or ``head``, an adapter from elsewhere, or a closed-form
+            fit.
+        rows: The rows that it was tuned on: file, hub id or rows. Those among them that it was not tuned on,
+            as far as it knows, choose the precision.
+        curvature: ``exact`` (the whole matrix; sketched where the gradients do not fit into memory),
+            ``kron``, ``ekfac`` or ``diag``.
+        part: Which weights are uncertain: ``all`` that the adapter has, its factors (``lora``) or the head.
+        prior_precision: Chosen by held-out rows, else by the evidence, when not given.
+        valid: Labelled rows that it was not tuned on, to choose the precision by.
+        roots: ``mixed`` takes one backward pass instead of one per contrast, with random signs.
+        rank: Directions that a Kronecker factor keeps of a wide side.
+        seed: Of the random signs and the sketch.
+        folder: Where to leave progress, to go on after an interruption.
+
+    Raises:
+        CapabilityError: For a model that has no such posterior.
+        InputError: For rows that it was not tuned on.
+        UsageError: For an unknown curvature or part, or a precision that is not above 0.
+    """
+    if tuned.posterior is not None:
+        _check_precision_free(prior_precision)
+        return replace(tuned, averaged=True)
+    spots = uncertain(tuned, part)
+    if rows is None:
+        raise UsageError(
+            "the curvature is measured on the rows that the model was tuned on, and there are none",
+            expected="the training rows",
+            fix="name the training file",
+        )
+    read = tuned.read(rows) if isinstance(rows, str | Path) else rows
+    own, others = _apart(tuned, read)
+    if valid is not None:
+        others = tuned.read(valid) if isinstance(valid, str | Path) else valid
+        _warn_seen(tuned, others)
+    held = scored(tuned, others) if others is not None and len(others) else None
+    found = fit_laplace(
+        tuned.module,  # type: ignore[arg-type]
+        scored(tuned, own),
+        spots,
+        grade=curvature,
+        part=part,
+        precision=prior_precision,
+        valid=held,
+        roots=roots,
+        rank=rank,
+        seed=seed,
+        folder=None if folder is None else Path(folder),
+        say=tuned.say,
+    )
+    return replace(tuned, laplace=found, averaged=True)
+
+
+def _check_precision_free(precision: float | None) -> None:
+    if precision is not None:
+        raise UsageError(
+            "a closed-form fit's prior is its penalty, which it was solved with",
+            where=f"prior_precision {precision:g}",
+            expected="no precision",
+            fix="fit it again with another penalty",
+        )
+
+
+def uncertain(tuned: Tuned, part: Part = "all") -> list[Place]:
+    """The layers that a posterior of this model is over.
+
+    Raises:
+        CapabilityError: When it has none.
+    """
+    if tuned.module is None or tuned.weights:
+        raise CapabilityError(
+            f"{tuned.method.name} leaves no adapter on the base to be uncertain of",
+            where=tuned.base.name,
+            expected="a model tuned by lora, qlora, head or closed-form",
+            fix="tune with --method lora, and merge afterwards if you like",
+        )
+    task = tuned.prompt.task
+    if isinstance(task, Tag):
+        raise CapabilityError(
+            "a posterior is over one answer per row, and a tagger gives one per word",
+            expected="a task that classifies or chooses",
+            fix="judge the tagger by pegbox evaluate",
+        )
+    if len(tuned.prompt.draws) > 1:
+        raise CapabilityError(
+            "answers that are averaged over several draws of demonstrations have no one gradient",
+            expected="one draw of demonstrations, or none",
+            fix="tune without demonstrations",
+        )
+    tokens: Sequence[int] = ()
+    if task.to_json()["task"] == "classify" and tuned.base.kind != "encoder":
+        tokens = answer_tokens(tuned.prompt)
+    return places(tuned.module, part, tokens=tokens)
+
+
+def scored(tuned: Tuned, rows: Any, *, labelled: bool = True) -> Scored:
+    """Rows as the posterior sees them, told what was shortened; any answer stands in for ones unknown."""
+    if not labelled:
+        first = {"answers": (0,) * len(rows)} if isinstance(rows, Questions) else {}
+        rows = replace(rows, **first) if first else replace(rows, labels=(tuned.labels[0],) * len(rows))
+    work = Work(tuned.base, tuned.prompt, 0, tuned.too_long, tuned.cache, tuned.say)
+    (found,) = shape_of(tuned.prompt.task).trainable(work, [rows])
+    return found  # type: ignore[return-value]
+
+
+def _apart(tuned: Tuned, rows: Rows) -> tuple[Rows, Rows | None]:
+    """Rows that were tuned on, and the others; all count as tuned on where that is not known."""
+    task: Any = tuned.prompt.task
+    task.gold(rows)
+    if not tuned.training_rows:
+        tuned.say(f"all {len(rows)} rows count as rows that it was tuned on: which they were is not known")
+        return rows, None
+    digests = row_digests(rows)
+    own = [at for at, digest in enumerate(digests) if digest in tuned.training_rows]
+    others = [at for at, digest in enumerate(digests) if digest not in tuned.training_rows]
+    if not own:
+        raise InputError(
+            "the model was tuned on none of these rows",
+            where=rows.source,
+            expected=f"the {len(tuned.training_rows)} rows that it was tuned on",
+            fix="name the training file",
+        )
+    missing = len(tuned.training_rows) - len({digests[at] for at in own})
+    if missing:
+        tuned.say(
+            f"{missing} of {len(tuned.training_rows)} rows that it was tuned on are not in {rows.source}"
+        )
+    if others:
+        tuned.say(f"{len(others)} rows of {rows.source} were not tuned on: they choose the precision")
+    return rows.select(own), rows.select(others) if others else None
+
+
+def _warn_seen(tuned: Tuned, rows: Rows) -> None:
+    seen = sum(digest in tuned.training_rows for digest in row_digests(rows))
+    if seen:
+        tuned.say(f"{seen} of {len(rows)} rows to choose the precision by were tuned on: it will be too high")
+
+
+def predictive(tuned: Tuned, rows: Rows) -> Predictive:
+    """Mean and covariance of the answer logits; see :meth:`Tuned.predictive`."""
+    if tuned.laplace is not None:
+        return _of_adapter(tuned, tuned.laplace, rows)
+    if tuned.posterior is not None:
+        return _closed_form(tuned, tuned.posterior, rows)
+    raise CapabilityError(
+        "this model has no posterior",
+        where=tuned.method.name,
+        expected="a closed-form fit, or an adapter that pegbox laplace has seen",
+        fix="pegbox laplace ADAPTER DATA",
+    )
+
+
+def _of_adapter(tuned: Tuned, posterior: Laplace, rows: Rows) -> Predictive:
+    assert tuned.module is not None
+    return posterior.predict(
+        tuned.module, scored(tuned, rows, labelled=False), uncertain(tuned, posterior.part)
+    )
+
+
+def _closed_form(tuned: Tuned, posterior: Posterior, rows: Any) -> Predictive:
+    """The exact posterior of the correction, through logit scale and soft-capping by their slope."""
+    from pegbox.tuning._answers import answer
+
+    assert tuned.module is not None
+    answers = answer(tuned, rows)
+    scale = output_scale(tuned.module)
+    raw = raw_logits(tuned.base, tuned.module, answers.hidden, tuned.prompt)
+    none = torch.zeros(len(raw), len(tuned.labels), dtype=torch.float64)
+    _, covariance = posterior.predictive(answers.hidden.double() * scale, none)
+    bend = output_tail_slope(tuned.module, raw).double().cpu() / scale
+    return Predictive(answers.logits, _centred(bend[:, :, None] * covariance * bend[:, None, :]))
+
+
+def _centred(covariance: Tensor) -> Tensor:
+    less = covariance - covariance.mean(1, keepdim=True)
+    return less - less.mean(2, keepdim=True)
+
+
+def moments(tuned: Tuned, rows: Any, found: Predictive | None = None) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each answer's probability over the posterior, both (rows, answers).
+
+    A closed-form fit's logits pass through soft-capping itself, where the predictive has but its slope.
+
+    Args:
+        tuned: The model.
+        rows: The rows.
+        found: The predictive of the rows, where it is at hand.
+    """
+    from pegbox.tuning._answers import answer
+
+    if tuned.posterior is None:
+        return (predictive(tuned, rows) if found is None else found).moments()
+    return closed_form_moments(tuned, tuned.posterior, answer(tuned, rows).hidden)

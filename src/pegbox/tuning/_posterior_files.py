@@ -1,0 +1,85 @@
+"""The posterior beside an adapter: ``posterior.safetensors``, and in words ``posterior.json``."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pegbox._atomic import write_bytes, write_text
+from pegbox.errors import CapabilityError, InputError
+from pegbox.methods.closed_form import POSTERIOR
+from pegbox.tuning._laplace import uncertain
+from pegbox.uncertainty import HEADER, header, read_header, read_laplace, to_bytes
+
+if TYPE_CHECKING:
+    from pegbox.tuning._tuned import Tuned
+
+WORDS = "posterior.json"
+_AVERAGED = {"averaged": True}
+
+
+def write_posterior(tuned: Tuned, folder: Path) -> None:
+    """Write what posterior there is: the tensors first, whole or not at all, then the words."""
+    from safetensors.torch import save
+
+    if tuned.laplace is not None:
+        spots = uncertain(tuned, tuned.laplace.part)
+        write_bytes(folder / POSTERIOR, to_bytes(tuned.laplace, spots, tuned.base.fingerprint))
+        told = header(tuned.laplace, spots, tuned.base.fingerprint)
+        del told["places"]
+        write_text(folder / WORDS, json.dumps(told, indent=1, allow_nan=False) + "\n")
+    elif tuned.posterior is not None:
+        mark = {HEADER: json.dumps(_AVERAGED)} if tuned.averaged else None
+        tensors = {name: value.contiguous() for name, value in tuned.posterior.tensors().items()}
+        write_bytes(folder / POSTERIOR, save(tensors, mark))
+
+
+def save_posterior(tuned: Tuned, folder: Path) -> Path:
+    """Write the posterior of a model into the folder that it was loaded from; nothing else there changes.
+
+    Raises:
+        CapabilityError: When there is none.
+    """
+    if tuned.laplace is None and tuned.posterior is None:
+        raise CapabilityError("this model has no posterior to write", where=str(folder))
+    write_posterior(tuned, folder)
+    return folder / POSTERIOR
+
+
+def is_averaged(folder: Path) -> bool:
+    """Whether a closed-form fit's posterior was put to use."""
+    return bool(_told(folder / POSTERIOR).get("averaged"))
+
+
+def with_read_posterior(tuned: Tuned, folder: Path) -> Tuned:
+    """The model with the Laplace posterior that lies in its folder, if one does.
+
+    Raises:
+        InputError: For a posterior that is damaged, or of another adapter or base.
+    """
+    path = folder / POSTERIOR
+    if tuned.posterior is not None or not path.is_file():
+        return tuned
+    told = read_header(path)
+    if told is None:
+        raise InputError(
+            f"{tuned.method.name} has no posterior of this kind",
+            where=str(path),
+            expected="a posterior by pegbox laplace",
+            fix="remove the file, or fit it again with pegbox laplace",
+        )
+    try:
+        spots = uncertain(tuned, told.get("part", "all"))
+    except CapabilityError as error:
+        raise InputError(error.what, where=str(path), fix="remove the file") from None
+    return replace(tuned, laplace=read_laplace(path, told, spots, tuned.base.fingerprint), averaged=True)
+
+
+def _told(path: Path) -> dict[str, Any]:
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        found = json.loads((file.metadata() or {}).get(HEADER, "{}"))
+    return found if isinstance(found, dict) else {}
