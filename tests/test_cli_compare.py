@@ -67,6 +67,22 @@ def test_a_ladder_its_report_and_what_comes_next(
         (["--methods", "lorra"], "did you mean 'lora'"),
         (["--methods", "lora", "--options.lora.rnk", "4"], "did you mean 'rank'"),
         (["--methods", "lora", "--options.lora", "4"], "--options.lora.rank 4"),
+        (
+            ["--methods", "lora", "--options.lorra.rank", "4"],
+            "'lorra', which is not climbed (--options.lorra)",
+        ),
+        (["--methods", "ia3", "--options.lora.rank", "4"], "fix: add lora to the methods, or leave"),
+        (["--methods", "majority", "--options.majority.rank", "4"], "has no options (--options.majority)"),
+        (["--methods", "majority,majority"], "(--methods majority,majority)"),
+        (["--methods", ""], "there is nothing to compare (--methods )"),
+        (["--worth", "-1"], "no such number (--worth -1)"),
+        (["--patience", "-1"], "too small (--patience -1)"),
+        (["--budget", "-5m"], "write --budget=-5m if it is meant so"),
+        (["--budget"], "--budget wants a value"),
+        (["--seeds", "0"], "how many, at least 1, or different seeds"),
+        (["--seeds", "0,0"], "a seed is given twice (--seeds 0,0)"),
+        (["--metric", "f1"], "(--metric f1)"),
+        (["--metric", "f1"], "fix: leave it out for accuracy"),
         (["--budget", "soon"], "--budget soon"),
         (["--seeds", "zero"], "these are no seeds"),
         (["--holdout", "0"], "the share to hold out is no share"),
@@ -93,12 +109,36 @@ def test_wrong_calls_say_what_and_leave_nothing(
     assert not out.exists()
 
 
+@pytest.mark.parametrize("flags", [["--metric", "f1"], ["--worth", "-1"], ["--methods", "lorra"], []])
+def test_what_is_wrong_is_said_before_a_model_is_loaded(
+    data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    flags: list[str],
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("loaded")
+
+    monkeypatch.setattr("pegbox.models.load", refuse)
+    taken = tmp_path / "tuned"
+    taken.mkdir()
+    (taken / "README.md").write_text("a fit", "utf-8")
+    out = taken if not flags else tmp_path / "compared"
+    code, _, told = run(capsys, "compare", data, "--model", "nowhere", "--out", out, "--overwrite", *flags)
+    assert code == 2, told
+    assert "error: " in told
+    assert flags or "holds no comparison" in told
+    assert [path.name for path in taken.iterdir()] == ["README.md"]
+
+
 def test_other_rows_in_the_same_folder_are_refused_and_can_replace(
     model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "compared"
     cheap = ["--methods", "majority,closed-form", "--no-curve", "--forgetting", "off"]
     assert run(capsys, "compare", data, "--model", model, "--out", out, *cheap)[0] == 0
+    (out / "mine.txt").write_text("mine", "utf-8")
     other = write_rows(tmp_path / "other.csv", rows=40)
     code, _, told = run(capsys, "compare", other, "--model", model, "--out", out, *cheap)
     assert code == 2
@@ -106,13 +146,14 @@ def test_other_rows_in_the_same_folder_are_refused_and_can_replace(
     assert run(capsys, "compare", other, "--model", model, "--out", out, *cheap, "--overwrite")[0] == 0
     found = Comparison.from_json(json.loads((out / "comparison.json").read_text("utf-8")))
     assert found.data.train_rows + found.data.test_rows == 40
+    assert (out / "mine.txt").read_text("utf-8") == "mine"
 
 
 def test_interrupted_it_goes_on_where_it_was(model: Path, data: Path, tmp_path: Path) -> None:
     out = tmp_path / "compared"
     command = [sys.executable, "-m", "pegbox", "compare", str(data), "--model", str(model), "--out", str(out)]
     command += ["--methods", "majority,closed-form,lora", "--seeds", "1", "--forgetting", "off", "--no-curve"]
-    command += ["--training.epochs", "200", "--training.patience", "0", "--training.checkpoint_every", "5"]
+    command += ["--training.epochs", "60", "--training.patience", "0", "--training.checkpoint_every", "5"]
     process = subprocess.Popen(
         command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env={**os.environ}
     )

@@ -34,9 +34,9 @@ def tuned(place: Path) -> Path:
     return out
 
 
-def test_fit_replays_and_keeps_note_of_it(tuned: Path, place: Path) -> None:
+def test_fit_replays_and_keeps_note_of_it(tuned: Path) -> None:
     kept = json.loads((tuned / "pegbox.json").read_text("utf-8"))["details"]["replay"]
-    assert (kept["source"], kept["ratio"]) == (str(place / "general.txt"), 0.25)
+    assert (kept["source"], kept["ratio"]) == ("general.txt", 0.25)
     assert kept["windows"] > 0
 
 
@@ -75,10 +75,13 @@ def test_evaluate_writes_it_beside_the_scores(
     assert [also.rows for also in broken.also] == [12, 40]
 
 
+@pytest.mark.parametrize("flags", [[], ["--forgetting", "off"]])
 def test_without_the_flags_nothing_is_new(
-    tuned: Path, place: Path, capsys: pytest.CaptureFixture[str]
+    tuned: Path, place: Path, capsys: pytest.CaptureFixture[str], flags: list[str]
 ) -> None:
-    code, out, _ = run(capsys, "evaluate", tuned, place / "rows.csv", "--format", "json", "--no-cache")
+    code, out, _ = run(
+        capsys, "evaluate", tuned, place / "rows.csv", "--format", "json", "--no-cache", *flags
+    )
     assert code == 0
     assert "forgetting" not in json.loads(out)
 
@@ -107,7 +110,8 @@ def test_auto_on_an_unknown_base_says_what_to_give(
     ("options", "what"),
     [
         (["--forgetting", "genral.txt"], "did you mean"),
-        (["--forgetting", "nothing.pdf"], "There is no such file"),
+        (["--forgetting", "nothing.txt"], "expected: a .txt file, a folder of them, a table (.csv"),
+        (["--forgetting", "nothing.pdf"], "there is no such file"),
         (["--also", "missing.csv"], "There is no such file"),
         (["--also", "rows.csv,missing.csv"], "There is no such file"),
         (["--forgeting", "auto"], "--forgetting"),
@@ -131,13 +135,17 @@ def test_wrong_calls_of_evaluate_are_one_clear_error(
     ("options", "what"),
     [
         (["--replay-ratio", "0.5"], "there is no text to replay a share of"),
-        (["--replay", "general.txt", "--replay-ratio", "1"], "is no share"),
+        (["--replay", "general.txt", "--replay-ratio", "1"], "is no share (--replay-ratio 1)"),
+        (["--replay", "nothing.txt"], "a folder of them, a table (.csv"),
         (["--replay", "general.txt", "--replay-ratio", "half"], "--replay-ratio"),
         (["--replay", "genral.txt"], "did you mean 'general.txt'"),
         (["--replay", "auto"], "nobody knows what"),
-        (["--replay", "general.txt", "--method", "closed-form"], "takes no training steps"),
+        (["--replay", "general.txt", "--method", "closed-form"], "replay text (--replay general.txt)"),
         (["--replay", "general.txt", "--method", "head"], "a head stands in place of the output layer"),
-        (["--replay", "general.txt", "--readout", "head"], "a head stands in place of the output layer"),
+        (
+            ["--replay", "general.txt", "--readout", "head"],
+            "said by (--replay general.txt with --readout head)",
+        ),
     ],
 )
 def test_wrong_calls_of_fit_are_one_clear_error_and_leave_nothing(

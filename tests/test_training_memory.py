@@ -226,7 +226,7 @@ def sampled(folder: Path, *, die_at: int = 0) -> tuple[dict[str, Tensor], Any, l
     return run(folder, Limited(4, since=20, die_at=die_at), SAMPLED)
 
 
-@pytest.mark.parametrize("die_at", [14, 31])
+@pytest.mark.parametrize("die_at", [14, pytest.param(31, marks=pytest.mark.slow)])
 def test_kill_nine_with_sampling_accumulation_and_too_little_memory(tmp_path: Path, die_at: int) -> None:
     """Killed within an accumulation of epoch 2, before and after the halving: the same bits in the end."""
     whole, expected, _ = sampled(tmp_path / "whole")

@@ -3,6 +3,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from pegbox.cli._options import say
+from pegbox.errors import UsageError
 
 if TYPE_CHECKING:
     from pegbox.data import Rows, Table
@@ -14,9 +15,10 @@ EXTRA = {
 }
 
 
-def answer_lines(tuned: "Tuned", table: "Table", rows: "Rows", kind: str) -> str:
+def answer_lines(tuned: "Tuned", table: "Table", rows: "Rows", kind: str, above: float | None = None) -> str:
     """One JSON object per row of the table: its own columns, then the answer; null where there is none."""
-    extra = EXTRA[kind]
+    _check_sure(kind, above)
+    extra = EXTRA[kind] if above is None else (*EXTRA[kind], "abstained")
     replaced = [name for name in table.columns if name in extra]
     if replaced:
         say(f"columns of {table.source} replaced by the new answers: {', '.join(replaced)}")
@@ -26,16 +28,28 @@ def answer_lines(tuned: "Tuned", table: "Table", rows: "Rows", kind: str) -> str
     for index, number in enumerate(table.numbers):
         cells: dict[str, Any] = {name: table.columns[name][index] for name in own}
         answer = answers.get(number)
-        values = [None] * len(extra) if answer is None else list(_values(answer, kind))
+        values = [None] * len(extra) if answer is None else list(_values(answer, kind, above))
         line = {**cells, **dict(zip(extra, values, strict=True))}
         lines.append(json.dumps(line, ensure_ascii=False, default=str) + "\n")
     return "".join(lines)
 
 
-def _values(answer: Any, kind: str) -> Iterator[Any]:
+def _check_sure(kind: str, above: float | None) -> None:
+    if kind == "tag" and above is not None:
+        raise UsageError(
+            "tags have no one probability per row to abstain by",
+            where=f"--abstain-above {above:g}",
+            expected="a model that classifies or chooses",
+            fix="leave it out; each entity in the answers has its own probability",
+        )
+
+
+def _values(answer: Any, kind: str, above: float | None) -> Iterator[Any]:
     if kind == "choose":
         yield from (answer.text, answer.index, round(answer.probability, 6))
         yield [round(value, 6) for value in answer.probabilities]
+        if above is not None:
+            yield answer.probability < 1 - above
         return
     yield list(answer.tags)
     yield [

@@ -1,14 +1,16 @@
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from pegbox.cli._options import check_least, check_writable, emit, feature_cache, names, say
+from pegbox.cli._options import check_least, check_share, check_writable, emit, feature_cache, names, say
 from pegbox.errors import UsageError
 
 if TYPE_CHECKING:
+    from pegbox.evaluation import RiskCoverage
     from pegbox.tuning import GeneralText, OtherTask, Tuned
 
 PICTURES = (".png", ".svg")
+OFF = "off"
 
 
 def evaluate(
@@ -23,6 +25,7 @@ def evaluate(
     reliability: Path | None = None,
     forgetting: str | None = None,
     also: str | None = None,
+    abstain_above: float | None = None,
     on_bad_rows: Literal["error", "drop", "repair"] = "error",
     too_long: Literal["shorten", "error"] = "shorten",
     resamples: int = 1000,
@@ -42,8 +45,10 @@ def evaluate(
         out: Write the JSON form to this file too.
         reliability: Write a reliability diagram to this .png or .svg file.
         forgetting: Measure bits per byte of general text before and after too: a .txt, .csv or .jsonl file, a
-            folder of .txt files, or auto for what etude was pretrained on.
+            folder of .txt files, auto for what etude was pretrained on, or off.
         also: Other labelled files, with commas between them, that base and tuned model are asked too.
+        abstain_above: Tell too how many answers are wrong when rows are left out whose answer has a
+            probability below 1 less this, and at other shares of rows answered.
         on_bad_rows: What to do with rows without text or label; repair makes stray I- tags B-.
         too_long: What to do with texts that do not fit into the context.
         resamples: Bootstrap resamples of the intervals.
@@ -63,28 +68,26 @@ def evaluate(
 
     check_least(resamples, 1, "--resamples")
     check_least(seed, 0, "--seed")
-    _check_picture(reliability)
+    check_picture(reliability)
+    check_share(abstain_above, "--abstain-above")
     check_writable(out, "--out")
     check_writable(reliability, "--reliability")
     quiet_libraries()
     loaded = Tuned.load(
         tuned, model=model, device=device, too_long=too_long, cache=feature_cache(not no_cache), say=say
     )
-    if reliability and isinstance(loaded.prompt.task, Tag):
-        raise UsageError(
-            "tags have no reliability diagram: entities are right or wrong as a whole",
-            where=f"--reliability {reliability}",
-            expected="a model that classifies or chooses",
-            fix="leave --reliability out",
-        )
+    if isinstance(loaded.prompt.task, Tag):
+        _check_tags(reliability, abstain_above)
     elsewhere = _elsewhere(loaded, forgetting, names(also))
-    scores = loaded.evaluate(
-        data, texts=names(text), label=label, resamples=resamples, seed=seed, on_bad=on_bad_rows
-    )
+    rows = loaded.read(data, texts=names(text), label=label, on_bad=on_bad_rows)
+    scores = loaded.evaluate(rows, resamples=resamples, seed=seed)
+    selective = None if abstain_above is None else _selective(loaded, rows, resamples, seed)
     broken = None
     if any(elsewhere):
         broken = loaded.forgetting(*elsewhere, resamples=resamples, seed=seed)
     found = scores.to_json() | ({} if broken is None else {"forgetting": broken.to_json()})
+    if selective is not None:
+        found["risk_coverage"] = selective.to_json()
     content = json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False)
     if format == "json":
         emit(content + "\n")
@@ -92,6 +95,8 @@ def evaluate(
         Console().print(scores_panel(scores, title=f"{tuned} on {data}"))
         if broken is not None:
             Console().print(forgetting_panel(broken))
+        if selective is not None and abstain_above is not None:
+            print(selective_lines(selective, abstain_above))
     if out:
         write_text(out, content + "\n")
     if reliability:
@@ -105,16 +110,57 @@ def _elsewhere(
     from pegbox.tuning import OtherTask, general_text
 
     text = None
-    if source is not None:
+    if source not in (None, OFF):
         text = general_text(source, base=tuned.base, task=tuned.prompt.task, say=say)
     return text, [OtherTask.of(file) for file in also]
 
 
-def _check_picture(path: Path | None) -> None:
+def check_picture(path: Path | None, name: str = "--reliability") -> None:
+    """Raise UsageError for a picture of a kind that is not drawn."""
     if path is not None and path.suffix.lower() not in PICTURES:
         raise UsageError(
             f"cannot draw a '{path.suffix}' file",
-            where=f"--reliability {path}",
+            where=f"{name} {path}",
             expected=" or ".join(PICTURES),
-            fix=f"write --reliability {path.with_suffix('.png')}" if path.name else "name a file",
+            fix=f"write {name} {path.with_suffix('.png')}" if path.name else "name a file",
         )
+
+
+def _check_tags(reliability: Path | None, abstain_above: float | None) -> None:
+    told = {
+        "--reliability": (
+            reliability,
+            "tags have no reliability diagram: entities are right or wrong as a whole",
+        ),
+        "--abstain-above": (abstain_above, "tags have no one probability per row to abstain by"),
+    }
+    for name, (value, what) in told.items():
+        if value is not None:
+            raise UsageError(
+                what,
+                where=f"{name} {value}",
+                expected="a model that classifies or chooses",
+                fix=f"leave {name} out",
+            )
+
+
+def _selective(tuned: "Tuned", rows: Any, resamples: int, seed: int) -> "RiskCoverage":
+    """How many answers are wrong when the least sure are left out."""
+    import numpy as np
+
+    from pegbox.evaluation import risk_coverage, uncertainties
+
+    task: Any = tuned.prompt.task
+    probabilities = tuned.probabilities(rows)
+    right = probabilities.argmax(1) == np.array(task.gold(rows))
+    return risk_coverage(uncertainties(probabilities)["confidence"], right, resamples=resamples, seed=seed)
+
+
+def selective_lines(found: "RiskCoverage", threshold: float) -> str:
+    """The table of shares, and what comes of the threshold that was asked for."""
+    own = found.at(threshold)
+    asked = (
+        f"answering only what is at least {1 - threshold:g} sure: {own.answered:,} of {found.rows:,} rows, "
+        f"{own.wrong:,} wrong"
+    )
+    return f"{found}\n{asked}" + (f" (risk {own.risk})" if own.answered else "")

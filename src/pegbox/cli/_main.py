@@ -4,12 +4,21 @@ from typing import TYPE_CHECKING, Any
 
 from pegbox._version import __version__
 from pegbox.cli._advise import advise
+from pegbox.cli._calibrate import calibrate
 from pegbox.cli._check import check
 from pegbox.cli._compare import compare
 from pegbox.cli._demo import demo
 from pegbox.cli._evaluate import evaluate
-from pegbox.cli._failures import from_encoding, from_library, from_parser, from_system, silence_output
+from pegbox.cli._failures import (
+    from_encoding,
+    from_library,
+    from_parser,
+    from_system,
+    in_flags,
+    silence_output,
+)
 from pegbox.cli._fit import fit
+from pegbox.cli._laplace import laplace
 from pegbox.cli._merge import merge
 from pegbox.cli._methods import methods
 from pegbox.cli._options import GIVEN
@@ -28,6 +37,8 @@ VERBS: dict[str, Callable[..., None]] = {
     "evaluate": evaluate,
     "compare": compare,
     "advise": advise,
+    "laplace": laplace,
+    "calibrate": calibrate,
     "merge": merge,
     "rank": rank,
     "methods": methods,
@@ -72,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _clear(error: Exception, options: Mapping[str, Any]) -> PegboxError | None:
     """The one clear error for what the user can understand; none for a fault of Pegbox itself."""
     if isinstance(error, PegboxError):
-        return error
+        return in_flags(error, options)
     if isinstance(error, OSError):
         _end_output()
         return from_system(error, options)

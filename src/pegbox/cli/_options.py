@@ -163,3 +163,14 @@ def tell_all(lines: "tuple[str, ...] | list[str]", to: Callable[[str], None] = s
     """Tell several lines."""
     for line in lines:
         to(line)
+
+
+def check_share(value: float | None, name: str) -> None:
+    """Raise UsageError for what is not from 0 to 1."""
+    if value is not None and not 0 <= value <= 1:
+        raise UsageError(
+            "the number is no share",
+            where=f"{name} {value:g}",
+            expected="from 0 to 1",
+            fix=f"write {name} 0.2",
+        )

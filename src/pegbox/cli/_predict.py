@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pegbox.cli._answer_lines import answer_lines
-from pegbox.cli._options import check_writable, emit, feature_cache, names, say, tell_all
+from pegbox.cli._options import check_share, check_writable, emit, feature_cache, names, say, tell_all
 from pegbox.errors import InputError, UsageError
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ def predict(
     model: str | None = None,
     device: str = "auto",
     too_long: Literal["shorten", "error"] = "shorten",
+    abstain_above: float | None = None,
     no_cache: bool = False,
 ) -> None:
     """Answer rows with a tuned model: lines of standard input or a file in, csv with probabilities out.
@@ -38,6 +39,8 @@ def predict(
         model: Where the base lies now, when its name no longer leads there.
         device: auto, cpu, cuda or mps.
         too_long: What to do with texts that do not fit into the context.
+        abstain_above: Mark rows whose answer has a probability below 1 less this; 0.2 leaves answers that are
+            at least 0.8 sure.
         no_cache: Neither read nor write the feature cache.
     """
     from pegbox._atomic import write_text
@@ -46,6 +49,7 @@ def predict(
     from pegbox.tuning import Tuned
 
     check_writable(out, "--out")
+    check_share(abstain_above, "--abstain-above")
     quiet_libraries()
     loaded = Tuned.load(
         tuned, model=model, device=device, too_long=too_long, cache=feature_cache(not no_cache), say=say
@@ -55,9 +59,9 @@ def predict(
     texts = names(text) or loaded.prompt.task.fields
     rows = _rows(loaded, table, texts)
     if kind == "classify":
-        content = _csv(loaded, table, rows, texts)
+        content = _csv(loaded, table, rows, texts, abstain_above)
     else:
-        content = answer_lines(loaded, table, rows, kind)
+        content = answer_lines(loaded, table, rows, kind, abstain_above)
     if out:
         write_text(out, content)
         say(f"{len(table)} rows written to {out}, {_labelled(rows)}")
@@ -107,12 +111,13 @@ def _utf8(raw: bytes) -> str:
         ) from None
 
 
-def _csv(tuned: "Tuned", table: "Table", rows: "Examples", texts: Sequence[str]) -> str:
+def _csv(tuned: "Tuned", table: "Table", rows: "Examples", texts: Sequence[str], above: float | None) -> str:
     """The table's own columns, then label, probability, deviation where known, and all probabilities."""
     import csv
 
     answers = dict(zip(rows.numbers, tuned.predict(rows), strict=True))
     extra = ["predicted", "probability", "deviation", *(f"p({label})" for label in tuned.labels)]
+    extra += [] if above is None else ["abstained"]
     own = _own_columns(table, extra, texts)
     stream = io.StringIO(newline="")
     writer = csv.writer(stream, lineterminator="\n")
@@ -125,6 +130,8 @@ def _csv(tuned: "Tuned", table: "Table", rows: "Examples", texts: Sequence[str])
             deviation = "" if answer.deviation is None else f"{answer.deviation:.4f}"
             cells = [answer.label, f"{answer.probability:.6f}", deviation]
             cells += [f"{value:.6f}" for value in answer.probabilities.values()]
+            if above is not None:
+                cells.append("yes" if answer.probability < 1 - above else "no")
         writer.writerow([*("" if value is None else value for value in values), *cells])
     return stream.getvalue()
 

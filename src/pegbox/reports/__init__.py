@@ -1,6 +1,7 @@
 """Tables for the terminal, Markdown, plots and the page of a comparison; computes no metric."""
 
 from pegbox.reports._advice import offers_table, pilot_table
+from pegbox.reports._calibrated import calibrated_markdown, calibrated_table
 from pegbox.reports._comparison import comparison_table, rung_line
 from pegbox.reports._curve import learning_curve_diagram
 from pegbox.reports._diagram import reliability_diagram
@@ -15,6 +16,8 @@ from pegbox.reports._spectrum import spectrum_diagram
 
 __all__ = [
     "LadderRow",
+    "calibrated_markdown",
+    "calibrated_table",
     "comparison_table",
     "cost_diagram",
     "forgetting_panel",

@@ -1,6 +1,7 @@
 """Tuning: fit a method on rows, and the tuned model that comes out of it."""
 
 from pegbox.data import GeneralText
+from pegbox.tuning._calibrate import WAYS, Calibrated, Way, calibrate
 from pegbox.tuning._demonstrate import Demonstrate
 from pegbox.tuning._fit import fit
 from pegbox.tuning._forgetting import OtherTask, forgetting
@@ -22,6 +23,8 @@ from pegbox.tuning._training import Training
 from pegbox.tuning._tuned import Cost, Tuned, base_alone
 
 __all__ = [
+    "WAYS",
+    "Calibrated",
     "Candidate",
     "Choice",
     "Cost",
@@ -41,8 +44,10 @@ __all__ = [
     "Tagged",
     "Training",
     "Tuned",
+    "Way",
     "adapter_bytes",
     "base_alone",
+    "calibrate",
     "check_run_folder",
     "clear_run_folder",
     "fit",

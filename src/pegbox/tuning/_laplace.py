@@ -83,7 +83,7 @@ def laplace(
             fix="name the training file",
         )
     read = tuned.read(rows) if isinstance(rows, str | Path) else rows
-    own, others = _apart(tuned, read)
+    own, others = split_rows(tuned, read)
     if valid is not None:
         others = tuned.read(valid) if isinstance(valid, str | Path) else valid
         _warn_seen(tuned, others)
@@ -157,7 +157,7 @@ def scored(tuned: Tuned, rows: Any, *, labelled: bool = True) -> Scored:
     return found  # type: ignore[return-value]
 
 
-def _apart(tuned: Tuned, rows: Rows) -> tuple[Rows, Rows | None]:
+def split_rows(tuned: Tuned, rows: Rows) -> tuple[Rows, Rows | None]:
     """Rows that were tuned on, and the others; all count as tuned on where that is not known."""
     task: Any = tuned.prompt.task
     task.gold(rows)

@@ -89,6 +89,7 @@ def load(
     cache: FeatureCache | None = None,
     too_long: TooLong = "shorten",
     say: Callable[[str], None] = tell,
+    posterior: bool = True,
     **options: Any,
 ) -> Tuned:
     """Read a tuned model; see :meth:`Tuned.load`.
@@ -101,7 +102,7 @@ def load(
     method = build(meta["method"]["name"], meta["method"]["options"])
     if meta["adapter"]:
         check_adapter(folder)
-    posterior = _posterior(folder, method, task, expected=meta["posterior"])
+    exact = _posterior(folder, method, task, expected=meta["posterior"])
     whole = bool(meta.get("weights"))  # earlier folders lack it
     found = partial(_base, folder, task, meta["base"])
     alone = whole and model is None
@@ -119,7 +120,7 @@ def load(
         prompt=method.prompt(base, base.prepare(task)),
         method=method,
         module=module,
-        posterior=posterior,
+        posterior=exact,
         details=meta["details"],
         cost=Cost(**meta["cost"]),
         training_rows=frozenset(meta["training_rows"]),
@@ -130,9 +131,9 @@ def load(
         weights=whole,
         provenance=_provenance(folder, meta.get("data")),  # earlier folders lack it
         origin=meta["base"] if alone else None,
-        averaged=posterior is not None and is_averaged(folder),
+        averaged=exact is not None and is_averaged(folder),
     )
-    return with_read_posterior(tuned, folder)
+    return with_read_posterior(tuned, folder) if posterior else tuned
 
 
 def _provenance(folder: Path, saved: Any) -> Provenance | None:

@@ -296,7 +296,8 @@ class Tuned:
         Args:
             folder: The saved folder.
             model: The base, or where it lies now; by default the name it was tuned by.
-            options: Passed on to :func:`pegbox.load`, and ``cache``, ``too_long``, ``say``.
+            options: Passed on to :func:`pegbox.load`, and ``cache``, ``too_long``, ``say``;
+                ``posterior=False`` leaves a Laplace posterior in the folder unread.
         """
         from pegbox.tuning._saving import load
 

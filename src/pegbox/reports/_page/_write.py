@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from pegbox.comparison import Comparison
 
-PAGE, RESULT, TABLE, LADDER = "report.html", "comparison.json", "rungs.csv", "ladder.md"
-PICTURES = "pictures"
 SECTIONS = {
     "ladder": "The ladder",
     "cost": "What a point costs",
@@ -50,6 +48,7 @@ def write_report(comparison: Comparison, folder: str | Path) -> Path:
         UsageError: The folder is a file.
     """
     from pegbox.comparison import save_json
+    from pegbox.comparison._files import LADDER, PAGE, PICTURES, RESULT, TABLE
 
     place = Path(folder)
     if place.exists() and not place.is_dir():

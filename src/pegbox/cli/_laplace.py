@@ -1,0 +1,153 @@
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pegbox.cli._options import check_free, check_least, feature_cache, names, say, words
+from pegbox.errors import UsageError
+
+if TYPE_CHECKING:
+    from pegbox.tuning import Tuned
+
+
+def laplace(
+    adapter: Path,
+    data: str | None = None,
+    *,
+    valid: str | None = None,
+    curvature: Literal["exact", "kron", "ekfac", "diag"] = "exact",
+    part: Literal["all", "lora", "head"] = "all",
+    prior_precision: float | None = None,
+    roots: Literal["exact", "mixed"] = "exact",
+    text: str | None = None,
+    label: str | None = None,
+    template: str | None = None,
+    label_words: str | None = None,
+    model: str | None = None,
+    out: Path | None = None,
+    overwrite: bool = False,
+    too_long: Literal["shorten", "error"] = "shorten",
+    device: str = "auto",
+    seed: int = 0,
+    no_cache: bool = False,
+) -> None:
+    """Give a LoRA adapter a posterior after it was tuned: less sure answers where it knows less.
+
+    Writes posterior.safetensors and posterior.json beside the adapter, and changes nothing else there.
+    pegbox predict and evaluate then average over the posterior. A closed-form fit has its exact posterior
+    already, needs no data, and begins to use it.
+
+    Args:
+        adapter: Folder that pegbox fit wrote, or a LoRA adapter from elsewhere.
+        data: The labelled rows that it was tuned on. Those among them that it was not tuned on choose the
+            precision of the prior.
+        valid: Labelled rows that it was not tuned on, to choose the precision by.
+        curvature: exact (the whole matrix), kron or ekfac (factors per layer), or diag.
+        part: Which weights are uncertain: all that the adapter has, its factors (lora), or its head.
+        prior_precision: Precision of the prior; else chosen by held-out rows, else by the evidence.
+        roots: exact takes one backward pass per label but one; mixed takes one for all, with random signs.
+        text: Text column, or two with a comma; of an adapter from elsewhere guessed when not given.
+        label: Label column.
+        template: Template of an adapter from elsewhere; derived when not given.
+        label_words: Words of an adapter from elsewhere, such as positive=great,negative=terrible.
+        model: Where the base lies, when the adapter's own name does not lead there.
+        out: Folder for a whole copy with the posterior; an adapter from elsewhere needs one.
+        overwrite: Replace that folder.
+        too_long: What to do with texts that do not fit into the context.
+        device: auto, cpu, cuda or mps.
+        seed: Of the random signs, and of the sketch where gradients do not fit into memory.
+        no_cache: Neither read nor write the feature cache.
+    """
+    from pegbox.models import quiet_libraries
+    from pegbox.tuning import save_posterior
+
+    check_least(seed, 0, "--seed")
+    if out is not None:
+        check_free(out, overwrite)
+    quiet_libraries()
+    how: dict[str, Any] = {"device": device, "too_long": too_long, "cache": feature_cache(not no_cache)}
+    if (adapter / "pegbox.json").is_file() or not (adapter / "adapter_config.json").is_file():
+        _check_asked(template, label_words)
+        tuned = _own(adapter, model, how)
+    else:
+        tuned = _foreign(adapter, data, model, out, how, names(text), label, template, words(label_words))
+    columns: dict[str, Any] = {"texts": names(text), "label": label}
+    rows = None if data is None else tuned.read(data, **columns)
+    held = None if valid is None else tuned.read(valid, **columns)
+    folder = (out or adapter).absolute()
+    sure = tuned.with_posterior(
+        rows,
+        valid=held,
+        curvature=curvature,
+        part=part,
+        prior_precision=prior_precision,
+        roots=roots,
+        seed=seed,
+        folder=folder.parent / f".{folder.name}.curvature",
+    )
+    place = sure.save(out, overwrite=overwrite) if out is not None else save_posterior(sure, adapter)
+    _tell(sure, place)
+
+
+def _own(adapter: Path, model: str | None, how: dict[str, Any]) -> "Tuned":
+    from dataclasses import replace
+
+    from pegbox.tuning import Tuned
+
+    found = Tuned.load(adapter, model=model, say=say, **how, posterior=False)
+    return replace(found, averaged=False)
+
+
+def _check_asked(template: str | None, label_words: str | None) -> None:
+    for value, name in ((template, "--template"), (label_words, "--label-words")):
+        if value is not None:
+            raise UsageError(
+                "this adapter brings its own template and label words",
+                where=f"{name} {value}",
+                expected="neither, but for an adapter from elsewhere",
+                fix=f"leave {name} out",
+            )
+
+
+def _foreign(
+    adapter: Path,
+    data: str | None,
+    model: str | None,
+    out: Path | None,
+    how: dict[str, Any],
+    texts: tuple[str, ...],
+    label: str | None,
+    template: str | None,
+    label_words: dict[str, str] | None,
+) -> "Tuned":
+    from pegbox.cli._options import tell_all
+    from pegbox.tasks import Classify
+    from pegbox.tuning import Tuned
+
+    if data is None or out is None:
+        raise UsageError(
+            "an adapter from elsewhere has no task of its own, by which it could be loaded again",
+            where=str(adapter),
+            expected="DATA with labelled rows, and --out FOLDER for a copy with its task",
+            fix=f"pegbox laplace {adapter} DATA --out {adapter}-pegbox",
+        )
+    task = Classify.from_file(data, texts=texts, label=label, template=template, label_words=label_words)
+    tell_all(task.notes)
+    return Tuned.from_adapter(adapter, task=task, base=model, say=say, **how)
+
+
+def _tell(tuned: "Tuned", place: Path) -> None:
+    found = tuned.laplace
+    if found is None:
+        say(f"the closed-form fit's own posterior is in use from now on: {place}")
+        return
+    numbers = sum(rows * columns for _, rows, columns in _shapes(tuned))
+    say(
+        f"{found.grade} posterior of {numbers:,} numbers from {found.rows:,} rows, prior precision "
+        f"{found.precision:.3g} by {found.chosen}, written to {place}"
+    )
+
+
+def _shapes(tuned: "Tuned") -> list[tuple[str, int, int]]:
+    from pegbox.tuning._laplace import uncertain
+
+    assert tuned.laplace is not None
+    return [(place.name, *place.shape) for place in uncertain(tuned, tuned.laplace.part)]

@@ -1,0 +1,346 @@
+"""Ways to be as sure as one is right, side by side on the same rows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from pegbox.data import Rows
+from pegbox.errors import CapabilityError, InputError, UsageError, nearest
+from pegbox.evaluation import (
+    Estimate,
+    Paired,
+    RiskCoverage,
+    Scores,
+    compare,
+    error_auroc,
+    ood_auroc,
+    plain,
+    risk_coverage,
+    score,
+    uncertainties,
+)
+from pegbox.methods import Attached
+from pegbox.tuning._answers import Array
+from pegbox.tuning._laplace import split_rows
+from pegbox.tuning._shapes import option_names
+from pegbox.tuning._training import Training
+from pegbox.uncertainty import GRADES, fit_temperature
+
+if TYPE_CHECKING:
+    from pegbox.tuning._tuned import Tuned
+
+WAYS = ("map", "temperature", "dropout", "ensemble", *GRADES)
+Answer = Callable[[Rows], Array]
+
+
+@dataclass(frozen=True, eq=False)
+class Way:
+    """How one way of being sure did.
+
+    Args:
+        name: ``map`` (the model as it was tuned), ``temperature``, ``dropout``, ``ensemble``, or a curvature.
+        scores: On the test rows.
+        error_auroc: How well 1 - probability tells wrong answers from right ones.
+        curve: Risk against coverage, with the area under it.
+        ood_auroc: How well 1 - probability tells rows from elsewhere from the test rows; ``None`` without
+            such rows.
+        against_map: Paired difference of the log loss to ``map``; ``None`` for itself.
+        seconds: Wall time to make it ready: fits, curvature, the search of a temperature.
+        predict_seconds: Wall time of the answers for the test rows.
+        note: What it chose.
+        probabilities: (rows, answers) on the test rows.
+    """
+
+    name: str
+    scores: Scores
+    error_auroc: Estimate
+    curve: RiskCoverage
+    ood_auroc: Estimate | None
+    against_map: Paired | None
+    seconds: float
+    predict_seconds: float
+    note: str
+    probabilities: Array = field(repr=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Calibrated:
+    """All ways that were asked for, on the same rows.
+
+    Args:
+        ways: In the order asked.
+        left_out: Those that cannot work here, with the reason.
+        rows: Test rows.
+        valid: Rows that temperature and precision were chosen on.
+        outside: Rows from elsewhere, or 0.
+    """
+
+    ways: tuple[Way, ...]
+    left_out: Mapping[str, str]
+    rows: int
+    valid: int
+    outside: int
+
+    def __getitem__(self, name: str) -> Way:
+        return next(way for way in self.ways if way.name == name)
+
+    def to_json(self) -> dict[str, Any]:
+        """Strict JSON values."""
+        return {
+            "format": "pegbox.calibrated/1",
+            "rows": self.rows,
+            "valid": self.valid,
+            "outside": self.outside,
+            "left_out": dict(self.left_out),
+            "ways": {way.name: _way_json(way) for way in self.ways},
+        }
+
+
+def calibrate(
+    tuned: Tuned,
+    rows: str | Path | Rows,
+    test: str | Path | Rows,
+    *,
+    valid: str | Path | Rows | None = None,
+    ood: str | Path | Rows | None = None,
+    ways: Sequence[str] = ("map", "temperature", "exact"),
+    members: int = 3,
+    passes: int = 20,
+    training: Training | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Calibrated:
+    """Compare ways of making a tuned model's probabilities as sure as it is right.
+
+    Whatever is chosen is chosen on held-out rows that are not the test rows.
+
+    Args:
+        tuned: The model.
+        rows: The rows that it was tuned on; those among them that it was not tuned on are the held-out rows.
+        test: Labelled rows to score on.
+        valid: Held-out rows of their own.
+        ood: Rows from elsewhere, that the model should be unsure of; labels are not needed.
+        ways: Among ``map``, ``temperature``, ``dropout``, ``ensemble``, ``exact``, ``kron``, ``ekfac`` and
+            ``diag``.
+        members: Models of the ensemble, this one among them; the others are fitted with other seeds.
+        passes: Passes with dropout.
+        training: How the ensemble's other members are trained.
+        resamples: Bootstrap resamples.
+        seed: Of resamples, dropout and the first further member.
+
+    Raises:
+        UsageError: For an unknown way, and for temperature without held-out rows.
+        InputError: For rows that cannot be used.
+    """
+    _check(ways, members, passes)
+    read = tuned.read(rows) if isinstance(rows, str | Path) else rows
+    own, others = split_rows(tuned, read)
+    if valid is not None:
+        others = tuned.read(valid) if isinstance(valid, str | Path) else valid
+    tested = tuned.read(test) if isinstance(test, str | Path) else test
+    outside = None if ood is None else _unlabelled(tuned, ood)
+    plain = replace(tuned, laplace=None, averaged=False)
+    bench = _Bench(plain, own, others, members, passes, training or Training(), seed)
+    task: Any = tuned.prompt.task
+    gold = np.array(task.gold(tested))
+    first = plain.probabilities(tested)
+    done, left_out = [], {}
+    for name in ways:
+        try:
+            done.append(_measured(bench, name, tested, gold, outside, first, resamples))
+        except CapabilityError as error:
+            left_out[name] = error.what
+            tuned.say(f"{name} is left out: {error.what}")
+    return Calibrated(
+        tuple(done), left_out, len(tested), 0 if others is None else len(others), len(outside or ())
+    )
+
+
+def _check(ways: Sequence[str], members: int, passes: int) -> None:
+    unknown = [name for name in ways if name not in WAYS]
+    if unknown or not ways:
+        raise UsageError(
+            f"there is no way '{unknown[0]}' to calibrate" if unknown else "there is no way to compare",
+            where="ways",
+            expected=", ".join(WAYS),
+            fix=nearest(unknown[0], WAYS) if unknown else "leave it out",
+        )
+    for value, least, where in ((members, 2, "members"), (passes, 2, "passes")):
+        if value < least:
+            raise UsageError(
+                f"{value} are too few", where=where, expected=f"at least {least}", fix="leave it out"
+            )
+
+
+def _unlabelled(tuned: Tuned, source: str | Path | Rows) -> Rows:
+    found: Rows = tuned.read(source, labelled=False) if isinstance(source, str | Path) else source
+    if not len(found):
+        raise InputError("there are no rows from elsewhere", where=found.source, expected="at least one row")
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class _Bench:
+    """What every way may use."""
+
+    tuned: Tuned
+    own: Rows
+    valid: Rows | None
+    members: int
+    passes: int
+    training: Training
+    seed: int
+
+    def ready(self, name: str) -> tuple[Answer, str]:
+        """What answers rows in this way, and what it chose."""
+        if name == "map":
+            return self.tuned.probabilities, ""
+        if name == "temperature":
+            return self._temperature()
+        if name == "dropout":
+            return self._dropout()
+        if name == "ensemble":
+            return self._ensemble()
+        return self._laplace(name)
+
+    def _temperature(self) -> tuple[Answer, str]:
+        held = self._held("temperature")
+        gold = torch.tensor(self.tuned.prompt.task.gold(held))  # type: ignore[arg-type]
+        found = fit_temperature(self.tuned.logits(held), gold)
+
+        def answer(rows: Rows) -> Array:
+            return found.probabilities(self.tuned.logits(rows)).numpy()
+
+        return answer, f"temperature {found.value:.3g}"
+
+    def _held(self, name: str) -> Rows:
+        if self.valid is None or not len(self.valid):
+            raise CapabilityError(
+                f"{name} is chosen on held-out rows, and there are none",
+                expected="rows that the model was not tuned on",
+                fix="name a file of them with valid",
+            )
+        return self.valid
+
+    def _dropout(self) -> tuple[Answer, str]:
+        module = self.tuned.module
+        if module is None or self.tuned.method.capability.output_only:
+            raise CapabilityError("what was tuned sees frozen features, which no dropout changes")
+        if not any(isinstance(part, nn.Dropout) and part.p > 0 for part in module.modules()):
+            raise CapabilityError("this model has no dropout; tune with --options.dropout 0.1")
+
+        def answer(rows: Rows) -> Array:
+            return np.mean([self._dropped(module, rows, number) for number in range(self.passes)], axis=0)
+
+        return answer, f"{self.passes} passes"
+
+    def _dropped(self, module: nn.Module, rows: Rows, number: int) -> Array:
+        places = [self.tuned.base.device] if self.tuned.base.device.type == "cuda" else []
+        with _dropping(module), torch.random.fork_rng(places):
+            torch.manual_seed(self.seed * 1_000_003 + number)
+            return self.tuned.probabilities(rows)
+
+    def _ensemble(self) -> tuple[Answer, str]:
+        from pegbox.tuning._fit import fit
+
+        tuned = self.tuned
+        if not isinstance(tuned.method, Attached):
+            raise CapabilityError(f"{tuned.method.name} finds the same under every seed")
+        task: Any = tuned.prompt.task
+        models = [tuned]
+        for member in range(1, self.members):
+            tuned.say(f"ensemble: member {member + 1} of {self.members}")
+            models.append(
+                fit(
+                    tuned.base.whole or tuned.base,
+                    task,
+                    tuned.method,
+                    rows=self.own,
+                    valid=self.valid,
+                    training=self.training,
+                    seed=self.seed + member,
+                    cache=tuned.cache,
+                    say=tuned.say,
+                )
+            )
+
+        def answer(rows: Rows) -> Array:
+            return np.mean([model.probabilities(rows) for model in models], axis=0)
+
+        return answer, f"{self.members} models"
+
+    def _laplace(self, name: str) -> tuple[Answer, str]:
+        if self.tuned.posterior is not None:
+            if name != "exact":
+                raise CapabilityError("a closed-form fit has its exact posterior, and no other")
+            sure = self.tuned.with_posterior()
+            return sure.probabilities, "its own posterior"
+        sure = self.tuned.with_posterior(self.own, curvature=name, valid=self.valid, seed=self.seed)
+        assert sure.laplace is not None
+        return sure.probabilities, f"precision {sure.laplace.precision:.3g} by {sure.laplace.chosen}"
+
+
+@contextmanager
+def _dropping(module: nn.Module) -> Iterator[None]:
+    """All dropout at work, and nothing else changed."""
+    modes = [(part, part.training) for part in module.modules()]
+    for part, _ in modes:
+        part.training = True
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
+
+
+def _measured(
+    bench: _Bench, name: str, rows: Rows, gold: Any, outside: Rows | None, plain: Array, resamples: int
+) -> Way:
+    started = time.perf_counter()
+    answer, note = bench.ready(name)
+    ready = time.perf_counter()
+    found = answer(rows)
+    done = time.perf_counter()
+    labels = bench.tuned.labels
+    names = labels if len(labels) == found.shape[1] else option_names(found.shape[1])
+    unsure = uncertainties(found)["confidence"]
+    right = found.argmax(1) == gold
+    options: dict[str, Any] = {"resamples": resamples, "seed": bench.seed}
+    elsewhere = None if outside is None else uncertainties(answer(outside))["confidence"]
+    return Way(
+        name=name,
+        scores=score(found, gold, names, **options),
+        error_auroc=error_auroc(unsure, right, **options),
+        curve=risk_coverage(unsure, right, **options),
+        ood_auroc=None if elsewhere is None else ood_auroc(unsure, elsewhere, **options),
+        against_map=None if name == "map" else compare(found, plain, gold, metric="nll", **options),
+        seconds=ready - started,
+        predict_seconds=done - ready,
+        note=note,
+        probabilities=found,
+    )
+
+
+def _way_json(way: Way) -> dict[str, Any]:
+    paired = way.against_map
+    return {
+        "scores": way.scores.to_json(),
+        "error_auroc": plain(way.error_auroc),
+        "risk_coverage": way.curve.to_json(),
+        "ood_auroc": None if way.ood_auroc is None else plain(way.ood_auroc),
+        "against_map": None
+        if paired is None
+        else {"nll": plain(paired.difference), "p": paired.p, "test": paired.test},
+        "seconds": way.seconds,
+        "predict_seconds": way.predict_seconds,
+        "note": way.note,
+    }

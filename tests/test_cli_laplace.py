@@ -1,0 +1,150 @@
+"""pegbox laplace and calibrate as a stranger would use them."""
+
+import csv
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pegbox.cli import main
+from tuning_toy import folder_of, rows_of
+
+PLACE = [sys.executable, "-m", "pegbox"]
+
+
+def write(path: Path, count: int, seed: int, *, labelled: bool = True) -> Path:
+    rows = rows_of(count, seed=seed)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "label"] if labelled else ["text"])
+        for text, label in zip(rows.fields["text"], rows.labels or (), strict=True):
+            writer.writerow([text, label] if labelled else [text])
+    return path
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("laplace")
+    write(folder / "train.csv", 40, 0)
+    write(folder / "test.csv", 30, 1)
+    write(folder / "ood.csv", 12, 2, labelled=False)
+    model = str(folder_of("llama", "causal"))
+    for method in ("lora", "closed-form", "ia3"):
+        command = ["fit", str(folder / "train.csv"), "--model", model, "--method", method, "--out"]
+        assert main([*command, str(folder / method), *_training(method)]) == 0
+    return folder
+
+
+def _training(method: str) -> list[str]:
+    return [] if method == "closed-form" else ["--training.epochs", "2"]
+
+
+def test_a_posterior_beside_the_adapter(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lora = place / "lora"
+    before = {path.name: path.read_bytes() for path in lora.iterdir() if "posterior" not in path.name}
+    assert main(["laplace", str(lora), str(place / "train.csv"), "--curvature", "kron"]) == 0
+    told = capsys.readouterr().err
+    assert "were not tuned on: they choose the precision" in told
+    assert "kron posterior of" in told
+    assert {path.name: path.read_bytes() for path in lora.iterdir() if "posterior" not in path.name} == before
+    assert json.loads((lora / "posterior.json").read_text("utf-8"))["curvature"] == "kron"
+    assert not list(place.glob(".*curvature*"))
+
+    assert main(["laplace", str(lora), str(place / "train.csv"), "--prior-precision", "0.01"]) == 0
+    out = tmp_path / "answers.csv"
+    command = ["predict", str(lora), str(place / "test.csv"), "--out", str(out), "--abstain-above", "0.3"]
+    assert main(command) == 0
+    answers = list(csv.DictReader(io.StringIO(out.read_text("utf-8"))))
+    assert len(answers) == 30
+    assert all(float(row["deviation"]) > 0 for row in answers)
+    assert {(row["abstained"], float(row["probability"]) < 0.7) for row in answers} <= {
+        ("yes", True),
+        ("no", False),
+    }
+    capsys.readouterr()
+    assert main(["evaluate", str(lora), str(place / "test.csv"), "--abstain-above", "0.3"]) == 0
+    told = capsys.readouterr().out
+    assert "answering only what is at least 0.7 sure" in told
+    assert "AURC" in told
+
+
+def test_a_closed_form_fit_needs_no_rows(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["laplace", str(place / "closed-form")]) == 0
+    assert "own posterior is in use from now on" in capsys.readouterr().err
+
+
+def test_ways_side_by_side(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, diagram = tmp_path / "found.json", tmp_path / "curves.svg"
+    command = ["calibrate", *(str(place / name) for name in ("lora", "train.csv", "test.csv"))]
+    command += ["--ood", str(place / "ood.csv"), "--ways", "map,temperature,dropout,ensemble,exact,diag"]
+    command += ["--members", "2", "--training.epochs", "1", "--out", str(out), "--diagram", str(diagram)]
+    assert main(command) == 0
+    shown = capsys.readouterr()
+    assert "dropout is left out: this model has no dropout" in shown.err
+    assert all(len(line) <= 80 for line in shown.out.splitlines())
+    found = json.loads(out.read_text("utf-8"))
+    assert list(found["ways"]) == ["map", "temperature", "ensemble", "exact", "diag"]
+    assert (found["rows"], found["outside"]) == (30, 12)
+    assert list(found["left_out"]) == ["dropout"]
+    assert found["ways"]["map"]["against_map"] is None
+    assert 0 <= found["ways"]["exact"]["ood_auroc"]["value"] <= 1
+    assert diagram.read_text("utf-8").lstrip().startswith("<?xml")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["laplace", "ia3", "train.csv"], "of the type IA3"),
+        (["laplace", "lora"], "there are none"),
+        (["laplace", "lora", "test.csv"], "tuned on none of these rows"),
+        (["laplace", "lora", "train.csv", "--prior-precision", "0"], "no precision of a prior"),
+        (["laplace", "lora", "train.csv", "--template", "{text}"], "brings its own template"),
+        (["laplace", "lora", "train.csv", "--part", "head"], "the adapter has no head"),
+        (["laplace", "missing", "train.csv"], "there is no such folder"),
+        (["laplace", "lora", "missing.csv"], "missing.csv"),
+        (["laplace", "closed-form", "--prior-precision", "1"], "prior is its penalty"),
+        (["calibrate", "lora", "train.csv", "test.csv", "--ways", "exactt"], "no way 'exactt'"),
+        (["calibrate", "lora", "train.csv", "test.csv", "--members", "1"], "too few"),
+        (["predict", "lora", "test.csv", "--abstain-above", "2"], "no share"),
+    ],
+)
+def test_wrong_use_is_one_clear_error(
+    place: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ("lora", "ia3", "closed-form", "missing", "train.csv", "test.csv", "missing.csv")
+    given = [str(place / word) if word in names else word for word in arguments]
+    before = sorted(place.rglob("*"))
+    assert main(given) == 2
+    told = capsys.readouterr().err
+    assert message in told
+    assert "Traceback" not in told
+    assert sorted(place.rglob("*")) == before
+
+
+def test_an_adapter_from_elsewhere_needs_a_folder_of_its_own(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        (foreign / name).write_bytes((place / "lora" / name).read_bytes())
+    model = str(folder_of("llama", "causal"))
+    command = ["laplace", str(foreign), str(place / "train.csv"), "--model", model]
+    assert main(command) == 2
+    assert "no task of its own" in capsys.readouterr().err
+    assert main([*command, "--out", str(tmp_path / "whole")]) == 0
+    assert main(["predict", str(tmp_path / "whole"), str(place / "test.csv")]) == 0
+    assert "deviation" in capsys.readouterr().out
+
+
+def test_it_is_found_from_a_shell() -> None:
+    done = subprocess.run([*PLACE, "laplace", "--help"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert "--prior_precision" in done.stdout or "--prior-precision" in done.stdout
