@@ -76,11 +76,14 @@ def test_json_alone_goes_to_standard_output(
 def test_a_budget_that_nothing_meets_is_an_answer(
     model: Path, data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, printed, _ = run(
+    code, printed, told = run(
         capsys, "advise", data, "--model", model, "--memory", "1kB", "--no-pilot", "--no-cache"
     )
-    assert code == 0
+    assert code == 1
+    assert "estimates: memory" in printed
     assert "no method fits: no method stays within the budgets" in printed
+    assert "no method fits (--memory 1kB)" in told
+    assert "allow more than --memory 1kB" in told
 
 
 @pytest.mark.parametrize(
@@ -90,6 +93,9 @@ def test_a_budget_that_nothing_meets_is_an_answer(
         (["--memory", "lots"], "'lots' is no size"),
         (["--time", "soon"], "'soon' is no time (--time soon)"),
         (["--methods", "lorra"], "there is no method 'lorra'"),
+        (["--methods", "bag-of-words,lora"], "bag-of-words is a baseline"),
+        (["--methods", ""], "there is no method to choose from (--methods )"),
+        (["--no-pilot", "--short-lora"], "(--short-lora with --no-pilot)"),
         (["--training.epoch", "3"], "training has no option 'epoch'"),
         (["--label", "verdict"], "verdict"),
         (["--seed", "-1"], "the number is too small (--seed -1)"),

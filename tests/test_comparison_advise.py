@@ -135,6 +135,33 @@ def test_what_was_measured_is_said_and_what_was_not_is_doubted() -> None:
     assert not doubts(facts(pilot=pilot(tuned=BETTER)), sure[1], None, None, None)
 
 
+def test_a_rule_s_second_method_is_not_praised_for_the_first_s_reason() -> None:
+    known = facts(fits=("ia3", "lora"), rows=150)
+    rule = recommended(known)
+    assert rule is not None
+    assert rule[0] == "lora"
+    offers = [Offer(Costs(name, {}, True, seconds=1.0, memory=1)) for name in ("lora", "ia3")]
+    (said, *_) = reasons(known, rule[1], offers)
+    assert said.startswith(
+        "its rule names closed-form (not among the methods asked for) before it, and lora is the next that "
+    )
+    assert "the rule's reason: between few and many rows" in said
+    heavy = [Offer.within(Costs("closed-form", {}, True, seconds=1.0, memory=100), 10, None), *offers]
+    assert "closed-form (more memory than is allowed)" in reasons(known, rule[1], heavy)[0]
+
+
+def test_a_short_lora_is_proposed_only_where_it_could_be_tried() -> None:
+    for known, proposed in (
+        (facts(), True),
+        (facts(short_lora=True), False),
+        (facts(pilot=None), False),
+        (facts(fits=("closed-form",)), False),
+    ):
+        found = " ".join(doubts(known, RULES[-1], None, None, None))
+        assert ("--short-lora" in found) == proposed
+        assert "pegbox compare measures it" in found
+
+
 def test_chance_and_wide_intervals_are_doubted() -> None:
     wide = Pilot((trial("closed-form", 0.7, half=0.12),), ALIKE, ALIKE, None, (), 1.0)
     found = " ".join(doubts(facts(pilot=wide), RULES[-1], None, None, None))
@@ -292,5 +319,11 @@ def test_rows_and_methods_are_checked() -> None:
         advise(tiny_base("llama"), task_of(), say=hush)
     with pytest.raises(UsageError, match="there is no method 'lorra'"):
         advised(methods=["lorra"])
+    with pytest.raises(UsageError, match="majority is a baseline"):
+        advised(methods=["lora", "majority"])
+    with pytest.raises(UsageError, match="no method to choose from"):
+        advised(methods=[])
+    with pytest.raises(UsageError, match="the short LoRA is a part of the pilot"):
+        advised(short_lora=True, pilot=False)
     with pytest.raises(InputError, match="label"):
         advise(tiny_base("llama"), task_of(), rows=rows_of(40, labels=3), say=hush)

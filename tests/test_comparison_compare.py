@@ -17,6 +17,7 @@ from pegbox.comparison import _cell as cell_module
 from pegbox.comparison._contest import Labels
 from pegbox.comparison._store import Store
 from pegbox.errors import InputError, UsageError
+from pegbox.reports import write_report
 from tuning_toy import base_of, folder_of, rows_of, task_of
 
 
@@ -132,6 +133,55 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="holds no comparison"):
         compared(base_of("llama"), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["precious.txt"]
+
+
+def test_a_folder_without_a_comparison_is_not_replaced_either(tmp_path: Path) -> None:
+    (tmp_path / "adapter_model.safetensors").write_text("a fit")
+    with pytest.raises(UsageError, match="holds no comparison"):
+        compared(base_of("llama"), tmp_path, overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["adapter_model.safetensors"]
+
+
+def test_replacing_takes_the_old_report_away_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    methods = ("majority", "zero-shot")
+    write_report(compared(base_of("llama"), out, methods=methods), out)
+    report = {
+        "report.html",
+        "ladder.md",
+        "rungs.csv",
+        "pictures",
+        "comparison.json",
+        "cells",
+        "protocol.json",
+    }
+    assert {path.name for path in out.iterdir()} == report
+    (out / "mine.txt").write_text("mine")
+
+    def stop(*_: Any, **__: Any) -> None:
+        raise UsageError("stopped")
+
+    monkeypatch.setattr("pegbox.comparison._compare.climb_all", stop)
+    with pytest.raises(UsageError, match="stopped"):
+        compared(base_of("llama"), out, methods=methods, test=rows_of(40, seed=2), overwrite=True)
+    assert {path.name for path in out.iterdir()} == {"mine.txt"}
+
+
+def test_ctrl_c_before_the_first_cell_leaves_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+
+    def stop(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pegbox.comparison._compare.climb_all", stop)
+    with pytest.raises(KeyboardInterrupt):
+        compared(base_of("llama"), tmp_path / "out", say=told.append)
+    assert not (tmp_path / "out").exists()
+    assert told[-1] == "interrupted before anything was finished: nothing is kept"
 
 
 def test_a_damaged_cell_is_named(tmp_path: Path) -> None:

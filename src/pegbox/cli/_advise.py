@@ -13,6 +13,7 @@ from pegbox.cli._options import (
     tell_all,
     words,
 )
+from pegbox.errors import RunError, UsageError
 
 if TYPE_CHECKING:
     from pegbox.comparison import Advice
@@ -88,6 +89,7 @@ def advise(
 
     check_least(seed, 0, "--seed")
     check_writable(out, "--out")
+    _check_pilot(no_pilot=no_pilot, short_lora=short_lora)
     allowed = parse_size(memory) if memory else None
     seconds = parse_time(time) if time else None
     settings = Training.of(training or {})
@@ -101,8 +103,9 @@ def advise(
         model, dtype=dtype, device=device, revision=revision, trust_remote_code=trust_remote_code,
         max_length=max_length, quantise=quantise,
     )  # fmt: skip
+    wanted = None if methods is None else names(methods)
     found = advised(
-        base, asked, memory=allowed, seconds=seconds, methods=names(methods) or None, pilot=not no_pilot,
+        base, asked, memory=allowed, seconds=seconds, methods=wanted, pilot=not no_pilot,
         short_lora=short_lora, training=settings, seed=seed, cache=feature_cache(not no_cache), say=say,
     )  # fmt: skip
     content = json.dumps(found.to_json(), indent=1, ensure_ascii=False, allow_nan=False)
@@ -112,6 +115,28 @@ def advise(
         _print(found)
     if out:
         write_text(out, content + "\n")
+    if found.method is None:
+        raise _nothing(memory, time)
+
+
+def _check_pilot(*, no_pilot: bool, short_lora: bool) -> None:
+    if no_pilot and short_lora:
+        raise UsageError(
+            "the short LoRA is a part of the pilot, and the pilot is left out",
+            where="--short-lora with --no-pilot",
+            expected="one of the two, or neither",
+            fix="leave --no-pilot out to measure, or --short-lora not to",
+        )
+
+
+def _nothing(memory: str | None, time: str | None) -> RunError:
+    """What ends a call whose answer is that no method fits."""
+    asked = {"--memory": memory, "--time": time}
+    budgets = [f"{name} {value}" for name, value in asked.items() if value]
+    more = f"allow more than {' and '.join(budgets)}, or take a smaller model" if budgets else ""
+    return RunError(
+        "no method fits", where=" ".join(budgets), fix=more or "choose other --methods, or another --model"
+    )
 
 
 def _print(found: "Advice") -> None:

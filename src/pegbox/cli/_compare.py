@@ -89,6 +89,7 @@ def compare(
         overwrite: Replace another comparison in the output folder.
     """
     from pegbox.comparison import compare as climb
+    from pegbox.comparison._compare import planned
     from pegbox.models import load, quiet_libraries
     from pegbox.reports import rung_line, write_report
     from pegbox.tasks import task_from_file
@@ -102,6 +103,19 @@ def compare(
         split=split, on_bad=on_bad_rows,
     ), readout)  # fmt: skip
     tell_all(asked.notes)
+    rungs = None if methods is None else names(methods)
+    how: dict[str, Any] = {
+        "folder": out,
+        "options": _options(options),
+        "seeds": wanted,
+        "metric": metric,
+        "worth": worth,
+        "patience": patience,
+        "budget": seconds,
+        "engine": engine,
+    }
+    # What is wrong there is said before a model is loaded.
+    planned(asked, rungs, **how)
     base = load(
         model, dtype=dtype, device=device, revision=revision, trust_remote_code=trust_remote_code,
         max_length=max_length, quantise=quantise,
@@ -109,23 +123,16 @@ def compare(
     found = climb(
         base,
         asked,
-        names(methods) or None,
-        folder=out,
+        rungs,
+        **how,
         test=labelled_rows(asked, test, on_bad=on_bad_rows, say=say) if test else None,
         holdout=holdout,
-        options=_options(options),
         training=settings,
-        seeds=wanted,
         split_seed=seed,
-        metric=metric,
-        worth=worth,
-        patience=patience,
-        budget=seconds,
         text=forgetting,
         also=names(also),
         curve=not no_curve,
         too_long=too_long,
-        engine=engine,
         overwrite=overwrite,
         findings=_findings(data, split, task, names(text), label, test),
         command=command(),
@@ -145,9 +152,7 @@ def _checked(seed: int, seeds: int | str, share: float, test: str | None) -> tup
             expected="above 0 and below 1, or --test FILE",
             fix="leave --holdout out",
         )
-    if str(seeds) == "1":
-        return (seed,)
-    return several_seeds(seeds, first=seed) or (seed,)
+    return several_seeds(seeds, first=seed, least=1) or (seed,)
 
 
 def _options(given: Mapping[str, Any] | None) -> dict[str, dict[str, Any]] | None:

@@ -53,6 +53,29 @@ def from_library(error: Exception, options: Mapping[str, Any]) -> PegboxError | 
     return from_system(OSError(number, os.strerror(number), *([str(out)] if out else [])), options)
 
 
+def in_flags(error: PegboxError, options: Mapping[str, Any]) -> PegboxError:
+    """The same error with its place as it was typed: an option of the API's becomes the flag and its value.
+
+    Args:
+        error: What was raised, changed in place.
+        options: The options of the verb.
+    """
+    # Places of an InputError are those of files and rows.
+    if not isinstance(error, InputError):
+        for name, value in options.items():
+            for spoken in (name, name.replace("_", " ")):
+                if error.where in (spoken, f"{spoken} {_typed(value)}", f"{spoken} {value!r}"):
+                    typed = value is not None and not isinstance(value, bool | Mapping)
+                    error.where = f"{flag(name)} {_typed(value)}" if typed else flag(name)
+                elif error.where.startswith(f"{spoken}."):
+                    error.where = f"{flag(name)}{error.where[len(spoken) :]}"
+    return error
+
+
+def _typed(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
 def from_encoding(error: UnicodeError) -> PegboxError:
     """Text that is no UTF-8, or that the terminal's encoding cannot say."""
     return InputError(
@@ -74,6 +97,9 @@ def from_parser(message: str, given: list[str], verbs: Mapping[str, "ArgumentPar
     if unknown:
         hint = nearest(unknown[1], [option for action in actions for option in action.option_strings])
         return UsageError(f"unknown option {unknown[1]}", where=where, fix=hint or f"see {where} --help")
+    lacking = re.search(r"argument (--[\w-]+): expected one argument", message)
+    if lacking:
+        return _no_value(lacking[1], given, where)
     key = re.search(r"(?:[Kk]ey|nested key|option) '([\w.-]+)'", message)
     if key and ("not expected" in message or "does not accept" in message):
         return _unknown_key(key[1].rpartition(".")[2], (action.dest for action in actions), _config(given))
@@ -84,6 +110,22 @@ def from_parser(message: str, given: list[str], verbs: Mapping[str, "ArgumentPar
         expected, fix = _expected(value[2]), f"see {where} --help"
         return UsageError(f"wrong value for {flag(value[1])}", where=where, expected=expected, fix=fix)
     return UsageError(message, where=where, fix=f"see {where} --help")
+
+
+def _no_value(name: str, given: list[str], where: str) -> UsageError:
+    """A flag without a value; what begins with a hyphen is taken for the next flag."""
+    following = given[given.index(name) + 1 :][:1] if name in given else []
+    value = following[0] if following else ""
+    if value.startswith("-") and not value.startswith("--"):
+        return UsageError(
+            f"{name} wants a value, and {value} begins with a hyphen, as flags do",
+            where=f"{name} {value}",
+            expected=f"a value after {name}",
+            fix=f"write {name}={value} if it is meant so; see {where} --help",
+        )
+    return UsageError(
+        f"{name} wants a value", where=where, expected=f"a value after {name}", fix=f"see {where} --help"
+    )
 
 
 def _config(given: list[str]) -> str:

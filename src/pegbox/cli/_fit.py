@@ -100,7 +100,7 @@ def fit(
     several = _checked_seeds(seed, seeds, holdout, test)
     built, settings = build(method, options), Training.of(training or {})
     shown = Demonstrate.of(demonstrations) if demonstrations is not None else None
-    kept = _replay(replay, replay_ratio)
+    kept = _replay(replay, replay_ratio, readout)
     place = Output.free(out, built, overwrite=overwrite, resume=resume, several=several is not None)
     quiet_libraries()
     fixed = None if label_words == AUTO else words(label_words)
@@ -134,8 +134,16 @@ def fit(
         place.save(tune(base, asked, built, seed=seed, **how), held, title)
 
 
-def _replay(source: str | None, ratio: float | None) -> "Replay | None":
+def _replay(source: str | None, ratio: float | None, readout: str) -> "Replay | None":
     from pegbox.tuning import Replay
+
+    if source is not None and readout == "head":
+        raise UsageError(
+            "a head stands in place of the output layer, which general text would be said by",
+            where=f"--replay {source} with --readout head",
+            expected="--replay with an answer by label words",
+            fix="leave --replay or --readout head out",
+        )
 
     if source is None and ratio is not None:
         raise UsageError(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from pegbox.comparison._baselines import baselines
 from pegbox.comparison._estimate import Estimator
 from pegbox.comparison._offer import Offer
 from pegbox.comparison._pilot import Pilot
@@ -14,7 +15,7 @@ from pegbox.comparison._pilot import pilot as measure
 from pegbox.comparison._rules import Facts, recommended
 from pegbox.comparison._said import doubts, reasons
 from pegbox.data import Examples, Rows
-from pegbox.errors import CapabilityError, InputError
+from pegbox.errors import CapabilityError, InputError, UsageError
 from pegbox.evaluation import plain
 from pegbox.methods import Method, build
 from pegbox.methods import methods as all_methods
@@ -110,10 +111,12 @@ def advise(
 
     Raises:
         InputError: Without labelled rows.
-        UsageError: For no such method.
+        UsageError: For no such method, a baseline, and a short LoRA without a pilot.
     """
     say = Once.of(say)
-    wanted = [build(one) if isinstance(one, str) else one for one in methods or list(all_methods())]
+    if short_lora and not pilot:
+        raise _contradiction()
+    wanted = _wanted(methods)
     rows = rows if rows is not None else task.rows
     if rows is None or not len(rows):
         raise InputError("there are no rows to advise on", expected="labelled rows", fix="pass rows=")
@@ -131,6 +134,8 @@ def advise(
         say("measuring what is cheap")
         short = short_lora and "lora" in fits
         found, notes = _measured(base, task, rows, short, training, seed, cache, say)
+        if short_lora and not short:
+            notes = (*notes, "the short LoRA was not tried: lora is not asked for, or does not fit")
     facts = Facts(
         task=_kind(task),
         words=base.kind != "encoder",
@@ -139,6 +144,7 @@ def advise(
         heavy=[offer.costs.method for offer in offers if offer.by == "memory"],
         slow=[offer.costs.method for offer in offers if offer.by == "time"],
         pilot=found,
+        short_lora=short_lora,
     )
     chosen = recommended(facts)
     method, rule = chosen if chosen else (None, None)
@@ -157,6 +163,36 @@ def advise(
         measured=rule.measured if rule else False,
         reasons=reasons(facts, rule, offers),
         doubts=(*doubts(facts, rule, costs, memory, seconds), *notes),
+    )
+
+
+def _wanted(asked: Sequence[Method | str] | None) -> list[Method]:
+    """The methods to choose from; all when none are named."""
+    names: Sequence[Method | str] = list(all_methods()) if asked is None else asked
+    if not names:
+        raise UsageError(
+            "there is no method to choose from",
+            where="methods",
+            expected=", ".join(all_methods()),
+            fix="name at least one, or leave methods out for all",
+        )
+    for name in names:
+        if isinstance(name, str) and name in baselines():
+            raise UsageError(
+                f"{name} is a baseline: it costs next to nothing, so that it needs no advice",
+                where="methods",
+                expected=", ".join(all_methods()),
+                fix=f"leave {name} out; pegbox compare climbs the baselines too",
+            )
+    return [build(one) if isinstance(one, str) else one for one in names]
+
+
+def _contradiction() -> UsageError:
+    return UsageError(
+        "the short LoRA is a part of the pilot, and the pilot is left out",
+        where="short_lora without pilot",
+        expected="a pilot with the short LoRA, or neither",
+        fix="leave one of the two options out",
     )
 
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
 from pegbox.comparison._cell import Terms
 from pegbox.comparison._climb import Climb, EngineName, climb_all
 from pegbox.comparison._contest import contest_of, decisive
+from pegbox.comparison._files import RESULT
 from pegbox.comparison._ladder import Asked, Contender, contenders
 from pegbox.comparison._outcome import configuration, outcome, protocol
 from pegbox.comparison._pace import Pace
 from pegbox.comparison._result import Comparison, Rung, save_json
-from pegbox.comparison._store import RESULT, Store, check_folders
+from pegbox.comparison._store import Store, check_folders
 from pegbox.comparison._verdict import Rule
 from pegbox.data import GeneralText, Rows
 from pegbox.errors import CapabilityError, InputError, PegboxError, UsageError
@@ -95,12 +96,19 @@ def compare(
         UsageError: For wrong options, or a folder that holds something else.
         InputError: For rows that cannot be compared on.
     """
-    contest = contest_of(task)
-    chosen = decisive(contest, metric)
-    rule = Rule(chosen, chosen in contest.lower, worth, patience)
-    named = contenders(task, methods, options)
-    check_folders([one.name for one in named])
-    _check(seeds, budget, engine)
+    plan = planned(
+        task,
+        methods,
+        folder=folder,
+        options=options,
+        seeds=seeds,
+        metric=metric,
+        worth=worth,
+        patience=patience,
+        budget=budget,
+        engine=engine,
+    )
+    contest, rule, named, store = plan.store.contest, plan.rule, plan.contenders, plan.store
     bare, train, rows = _apart(task, test, holdout, split_seed, say)
     base = base if isinstance(base, Base) else load(base)
     terms = Terms(
@@ -116,14 +124,13 @@ def compare(
         first_seed=seeds[0],
         say=say,
     )
-    store = Store(Path(folder), contest)
     _check_training(terms, named)
     store.claim(protocol(terms), overwrite=overwrite)
     climb = Climb(terms, store, rule, tuple(seeds), engine, Pace(budget))
     try:
         climb_all(climb, named, done)
     except KeyboardInterrupt as stopped:
-        say(f"interrupted: the same call goes on from what is finished in {folder}")
+        _interrupted(store, say)
         stopped.add_note("told")
         raise
     except PegboxError:
@@ -140,6 +147,60 @@ def compare(
     )
     save_json(found, store.folder / RESULT)
     return found
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is asked of a comparison, checked before any work.
+
+    Args:
+        contenders: The rungs, in order.
+        rule: When one of them is worth its cost.
+        store: Where they are kept.
+    """
+
+    contenders: list[Contender]
+    rule: Rule
+    store: Store
+
+
+def planned(
+    task: Task,
+    methods: Asked | None,
+    *,
+    folder: str | Path,
+    options: Mapping[str, Mapping[str, Any]] | None,
+    seeds: Sequence[int],
+    metric: str | None,
+    worth: float,
+    patience: int,
+    budget: float | None,
+    engine: str,
+) -> Plan:
+    """Check all that can be checked without a base; see `compare` for what is given.
+
+    Raises:
+        UsageError: For wrong options, or a folder that holds something else.
+        CapabilityError: For a kind of task that cannot be compared.
+    """
+    contest = contest_of(task)
+    chosen = decisive(contest, metric)
+    rule = Rule(chosen, chosen in contest.lower, worth, patience)
+    named = contenders(task, methods, options)
+    check_folders([one.name for one in named])
+    _check(seeds, budget, engine)
+    store = Store(Path(folder), contest)
+    store.check()
+    return Plan(named, rule, store)
+
+
+def _interrupted(store: Store, say: Callable[[str], None]) -> None:
+    """Say how to go on, where there is something to go on from; else leave no trace."""
+    store.leave_if_empty()
+    if store.folder.exists():
+        say(f"interrupted: the same call goes on from what is finished in {store.folder}")
+    else:
+        say("interrupted before anything was finished: nothing is kept")
 
 
 def _check(seeds: Sequence[int], budget: float | None, engine: str) -> None:

@@ -225,9 +225,9 @@ def decisive(contest: Contest, metric: str | None) -> str:
     if metric is not None and metric not in contest.metrics:
         raise UsageError(
             f"the metric '{metric}' cannot decide",
-            where="metric",
+            where=f"metric {metric}",
             expected=", ".join(contest.metrics),
-            fix=nearest(metric, contest.metrics),
+            fix=nearest(metric, contest.metrics) or f"leave it out for {contest.metrics[0]}",
         )
     return metric or contest.metrics[0]
 

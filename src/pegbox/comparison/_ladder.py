@@ -79,18 +79,28 @@ def contenders(
         raise UsageError(
             f"a rung is named twice: {', '.join(twice)}" if twice else "there is nothing to compare",
             where="methods",
-            expected="different names, or a mapping from names of your own to methods",
-            fix='for example {"rank 4": LoRA(rank=4), "rank 16": LoRA(rank=16)}',
+            expected="at least one method or baseline, each named once",
+            fix="name each once; in Python a mapping gives a method several names: "
+            '{"rank 4": LoRA(rank=4), "rank 16": LoRA(rank=16)}'
+            if twice
+            else "name some, or leave methods out for the whole ladder",
         )
     for name in given:
         if name not in names:
             raise UsageError(
                 f"options are given for '{name}', which is not climbed",
-                where="options",
+                where=f"options.{name}",
                 expected=", ".join(names),
-                fix=nearest(name, names),
+                fix=_mended(name, names),
             )
     return [Contender(name, _built(what, given.get(name, {}), task)) for name, what in named]
+
+
+def _mended(name: str, climbed: Sequence[str]) -> str:
+    """What to do about options of what is not climbed."""
+    if name in methods():
+        return f"add {name} to the methods, or leave its options out"
+    return nearest(name, climbed) or "leave these options out"
 
 
 def _default(task: Task) -> list[str]:
@@ -119,7 +129,7 @@ def _built(what: str | Method, options: Mapping[str, Any], task: Task) -> Method
         return what
     if what in baselines():
         if options:
-            raise UsageError("a baseline has no options", where=what, fix="leave them out")
+            raise UsageError("a baseline has no options", where=f"options.{what}", fix="leave them out")
         found = build_baseline(what)
         found.check(task)
         return found

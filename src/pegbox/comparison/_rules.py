@@ -28,6 +28,7 @@ class Facts:
         heavy: Methods that could work but need more memory than is allowed.
         slow: Methods that could work but may take longer than is allowed.
         pilot: What was measured; ``None`` where nothing was.
+        short_lora: Whether the short LoRA was asked for.
     """
 
     task: Literal["classify", "choose", "tag"]
@@ -37,6 +38,7 @@ class Facts:
     heavy: Collection[str]
     slow: Collection[str]
     pilot: Pilot | None
+    short_lora: bool = False
 
     @property
     def trainable(self) -> bool:

@@ -21,11 +21,35 @@ def reasons(facts: Facts, rule: Rule | None, offers: Sequence[Offer]) -> tuple[s
     """What speaks for the recommendation, the rule first."""
     if rule is None:
         return (_nothing(offers),)
-    found = [f"{rule.reason} ({rule.source})"]
+    found = [_why(facts, rule, offers)]
     if facts.pilot is not None:
         found += _shown(facts.pilot)
     found += _without(offers)
     return tuple(found)
+
+
+def _why(facts: Facts, rule: Rule, offers: Sequence[Offer]) -> str:
+    """The rule's reason; where its first method cannot be had, why, and that the next one takes its place."""
+    first, method = rule.methods[0], rule.chosen(facts)
+    if method in (None, first):
+        return f"{rule.reason} ({rule.source})"
+    passed: dict[str, list[str]] = {}
+    for name in rule.methods[: rule.methods.index(str(method))]:
+        passed.setdefault(_passed(name, offers), []).append(name)
+    why = ", ".join(f"{' and '.join(names)} {reason}" for reason, names in passed.items())
+    return (
+        f"its rule names {why} before it, and {method} is the next that can be had; the rule's reason: "
+        f"{rule.reason} ({rule.source})"
+    )
+
+
+def _passed(name: str, offers: Sequence[Offer]) -> str:
+    """Why a method of the rule is not the one."""
+    offer = next((one for one in offers if one.costs.method == name), None)
+    if offer is None:
+        return "(not among the methods asked for)"
+    kinds = {"memory": "(more memory than is allowed)", "time": "(more time than is allowed)"}
+    return kinds.get(offer.by, "(cannot work on this base and task)")
 
 
 def doubts(
@@ -41,10 +65,8 @@ def _doubts(
     facts: Facts, rule: Rule, costs: Costs | None, memory: int | None, seconds: float | None
 ) -> Iterator[str]:
     if not rule.measured:
-        yield (
-            "the rule was not measured on these rows; pegbox compare measures it, and --short-lora tries "
-            "LoRA for a few steps"
-        )
+        tries = ", and --short-lora tries LoRA for a few steps" if _may_try(facts) else ""
+        yield f"the rule was not measured on these rows; pegbox compare measures it{tries}"
     pilot = facts.pilot
     if pilot is not None:
         yield from _wide(pilot)
@@ -57,6 +79,11 @@ def _doubts(
             )
     if costs is not None:
         yield from _near(costs, memory, seconds)
+
+
+def _may_try(facts: Facts) -> bool:
+    """Whether a short LoRA could still be tried."""
+    return facts.pilot is not None and not facts.short_lora and "lora" in facts.fits
 
 
 def _wide(pilot: Pilot) -> Iterator[str]:

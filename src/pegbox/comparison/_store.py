@@ -15,12 +15,11 @@ from typing import Any
 from pegbox._atomic import folder as atomic_folder
 from pegbox._atomic import recover, write_text
 from pegbox.comparison._contest import Answers, Contest
+from pegbox.comparison._files import CELL, CELLS, MADE_FILES, MADE_FOLDERS, PROTOCOL, WORK
 from pegbox.comparison._ladder import Contender
 from pegbox.comparison._result import Cell, cell_json, read_cell
 from pegbox.errors import InputError, UsageError
 
-PROTOCOL, RESULT, CELL = "protocol.json", "comparison.json", "cell.json"
-CELLS, WORK = "cells", "work"
 FORMAT = "pegbox.cell/1"
 
 
@@ -36,12 +35,33 @@ class Store:
     folder: Path
     contest: Contest
 
+    def check(self) -> None:
+        """Raise UsageError when no comparison could be kept there, whatever its protocol."""
+        if self.folder.exists() and not self.folder.is_dir():
+            raise UsageError(
+                "cannot make a folder where a file is", where=str(self.folder), fix="choose another --out"
+            )
+        if not self.folder.is_dir() or (self.folder / PROTOCOL).is_file():
+            return
+        if any(self.folder.iterdir()):
+            raise UsageError(
+                "the output folder exists and holds no comparison",
+                where=str(self.folder),
+                expected="a new or empty folder, or one that a comparison made",
+                fix="choose another --out",
+            )
+
     def claim(self, protocol: Mapping[str, str], *, overwrite: bool = False) -> None:
         """Take the folder for comparisons under one protocol.
+
+        Args:
+            protocol: All that a cell depends on besides its rung and seed.
+            overwrite: Whether a comparison under another protocol may be replaced, nothing else.
 
         Raises:
             UsageError: When it holds something else, or a comparison under another protocol.
         """
+        self.check()
         path = self.folder / PROTOCOL
         if path.is_file():
             stored = _read_json(path)
@@ -59,17 +79,6 @@ class Store:
                     fix="choose another --out, or replace it with --overwrite",
                 )
             self._clear()
-        elif self.folder.is_dir() and any(self.folder.iterdir()) and not overwrite:
-            raise UsageError(
-                "the output folder exists and holds no comparison",
-                where=str(self.folder),
-                expected="a new or empty folder, or one that a comparison made",
-                fix="choose another --out",
-            )
-        elif self.folder.exists() and not self.folder.is_dir():
-            raise UsageError(
-                "cannot make a folder where a file is", where=str(self.folder), fix="choose another --out"
-            )
         write_text(path, json.dumps(dict(protocol), indent=1, ensure_ascii=False) + "\n")
 
     def place(self, rung: str, seed: int) -> Path:
@@ -160,10 +169,10 @@ class Store:
         return path.relative_to(self.folder).as_posix()
 
     def _clear(self) -> None:
-        """Remove what a comparison made, and nothing else that may lie there."""
-        for name in (CELLS, WORK):
+        """Remove what a comparison and its report made, and nothing else that may lie there."""
+        for name in MADE_FOLDERS:
             shutil.rmtree(self.folder / name, ignore_errors=True)
-        for name in (RESULT, PROTOCOL):
+        for name in MADE_FILES:
             (self.folder / name).unlink(missing_ok=True)
 
 

@@ -44,14 +44,16 @@ class Rule:
         if not (math.isfinite(self.worth) and self.worth >= 0):
             raise UsageError(
                 "the gain that is worth its cost is no such number",
-                where=f"worth {self.worth}",
+                where=f"worth {self.worth:g}",
                 expected="0 or more, such as 0.01 for one point of accuracy",
+                fix=f"leave it out for {Rule.worth:g}",
             )
         if self.patience < 0:
             raise UsageError(
                 "the number is too small",
                 where=f"patience {self.patience}",
                 expected="0 to climb all, or more",
+                fix=f"leave it out for {Rule.patience}",
             )
 
     def gain(self, difference: Paired) -> float:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pegbox.data._columns import find_columns
-from pegbox.data._read import decode, read
+from pegbox.data._read import FORMATS, decode, hub_id, read
 from pegbox.data._table import Table, counted
 from pegbox.errors import InputError, UsageError, nearest
 
@@ -106,6 +106,8 @@ def _texts(path: Path, source: str | Path, column: str | None) -> tuple[Sequence
         return [part for text in found for part in SEPARATOR.split(text)], ()
     if _plain(path):
         return _divided(_decoded(path)), ()
+    if not path.exists() and not hub_id(source):
+        raise _missing(path)
     table = read(source)
     return _of_table(table, column)
 
@@ -117,14 +119,7 @@ def _plain(path: Path) -> bool:
 
 def _decoded(path: Path) -> str:
     if not path.is_file():
-        folder = path.parent
-        names = [item.name for item in folder.iterdir()] if folder.is_dir() else []
-        raise InputError(
-            "there is no such file",
-            where=str(path),
-            expected="a .txt file",
-            fix=nearest(path.name, names) or "check the path",
-        )
+        raise _missing(path)
     try:
         raw = path.read_bytes()
         raw = _OPENERS.get(path.suffix.lower(), bytes)(raw)
@@ -133,6 +128,17 @@ def _decoded(path: Path) -> str:
             f"this file cannot be read: {error}", where=str(path), fix="make it again"
         ) from error
     return decode(raw, str(path)).replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _missing(path: Path) -> InputError:
+    folder = path.parent
+    names = [item.name for item in folder.iterdir()] if folder.is_dir() else []
+    return InputError(
+        "there is no such file" if folder.is_dir() else f"there is no folder {folder}",
+        where=str(path),
+        expected=f"a .txt file, a folder of them, a table ({', '.join(FORMATS)}), or a hub id",
+        fix=nearest(path.name, names) or "check the path",
+    )
 
 
 def _divided(text: str) -> list[str]:

@@ -50,8 +50,8 @@ def read(source: str | Path, *, split: str | None = None, revision: str | None =
         InputError: The source is missing, empty or malformed; the message says where and how to mend it.
     """
     path = Path(source).expanduser()
-    hub = _HUB_ID.fullmatch(str(source))
-    if hub and isinstance(source, str) and not path.exists() and not _FILE_SUFFIX.fullmatch(path.suffix):
+    hub = hub_id(source)
+    if hub:
         return read_hub(hub["id"], hub["config"], split or hub["split"], revision)
     if split or revision:
         raise InputError(
@@ -61,6 +61,14 @@ def read(source: str | Path, *, split: str | None = None, revision: str | None =
         )  # fmt: skip
     _check_path(path, str(source))
     return _read_file(path, str(source))
+
+
+def hub_id(source: str | Path) -> "re.Match[str] | None":
+    """The parts of a hub id; None for what is, or would be, a file or folder."""
+    path = Path(source).expanduser()
+    if not isinstance(source, str) or path.exists() or _FILE_SUFFIX.fullmatch(path.suffix):
+        return None
+    return _HUB_ID.fullmatch(source)
 
 
 def _kind(path: Path) -> str:

@@ -1,0 +1,8 @@
+"""Names of what lies in a comparison's folder, the report's files among them."""
+
+PROTOCOL, RESULT, CELL = "protocol.json", "comparison.json", "cell.json"
+CELLS, WORK = "cells", "work"
+PAGE, TABLE, LADDER, PICTURES = "report.html", "rungs.csv", "ladder.md", "pictures"
+# What a comparison and its report make there, and nothing else.
+MADE_FILES = (RESULT, PAGE, TABLE, LADDER, PROTOCOL)
+MADE_FOLDERS = (CELLS, WORK, PICTURES)
