@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Literal, Protocol, Self
 
+import torch
 from torch import Tensor
 
 Grade = Literal["exact", "kron", "ekfac", "diag"]
@@ -33,6 +34,9 @@ class Basis(Protocol):
 
     def tensors(self) -> dict[str, Tensor]:
         """All there is to save."""
+
+    def to(self, device: torch.device) -> Self:
+        """The same on a device."""
 
 
 class Gatherer(Protocol):

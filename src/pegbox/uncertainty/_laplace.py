@@ -70,10 +70,11 @@ class Laplace:
             places: Its uncertain layers, as :func:`places` finds them.
         """
         means, covariances, order = [], [], []
-        for indices, scores, products, projected, roots in _measured(self.basis, model, rows, places, "sure"):
+        basis = self.basis.to(places[0].layer.weight.device)
+        for indices, scores, products, projected, roots in _measured(basis, model, rows, places, "sure"):
             order += indices
             means.append(scores.double().cpu())
-            inner = _covariance(products, projected, self.basis.values, self.precision)
+            inner = _covariance(products, projected, basis.values, self.precision)
             covariances.append((roots @ inner @ roots.mT).cpu())
         if not order:
             return Predictive(torch.empty(0, 0), torch.empty(0, 0, 0))
