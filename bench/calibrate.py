@@ -17,6 +17,7 @@ import argparse
 import json
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -300,10 +301,8 @@ def main() -> None:
                     continue
                 if case.data == "clinc_small" and model == "etude":
                     continue  # its labels share first tokens
-                made = cells.get(
-                    key(case, model, seed, arguments),
-                    lambda c=case, m=model, s=seed: measure(c, m, s, arguments),
-                )
+                asked = key(case, model, seed, arguments)
+                made = cells.get(asked, partial(measure, case, model, seed, arguments))
                 common.log(f"{case.data} {case.rows} {model} seed {seed}: {json.dumps(_short(made))}")
     common.write_section(arguments.page, "calibrate", report(arguments, cells))
 
