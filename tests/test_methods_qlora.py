@@ -54,6 +54,8 @@ def test_linear_layers_are_packed_and_nothing_else(architecture: str, kind: str)
     assert base.parameters == plain.parameters
     assert base.fingerprint != plain.fingerprint
     assert base.fingerprint == packed(architecture, kind).fingerprint
+    place = wide_folder(architecture, kind)
+    assert pegbox.load(place, dtype="bfloat16", quantise="nf4").fingerprint == base.fingerprint
     names = quantised_layers(base.model)
     assert names
     if kind != "encoder":
@@ -187,3 +189,12 @@ def test_a_base_in_float16_is_trained_without_bf16(monkeypatch: pytest.MonkeyPat
     assert torch.isfinite(tuned.logits(rows_of(4))).all()
     with pytest.raises(CapabilityError, match="cannot be trained in bf16"):
         fit(base, "lora", rows_of(12), training=pegbox.Training(max_steps=2, precision="bf16"))
+
+
+@pytest.mark.parametrize(("architecture", "kind"), KINDS)
+def test_a_bfloat16_base_is_trained_in_bf16(architecture: str, kind: str) -> None:
+    """Its layer norms are in bfloat16, and take no float32 from attention that is computed in float32."""
+    base = pegbox.load(wide_folder(architecture, kind), dtype="bfloat16", quantise="nf4")
+    training = pegbox.Training(max_steps=2, precision="bf16")
+    tuned = pegbox.fit(base, task_of(), "qlora", rows=rows_of(16), training=training, say=hush)
+    assert torch.isfinite(tuned.logits(rows_of(4))).all()

@@ -23,7 +23,7 @@ from pegbox.evaluation import Forgetting
 from pegbox.methods import Method
 from pegbox.models import Base, load
 from pegbox.tasks import Task, TooLong
-from pegbox.training import tell
+from pegbox.training import is_progress, resumed_by, tell
 from pegbox.tuning import OtherTask, Training, Tuned, adapter_bytes, fit, forgetting
 
 
@@ -41,6 +41,7 @@ class Terms:
         too_long: What to do with texts that do not fit.
         text: General text to tell forgetting by.
         also: Other tasks to tell it by.
+        notes: What was told of the prompt for all rungs.
         first_seed: Weights of whole models are kept for this seed alone.
         say: Receives lines for the user.
     """
@@ -54,6 +55,7 @@ class Terms:
     too_long: TooLong = "shorten"
     text: GeneralText | None = None
     also: tuple[OtherTask, ...] = ()
+    notes: tuple[str, ...] = ()
     first_seed: int = 0
     say: Callable[[str], None] = field(default=tell, repr=False)
 
@@ -127,8 +129,11 @@ class _Tuning:
         return replace(found, notes=tuple(dict.fromkeys(self.notes))), answers
 
     def _say(self, line: str) -> None:
-        self.notes.append(line)
-        self.terms.say(f"  {self.contender.name}: {line}")
+        """Tell a line unless it was told for all rungs, and keep it unless it is mere progress."""
+        if not is_progress(line):
+            self.notes.append(line)
+        if line not in self.terms.notes:
+            self.terms.say(f"  {self.contender.name}: {line}")
 
     def _base(self) -> Base:
         """The base, loaded anew where the method wants it in another number of bits."""
@@ -136,22 +141,26 @@ class _Tuning:
         if not bits or base.quantise == bits:
             return base
         self._say(f"{base.name} is loaded in 4 bits ({bits})")
-        return load(base.name, revision=base.revision, max_length=base.context, quantise=bits)
+        kind: Any = str(base.dtype).removeprefix("torch.")
+        how: dict[str, Any] = {"device": str(base.device), "dtype": kind, "quantise": bits}
+        return load(base.name, revision=base.revision, max_length=base.context, **how)
 
     def _fit(self, base: Base, work: Path | None) -> Tuned:
         terms = self.terms
-        return fit(
-            base,
-            terms.task,
-            self.method,
-            rows=terms.train,
-            training=terms.training,
-            folder=work,
-            resume=work is not None and work.exists(),
-            seed=self.seed,
-            too_long=terms.too_long,
-            say=self._say,
-        )
+        # How to go on is said by the comparison: it has no such option.
+        with resumed_by(""):
+            return fit(
+                base,
+                terms.task,
+                self.method,
+                rows=terms.train,
+                training=terms.training,
+                folder=work,
+                resume=work is not None and work.exists(),
+                seed=self.seed,
+                too_long=terms.too_long,
+                say=self._say,
+            )
 
     def _keep(self, tuned: Tuned, scores: Any, place: Path) -> int:
         """Save what was tuned, whole models of the first seed alone, and return its size in bytes."""

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import torch
 
+from pegbox.training import earlier_peak
+
 STATUS = Path("/proc/self/status")
 CLEAR = Path("/proc/self/clear_refs")
 
@@ -42,9 +44,11 @@ def peak_memory(device: torch.device) -> Iterator[Peak]:
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
+        earlier_peak(device)
         before = torch.cuda.memory_allocated(device)
         yield found
-        found.bytes = torch.cuda.max_memory_allocated(device) - before
+        # Training counts anew when it begins: what came before, such as its caches, is no less a part.
+        found.bytes = max(torch.cuda.max_memory_allocated(device), earlier_peak(device)) - before
         return
     _give_back()
     able = _reset()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from pegbox.errors import InputError, nearest
@@ -92,3 +93,22 @@ def check_safetensors(file: Path) -> None:
             expected="a whole safetensors file",
             fix="copy or download it again",
         ) from None
+
+
+def weight_files(where: str, revision: str | None) -> list[Path]:
+    """The safetensors files that Transformers reads a model from, as they lie on disk once it is loaded."""
+    from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
+    from transformers.utils.hub import cached_file
+
+    def found(name: str) -> Path | None:
+        if Path(where).is_dir():
+            path = Path(where) / name
+            return path if path.is_file() else None
+        cached = cached_file(where, name, revision=revision, _raise_exceptions_for_missing_entries=False)
+        return None if cached is None else Path(cached)
+
+    single, index = found(SAFE_WEIGHTS_NAME), found(SAFE_WEIGHTS_INDEX_NAME)
+    if single is not None or index is None:
+        return [] if single is None else [single]
+    names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
+    return [path for path in map(found, names) if path is not None]

@@ -1,6 +1,8 @@
 import json
 import zlib
+from collections.abc import Sequence
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +17,7 @@ VOLATILE = frozenset(
 CHUNK = 1 << 22
 
 
-def fingerprint(model: nn.Module) -> str:
+def fingerprint(model: nn.Module, files: Sequence[Path] = ()) -> str:
     """Tell base models apart: hash of the configuration and of a checksum of every tensor.
 
     Where the files came from does not count: a copy of a hub repository is the same base as the repository.
@@ -23,13 +25,36 @@ def fingerprint(model: nn.Module) -> str:
     Values are rounded to bfloat16 first, so that one checkpoint has one fingerprint whether it is loaded in
     float32 or bfloat16. Every value counts: a base that differs in a few rows only, such as one with merged
     label rows, must not be taken for the original. Configuration values that are the family's defaults are
-    left out, so that a library that gains an option keeps the fingerprint. A base in 4 bits is another one.
+    left out, so that a library that gains an option keeps the fingerprint.
+
+    A base in 4 bits is another one than the same in more, and has the fingerprint of what was packed: how a
+    number that lies between two codes is packed differs between a CPU and a GPU.
+
+    Args:
+        model: The model.
+        files: Of a model in 4 bits, the safetensors files that it was packed from.
     """
     digest = sha256(json.dumps(_settings(model.config), sort_keys=True, default=str).encode())
+    if files:
+        return _of_files(digest, files)
     for name, tensor in sorted(model.state_dict().items()):
         if tensor.is_floating_point() or tensor.dtype == torch.uint8:  # packed 4-bit weights
             digest.update(f"{name} {tuple(tensor.shape)} {_checksum(tensor)}\n".encode())
     return digest.hexdigest()[:32]
+
+
+def _of_files(digest: Any, files: Sequence[Path]) -> str:
+    from safetensors import safe_open
+
+    digest.update(b"4 bits\n")
+    for path in files:
+        with safe_open(path, "pt") as file:
+            for name in sorted(file.keys()):
+                tensor = file.get_tensor(name)
+                if tensor.is_floating_point() or tensor.dtype == torch.uint8:
+                    digest.update(f"{name} {tuple(tensor.shape)} {_checksum(tensor)}\n".encode())
+    found: str = digest.hexdigest()[:32]
+    return found
 
 
 def _settings(config: Any) -> dict[str, Any]:

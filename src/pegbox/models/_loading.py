@@ -10,7 +10,7 @@ from pegbox.errors import CapabilityError, InputError, PegboxError, UsageError, 
 from pegbox.models._base import Base
 from pegbox.models._decoder import check_plain_logits, decoder_start
 from pegbox.models._encoder import own_length, own_pooling
-from pegbox.models._find import find_model, nearest_folder
+from pegbox.models._find import find_model, nearest_folder, weight_files
 from pegbox.models._fingerprint import fingerprint
 from pegbox.models._quantised import Quantise, check_quantise, make_trainable, quantised_loading
 from pegbox.models._quiet import quietly
@@ -78,7 +78,7 @@ def load(
         kind=kind,
         model=model.to(place).eval().requires_grad_(False),
         tokenizer=words,
-        fingerprint=fingerprint(model),
+        fingerprint=fingerprint(model, weight_files(where, commit) if quantise else ()),
         context=_context(model, words, own, max_length),
         revision=commit,
         pooling=pooling,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from pegbox.training._memory import restart_peak
 
 if TYPE_CHECKING:
     from pegbox.training._engine import Engine
@@ -25,8 +26,7 @@ class Pace(TrainerCallback):
         """Start the clock and switch dropout on."""
         self.engine.started = time.monotonic()
         self.engine.objective.train()
-        if args.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(args.device)
+        restart_peak(args.device)
 
     def on_epoch_begin(self, args: Any, state: TrainerState, *_: Any, **__: Any) -> None:  # noqa: ARG002
         """Tell the sampler, and rows that change with it, which epoch it is; after a resume too."""

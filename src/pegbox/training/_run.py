@@ -28,6 +28,7 @@ from pegbox.training._precision import resolve_precision
 from pegbox.training._progress import Meter
 from pegbox.training._replay import Replay
 from pegbox.training._settings import Settings
+from pegbox.training._told import resume_hint
 from pegbox.training._trainable import Trainable
 
 
@@ -190,7 +191,7 @@ def _check_finished(found: Checkpoint | None, folder: Path) -> None:
             f"the folder holds an unfinished run at step {found.step}",
             where=str(folder),
             expected="no such folder, or a run that finished",
-            fix="continue it with --resume (resume=True), or remove the folder to start afresh",
+            fix=f"continue it with {resume_hint()}, or remove the folder to start afresh",
         )
 
 
@@ -216,7 +217,9 @@ def _work(engine: Engine, say: Callable[[str], None]) -> None:
 
 def _attending(engine: Engine) -> AbstractContextManager[Any]:
     recomputed = _recomputes(engine.objective.model) or engine.settings.gradient_checkpointing
-    return quick_attention(engine.args.device, bf16=engine.objective.bf16 and not recomputed)
+    # Layers in 4 bits answer in the format they are asked in, and would carry float32 on to layers in bf16.
+    packed = bool(getattr(engine.objective.model, "is_loaded_in_4bit", False))
+    return quick_attention(engine.args.device, bf16=engine.objective.bf16 and not (recomputed or packed))
 
 
 def _exhausted(engine: Engine) -> RunError:
@@ -243,7 +246,8 @@ def _interrupted(engine: Engine) -> str:
     if engine.meter:
         engine.meter.close()
     kept = engine.checkpoints.newest(tell=False)
-    rest = f"continue from step {kept.step} with --resume (resume=True)" if kept else "no checkpoint yet"
+    by = f" with {resume_hint()}" if resume_hint() else ""
+    rest = f"continue from step {kept.step}{by}" if kept else "no checkpoint yet"
     line = (
         f"interrupted after step {engine.state.global_step} of {engine.total}: {rest}, "
         f"checkpoints are in {engine.checkpoints.folder}"
