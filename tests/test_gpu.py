@@ -174,7 +174,7 @@ def check_learnt(tuned: pegbox.Tuned, name: str, family: str) -> None:
         method: Any = tuned.method
         first = loss_of(tuned, method.attach(tuned.base, tuned.prompt, seed=0))
         # What stands before the text hardly moves a random T5, whose answers come from the decoder.
-        share = 1.05 if family == "t5" and name in BEFORE else 0.98
+        share = 1.15 if family == "t5" and name in BEFORE else 0.98
         assert tuned.module is not None
         assert loss_of(tuned, tuned.module) < share * first
     table = tuned.probabilities(UNSEEN)
