@@ -6,10 +6,13 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from comparison_toy import LADDER, comparison_of
+from pegbox.cli._compare import _use
 from pegbox.comparison import Comparison
 from test_cli import run, write_rows
 from tiny import tiny_folder
@@ -39,6 +42,10 @@ def test_a_ladder_its_report_and_what_comes_next(
     assert "12 of 60 rows held out for evaluation (seed 0)" in told
     found = Comparison.from_json(json.loads((out / "comparison.json").read_text("utf-8")))
     assert [part for part in found.verdict if part.split()[0] in printed] == list(found.verdict)
+    for line in ("template '{text} It was {answer}.' (derived", "label words"):
+        assert told.count(line) == 1
+        notes = [note for rung in found.rungs for cell in rung.cells for note in cell.notes]
+        assert any(line in note for note in notes)
     for rung in found.rungs:
         assert f"{rung.name}: accuracy " in told
         assert rung.name in printed
@@ -109,6 +116,24 @@ def test_wrong_calls_say_what_and_leave_nothing(
     assert not out.exists()
 
 
+def test_a_recommended_baseline_is_no_model_to_predict_with() -> None:
+    found = comparison_of(LADDER[:4], metric="brier")
+    usable = min(found.rungs[2:], key=lambda rung: rung.metrics["brier"].value)
+    bare = [replace(rung, cells=(replace(rung.cells[0], folder=None),)) for rung in found.rungs[:2]]
+    found = replace(found, rungs=(*bare, *found.rungs[2:]), recommended="bag-of-words")
+    first, second = _use(found, Path("out"))
+    assert first.startswith("bag-of-words is a baseline, of which no model is kept")
+    assert second == (
+        f"the best that can be used is {usable.name} (brier {usable.metrics['brier']}): "
+        f"pegbox predict {Path('out') / (usable.typical.folder or '')} FILE"
+    )
+    alone = replace(found, rungs=tuple(bare))
+    assert len(_use(alone, Path("out"))) == 1
+    assert _use(replace(found, recommended="closed-form"), Path("out"))[0].startswith(
+        "to use the recommended"
+    )
+
+
 @pytest.mark.parametrize("flags", [["--metric", "f1"], ["--worth", "-1"], ["--methods", "lorra"], []])
 def test_what_is_wrong_is_said_before_a_model_is_loaded(
     data: Path,
@@ -164,6 +189,9 @@ def test_interrupted_it_goes_on_where_it_was(model: Path, data: Path, tmp_path: 
     _, told = process.communicate(timeout=120)
     assert process.returncode == 130, told
     assert "Traceback" not in told
+    # compare has no --resume: the same command goes on by itself.
+    assert "resume" not in told
+    assert f"interrupted: the same call goes on from what is finished in {out}" in told
     assert (out / "cells" / "closed-form" / "seed-0" / "cell.json").is_file()
     assert not (out / "cells" / "lora").exists() or not list((out / "cells" / "lora").glob("seed-*"))
     assert not (out / "comparison.json").exists()

@@ -98,6 +98,30 @@ def test_flips_and_errors_name_rows_of_the_source(made: tuple[Path, Comparison, 
     assert flips is None or len(broken) == flips.right_to_wrong.count
 
 
+def test_every_rung_but_the_base_has_flips_against_it(made: tuple[Path, Comparison, list[str]]) -> None:
+    """Also majority, which is climbed before the base is asked."""
+    _, found, _ = made
+    rows = found.data.test_rows
+    for rung in found.rungs:
+        flips = rung.typical.scores.flips
+        assert (flips is None) == (rung.name == "zero-shot")
+    base, majority = found.rung("zero-shot").typical.scores, found.rung("majority").typical.scores
+    right = [round(rows * part.metrics["accuracy"].value) for part in (base, majority)]
+    assert majority.flips is not None
+    flips = majority.flips
+    assert right[0] + flips.wrong_to_right.count - flips.right_to_wrong.count == right[1]
+
+
+def test_progress_is_told_and_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pegbox.training._progress._QUIET_SECONDS", 0.0)
+    told: list[str] = []
+    found = compared(base_of("llama"), tmp_path, methods=("lora",), seeds=(0,), say=told.append)
+    assert any("lora: training: step " in line for line in told)
+    notes = found.rung("lora").typical.notes
+    assert notes
+    assert not any("training: step" in note for note in notes)
+
+
 def test_going_on_measures_nothing_again(
     made: tuple[Path, Comparison, list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

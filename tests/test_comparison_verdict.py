@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from pegbox.comparison import Cell, Rung, RungCost
-from pegbox.comparison._verdict import Rule, judged, verdict
-from pegbox.evaluation import Sample, class_sample, compare_several, score, several
+from pegbox.comparison._verdict import Rule, _by, judged, verdict
+from pegbox.evaluation import Estimate, Paired, Sample, class_sample, compare_several, score, several
 
 ROWS = 400
 
@@ -124,7 +124,24 @@ def test_less_is_better_for_losses() -> None:
     found = verdict(rungs, samples, rule, ROWS)
     assert found.rung.name == "rung 1"
     assert "log-loss" in found.sentences[0]
-    assert "by +" in found.sentences[0]
+    gap = compare_several(samples["rung 1"], samples["rung 0"], metric="nll").difference
+    assert gap.value < 0
+    told = f"with a log-loss lower by {-gap.value:.3f} [{-gap.high:.3f}, {-gap.low:.3f}], p < 0.001"
+    assert told in found.sentences[0]
+    assert "+" not in found.sentences[0]
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (-0.343, "with a Brier score lower by 0.343 [0.293, 0.393], p = 0.020"),
+        (0.01, "with a Brier score higher by 0.010 [-0.040, 0.060], p = 0.020"),
+    ],
+)
+def test_where_less_is_better_the_words_say_which_way(value: float, told: str) -> None:
+    found = Paired("brier", 0.1, 0.2, Estimate(value, value - 0.05, value + 0.05), 0.02, "a test", 100)
+    assert _by(found, Rule("brier", lower=True)) == told
+    assert _by(found, Rule("accuracy", lower=False)) == f"by {found}"
 
 
 @pytest.mark.parametrize(

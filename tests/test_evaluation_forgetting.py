@@ -55,6 +55,21 @@ def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
     assert 176 <= held <= 200
 
 
+def test_where_nothing_was_turned_the_change_is_exactly_nothing() -> None:
+    answers = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]])
+    found = score_also("other.csv", answers, answers, [0, 1, 1])
+    gap = found.difference.difference
+    assert found.unturned
+    assert (gap.value, gap.low, gap.high, found.difference.p, found.rows) == (0.0, 0.0, 0.0, 1.0, 3)
+    assert str(found).endswith("exactly 0, nothing was turned")
+    kept = Forgetting.from_json(json.loads(json.dumps(only_also([found], "bits per byte").to_json())))
+    assert kept.also == (found,)
+    # Answers that only came out alike are not known to be equal on other rows.
+    alike = score_also("other.csv", answers, answers.copy(), [0, 1, 1])
+    assert not alike.unturned
+    assert alike.difference.difference.low < 0 < alike.difference.difference.high
+
+
 def test_a_model_that_did_not_change_has_a_change_of_exactly_nothing() -> None:
     found = score_forgetting(BEFORE, BEFORE, SIZES, source="text", off=BEFORE)
     assert (found.change.value, found.change.low, found.change.high, found.off) == (0.0, 0.0, 0.0, 0.0)

@@ -5,8 +5,12 @@ import pytest
 from rich.console import Console
 
 from comparison_toy import LADDER, comparison_of
-from pegbox.comparison import Rung
+from pegbox.comparison import Comparison, Rung
+from pegbox.evaluation import Estimate
 from pegbox.reports import comparison_table, rung_line
+from pegbox.reports._page._files import ladder_markdown
+from pegbox.reports._page._view import view
+from pegbox.reports._words import P_DECIDES, fits
 
 COMPARISON = comparison_of()
 
@@ -27,7 +31,7 @@ def gap_and_p(rung: Rung) -> str:
 
 def test_a_line_per_rung_with_the_objects_numbers() -> None:
     lines = shown(comparison_table(COMPARISON), 140)
-    assert lines[0].strip() == "160 test rows, mean of 3 seeds, 95 % intervals"
+    assert lines[0].strip() == "160 test rows, 95 % intervals"
     for rung in COMPARISON.rungs:
         line = next(line for line in lines if line.startswith(rung.name))
         assert str(rung.metrics["accuracy"]) in line
@@ -36,9 +40,46 @@ def test_a_line_per_rung_with_the_objects_numbers() -> None:
         assert (gap_and_p(rung) if rung.difference else " - ") in line
     assert "1.23M" in next(line for line in lines if line.startswith("full"))
     assert next(line for line in lines if line.startswith("lora")).startswith("lora* ")
-    assert lines[-3].startswith("* recommended")
-    assert lines[-2] == "seconds: of the fit and 1,000 answers"
+    marked = "* recommended: the cheapest rung that no costlier one beats and no cheaper one equals"
+    assert lines[lines.index(marked) + 1] == "seconds: of the fit and 1,000 answers"
+    assert " ".join(lines[lines.index(marked) + 2 : -1]) == (
+        "mean of 3 seeds: lora, full; fitted once, nothing being random: majority, bag-of-words, zero-shot, "
+        "closed-form"
+    )
     assert lines[-1] == "not climbed: qlora (needs bitsandbytes)"
+
+
+def test_what_was_fitted_once_is_no_mean_of_seeds() -> None:
+    once = comparison_of(LADDER[:3], seeds=(0, 1))
+    assert fits(once) == "each rung was fitted once, since nothing in it is drawn at random"
+    assert fits(comparison_of(LADDER[:5], seeds=(0,))) == ""
+    assert fits(comparison_of(LADDER[4:], seeds=(0, 1))) == "mean of 2 seeds"
+    assert "mean of" not in " ".join(shown(comparison_table(once)))
+
+
+def with_difference(low: float, p: float) -> Comparison:
+    """A comparison whose last difference is 0.1 with that lower end and that p-value."""
+    found = comparison_of(LADDER[:2])
+    last = found.rungs[-1]
+    assert last.difference is not None
+    gap = replace(last.difference, difference=Estimate(0.1, low, 0.2), p=p)
+    return replace(found, rungs=(found.rungs[0], replace(last, difference=gap)))
+
+
+@pytest.mark.parametrize(
+    ("low", "p", "odd"), [(0.02, 0.06, True), (0.02, 0.04, False), (-0.02, 0.06, False), (-0.02, 0.04, False)]
+)
+def test_an_interval_that_p_disagrees_with_is_explained(low: float, p: float, odd: bool) -> None:
+    found = with_difference(low, p)
+    told = " ".join(" ".join(shown(comparison_table(found))).split())
+    assert (P_DECIDES in told) == odd
+    assert ("p decides" in ladder_markdown(found)) == odd
+    assert ("p decides" in view(found).remark) == odd
+
+
+def test_where_less_is_better_the_table_says_so() -> None:
+    assert "Brier: less is better" in shown(comparison_table(comparison_of(LADDER[:3], metric="brier")))
+    assert "less is better" not in " ".join(shown(comparison_table(COMPARISON)))
 
 
 def test_seconds_are_those_of_the_fit_and_a_thousand_answers() -> None:

@@ -7,13 +7,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from comparison_toy import LADDER, comparison_of, curve_of, with_forgetting
 from page_toy import Page
 from pegbox.comparison import ChangedRow, Comparison, Skipped, WrongRow
 from pegbox.errors import UsageError
-from pegbox.evaluation import Estimate
+from pegbox.evaluation import Estimate, only_also, score_also
 from pegbox.reports import write_report
 from pegbox.reports._page._view import view
 from pegbox.reports._page._write import SECTIONS, page
@@ -222,6 +223,44 @@ def test_no_text_of_a_user_is_read_as_code() -> None:
     assert read.source.count("&lt;script&gt;") > 20
     paragraphs = [part for part in read.all("p") if part.attributes.get("dir") == "auto"]
     assert len(paragraphs) == sum(1 for part in paragraphs if "w" * 200 in part.text) > 0
+
+
+def test_each_note_is_shown_once_with_all_that_told_it() -> None:
+    found = comparison_of(FEW[1:3], seeds=(0, 1))
+    solved, trained = found.rungs
+    one = tuple(replace(cell, notes=("template derived",)) for cell in solved.cells)
+    two = tuple(
+        replace(cell, notes=("template derived", f"note {cell.seed}", "10 rows")) for cell in trained.cells
+    )
+    rungs = (replace(solved, cells=one), replace(trained, cells=two))
+    assert view(replace(found, rungs=rungs)).notes == (
+        ("closed-form; lora, seed 0; lora, seed 1", ("template derived",)),
+        ("lora, seed 0", ("note 0",)),
+        ("lora, seed 0; lora, seed 1", ("10 rows",)),
+        ("lora, seed 1", ("note 1",)),
+    )
+
+
+def test_seeds_are_those_that_something_was_fitted_under(comparison: Comparison, read: Page) -> None:
+    assert dict(view(comparison).facts)["Seeds"] == "0, 1"
+    assert "All fits and answers" in dict(view(comparison).facts)
+    assert "mean of 2 seeds: lora, full; fitted once" in read.by_id("ladder").text
+    once = comparison_of(FEW[:2], seeds=(0, 1))
+    told = "0; each rung was fitted once, since nothing in it is drawn at random"
+    assert dict(view(once).facts)["Seeds"] == told
+    assert "mean of" not in shown(once).by_id("ladder").text
+
+
+def test_where_nothing_was_turned_other_tasks_say_so() -> None:
+    found = comparison_of(FEW[:2], seeds=(0,))
+    answers = np.array([[0.9, 0.1], [0.2, 0.8]])
+    also = only_also([score_also("other.csv", answers, answers, [0, 1])], "bits per byte")
+    rungs = [replace(rung, cells=(replace(rung.cells[0], forgetting=also),)) for rung in found.rungs]
+    text = shown(replace(found, rungs=tuple(rungs))).by_id("forgetting").text
+    assert text.count("exactly 0") == 2
+    assert "nothing was turned" in text
+    assert "1.000]" in text  # accuracies keep their intervals
+    assert "+0.000" not in text
 
 
 def test_a_rungs_name_cannot_leave_the_folder(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pegbox.errors import UsageError
-from pegbox.training import History, Settings, _random, train
+from pegbox.training import History, Settings, _random, check_no_unfinished, resumed_by, train
 from training_toy import Rows, same_bits, tiny_model, told, trained
 
 # Two batches per step, six steps per epoch (the last with one batch of 8 and one of 5), dropout 0.1, and
@@ -237,6 +237,20 @@ def test_interrupt_keeps_the_checkpoint_and_says_how_to_continue(
     ]
     parameters, _ = run(tmp_path, resume=True)
     assert same_bits(parameters, whole[0])
+
+
+@pytest.mark.parametrize(
+    ("hint", "by"), [("--resume", "step 9 with --resume, checkpoints"), ("", "step 9, checkpoints")]
+)
+def test_who_started_a_run_says_how_it_is_resumed(tmp_path: Path, hint: str, by: str) -> None:
+    lines: list[str] = []
+    settings = replace(SETTINGS, checkpoint_every=1)
+    deadly = Deadly(20, error=KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt), resumed_by(hint):
+        train(tiny_model(), deadly, settings=settings, folder=tmp_path, valid=VALID, say=lines.append)
+    assert f"continue from {by}" in told(lines)[-1]
+    with pytest.raises(UsageError, match=r"continue it with --resume, or"), resumed_by("--resume"):
+        check_no_unfinished(tmp_path)
 
 
 def test_interrupt_before_the_first_checkpoint(tmp_path: Path) -> None:

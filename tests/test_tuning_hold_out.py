@@ -1,5 +1,6 @@
 """Rows held out for evaluation, and the folders of runs, for users of the library."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -104,3 +105,13 @@ def test_wrong_use_found_in_the_first_seed_leaves_no_folder(tmp_path: Path) -> N
         with pytest.raises(UsageError, match="settings differ"):
             refuse(tmp_path / name)
     assert [path.name for path in tmp_path.iterdir()] == ["mine"], "what was there before stays"
+
+
+def test_a_class_with_one_row_is_told_of_the_test_file() -> None:
+    rows = rows_of(20)
+    rare = replace(rows, labels=("rare", *rows.labels[1:]))  # type: ignore[index]
+    task = Classify(labels=("rare", *dict.fromkeys(rows.labels or ()))).with_rows(rare)
+    with pytest.raises(InputError, match="too few for 2 parts") as error:
+        hold_out(task, say=quiet)
+    assert "or give rows to evaluate on (--test FILE)" in str(error.value)
+    assert "fewer parts" not in str(error.value)

@@ -7,7 +7,7 @@ from pegbox.cli._seeds import several_seeds
 from pegbox.errors import UsageError
 
 if TYPE_CHECKING:
-    from pegbox.comparison import Comparison
+    from pegbox.comparison import Comparison, Rung
 
 
 def compare(
@@ -195,6 +195,30 @@ def _print(comparison: "Comparison", report: Path, out: Path) -> None:
     for sentence in comparison.verdict:
         console.print(sentence, markup=False, highlight=False)
     say(f"the report is {report}; all that was measured lies in {out}")
-    folder = comparison.best.typical.folder
-    if folder:
-        say(f"to use the recommended rung: pegbox predict {out / folder} FILE")
+    tell_all(_use(comparison, out))
+
+
+def _use(comparison: "Comparison", out: Path) -> list[str]:
+    """How the recommended rung is used; where no model of it lies there, the best of those that do."""
+    from pegbox.reports._pareto import LOWER
+
+    best = comparison.best
+    if (folder := _folder(best)) is not None:
+        other = "" if folder == best.typical.folder else " (whole models are kept of the first seed alone)"
+        return [f"to use the recommended rung: pegbox predict {out / folder} FILE{other}"]
+    found = [f"{best.name} is a baseline, of which no model is kept: pegbox predict cannot use it"]
+    sign = 1 if comparison.metric in LOWER else -1
+    kept = [rung for rung in comparison.rungs if _folder(rung) is not None]
+    if kept:
+        # Of equals the cheapest, which comes first.
+        usable = min(kept, key=lambda rung: sign * rung.metrics[comparison.metric].value)
+        score = f"{comparison.metric} {usable.metrics[comparison.metric]}"
+        use = f"pegbox predict {out / str(_folder(usable))} FILE"
+        found.append(f"the best that can be used is {usable.name} ({score}): {use}")
+    return found
+
+
+def _folder(rung: "Rung") -> str | None:
+    """Where a tuned model of a rung lies: the typical one, or else that of another seed."""
+    folders = [rung.typical.folder, *(cell.folder for cell in rung.cells)]
+    return next((folder for folder in folders if folder), None)

@@ -26,6 +26,7 @@ from pegbox.cli._predict import predict
 from pegbox.cli._rank import rank
 from pegbox.cli._signature import add_function, summary, typed
 from pegbox.errors import PegboxError, UsageError, nearest
+from pegbox.training import resumed_by
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -60,7 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         given = list(sys.argv[1:] if arguments is None else arguments)
         GIVEN.set(tuple(given))
         verb, options = _parse(parser, verbs, given)
-        VERBS[verb](**options)
+        with resumed_by("--resume"):
+            VERBS[verb](**options)
         sys.stdout.flush()
     except KeyboardInterrupt as stopped:
         # A note on it is what the engine has told already, with more to the point.

@@ -121,10 +121,13 @@ def compare(
         too_long=too_long,
         text=_text(base, task, text, say),
         also=tuple(map(OtherTask.of, also)),
+        notes=_prompt_notes(base, bare),
         first_seed=seeds[0],
         say=say,
     )
     _check_training(terms, named)
+    for note in terms.notes:
+        say(note)
     store.claim(protocol(terms), overwrite=overwrite)
     climb = Climb(terms, store, rule, tuple(seeds), engine, Pace(budget))
     try:
@@ -241,6 +244,14 @@ def _held_from(test: str | Path | Rows | None) -> str | None:
     if test is None:
         return None
     return str(test) if isinstance(test, str | Path) else test.source
+
+
+def _prompt_notes(base: Base, task: Task) -> tuple[str, ...]:
+    """What was derived for the prompt, which every rung would tell again; none where it asks in no words."""
+    try:
+        return tuple(base.prepare(task).notes)
+    except PegboxError:
+        return ()
 
 
 def _text(base: Base, task: Task, source: str | Path, say: Callable[[str], None]) -> GeneralText | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,7 +14,16 @@ import numpy.typing as npt
 
 from pegbox.data import Questions, Rows
 from pegbox.errors import CapabilityError, InputError, UsageError, nearest
-from pegbox.evaluation import Sample, Scores, TagScores, class_sample, score, score_tags, tag_sample
+from pegbox.evaluation import (
+    Sample,
+    Scores,
+    TagScores,
+    class_sample,
+    flips,
+    score,
+    score_tags,
+    tag_sample,
+)
 from pegbox.tasks import Choose, Classify, Tag, Task
 from pegbox.tuning import Tuned, option_names
 
@@ -49,6 +58,9 @@ class Contest(Protocol):
 
     def scores(self, answers: Any, task: Any, rows: Any, base: Any) -> Scores | TagScores:
         """Scores, with flips against the base's answers where there are some."""
+
+    def with_flips(self, scores: Any, answers: Any, task: Any, rows: Any, base: Any) -> Scores | TagScores:
+        """The same scores with flips against the base's answers, where there are some."""
 
     def sample(self, answers: Any, task: Any, rows: Any) -> Sample:
         """The answers ready to be resampled."""
@@ -100,6 +112,13 @@ class Labels:
         """See :func:`pegbox.evaluation.score`."""
         numbers = rows.numbers if base is not None else None
         return score(answers, self._gold(task, rows), self.labels(task, rows), base=base, numbers=numbers)
+
+    def with_flips(self, scores: Scores, answers: Array, task: Any, rows: Rows, base: Array) -> Scores:
+        """See :func:`pegbox.evaluation.flips`; those that are known are left."""
+        if scores.flips is not None:
+            return scores
+        changed = flips(base, answers, self._gold(task, rows), numbers=rows.numbers)
+        return replace(scores, flips=changed)
 
     def sample(self, answers: Array, task: Any, rows: Rows) -> Sample:
         """See :func:`pegbox.evaluation.class_sample`."""
@@ -170,6 +189,10 @@ class BioTags:
     def scores(self, answers: Tags, task: Tag, rows: Any, base: object) -> TagScores:  # noqa: ARG002
         """See :func:`pegbox.evaluation.score_tags`."""
         return score_tags(answers, rows.tags, types=task.types)
+
+    def with_flips(self, scores: TagScores, *_: Any) -> TagScores:
+        """Tags have none."""
+        return scores
 
     def sample(self, answers: Tags, task: Tag, rows: Any) -> Sample:  # noqa: ARG002
         """See :func:`pegbox.evaluation.tag_sample`."""

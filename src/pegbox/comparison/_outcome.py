@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from pegbox.comparison._cell import Terms
@@ -33,7 +34,7 @@ def outcome(climb: Climb, *, curve: bool, held_from: str | None) -> Comparison:
         held_from: Where the test rows come from; ``None`` for the source of the training rows.
     """
     terms, contest = climb.terms, climb.terms.contest
-    rungs = ranked(climb.rungs, climb.samples, climb.rule)
+    rungs = ranked([_with_flips(climb, rung) for rung in climb.rungs], climb.samples, climb.rule)
     found = verdict(rungs, climb.samples, climb.rule, len(terms.test))
     best = found.rung
     after = climb.answers[best.name][best.typical_seed]
@@ -73,6 +74,24 @@ def outcome(climb: Climb, *, curve: bool, held_from: str | None) -> Comparison:
         date=now(),
         seconds=sum(cell.cost.seconds + cell.cost.predict_seconds for rung in rungs for cell in rung.cells),
     )
+
+
+def _with_flips(climb: Climb, rung: Rung) -> Rung:
+    """The rung with its flips against the base, also where it was climbed before the base was asked."""
+    base = climb.answers.get(BASE_RUNG)
+    if not base or rung.name == BASE_RUNG:
+        return rung
+    terms, before = climb.terms, next(iter(base.values()))
+    cells = [
+        replace(
+            cell,
+            scores=terms.contest.with_flips(
+                cell.scores, climb.answers[rung.name][cell.seed], terms.task, terms.test, before
+            ),
+        )
+        for cell in rung.cells
+    ]
+    return replace(rung, cells=tuple(cells))
 
 
 def _compared_with(climb: Climb, best: Rung) -> Rung | None:

@@ -57,7 +57,8 @@ class OnRay:
         result = self._result(contender, seed)
         if "error" in result:
             raise KINDS[result["error"]](result["what"], **result["told"])
-        for note in result["cell"].notes:
+        told_already = self._terms.notes
+        for note in (line for line in result["cell"].notes if line not in told_already):
             self._terms.say(f"  {contender.name}, seed {seed}: {note}")
 
         def fill(place: Path) -> Measured:

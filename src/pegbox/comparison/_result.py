@@ -198,7 +198,7 @@ class Comparison:
         seeds: The seeds.
         rungs: What was climbed, the cheapest first.
         skipped: What was not, and why.
-        recommended: Name of the cheapest rung that nothing costlier beats and nothing cheaper equals.
+        recommended: Name of the cheapest rung that no costlier one beats and no cheaper one equals.
         verdict: Two sentences.
         rule: How a rung is judged and when the climb ends, in words.
         changed: Rows that the recommended rung answers otherwise than :attr:`changed_from`.

@@ -144,7 +144,7 @@ def measure(
     shape = (len(repeats), len(sizes), len(asked.gold))
     error, nll = np.full(shape, np.nan), np.full(shape, np.nan)
     whole: dict[tuple[int, ...], Tensor] = {}
-    for at in track(range(len(repeats)), "learning curve"):
+    for at in track(range(len(repeats)), "learning curve", unit="repeats"):
         draw = repeats[at]
         held = list(draw.held)
         part, found = asked.part(held), []

@@ -119,7 +119,7 @@ class Verdict:
     """The recommended rung.
 
     Args:
-        rung: The cheapest rung that nothing costlier beats and nothing cheaper equals.
+        rung: The cheapest rung that no costlier one beats and no cheaper one equals.
         sentences: Why, in two sentences.
     """
 
@@ -169,7 +169,7 @@ def _why(rung: Rung, cheaper: Sequence[Rung], differences: Sequence[Paired], rul
     best = _best(cheaper, rule)
     found = differences[[other.name for other in cheaper].index(best.name)]
     if found.p < SIGNIFICANT:
-        told = f"ahead of {best.name}, the best cheaper rung, by {_gap(found, rule)}"
+        told = f"ahead of {best.name}, the best cheaper rung, {_by(found, rule)}"
     else:
         told = f"which these rows cannot tell from {best.name}, the best cheaper rung ({_gap(found, rule)})"
     return f"{rung.name} is recommended: {score}, {told}."
@@ -190,9 +190,9 @@ def _above(
             return f"The one costlier rung, {named}, measured no better."
         return f"None of the {len(costlier)} costlier rungs measured better; {named} comes next."
     if p < SIGNIFICANT:
-        return f"{named} measured better by {_gap(found, rule)}, which is less than its cost needs."
+        return f"{named} measured better {_by(found, rule)}, which is less than its cost needs."
     return (
-        f"{named} measured better by {_gap(found, rule)}, but {_over(len(costlier))}such a difference on "
+        f"{named} measured better {_by(found, rule)}, but {_over(len(costlier))}such a difference on "
         f"{rows:,} rows can be chance (adjusted p = {p:.2f}): it is no winner."
     )
 
@@ -201,9 +201,16 @@ def _over(costlier: int) -> str:
     return f"over {costlier} costlier rungs " if costlier > 1 else ""
 
 
+def _by(found: Paired, rule: Rule) -> str:
+    return f"{'with' if rule.lower else 'by'} {_gap(found, rule)}"
+
+
 def _gap(found: Paired, rule: Rule) -> str:
-    sign = -1 if rule.lower else 1
-    gap = found.difference
-    ends = sorted((sign * gap.low, sign * gap.high))
+    """The difference with the table's sign; where less is better in words, without a sign to be misread."""
+    if not rule.lower:
+        return str(found)
+    gap, name = found.difference, NAMES[rule.metric]
+    sign, word = (1, "higher") if gap.value > 0 else (-1, "lower")
+    low, high = sorted((sign * gap.low, sign * gap.high))
     p = "p < 0.001" if found.p < 0.001 else f"p = {found.p:.3f}"
-    return f"{sign * gap.value:+.3f} [{ends[0]:+.3f}, {ends[1]:+.3f}], {p}"
+    return f"a {name} {word} by {sign * gap.value:.3f} [{low:.3f}, {high:.3f}], {p}"

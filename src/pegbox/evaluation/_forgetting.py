@@ -17,6 +17,8 @@ from pegbox.evaluation._scores import score
 
 FORMAT = "pegbox.forgetting/1"
 _PLAIN, _ESTIMATES = ("source", "documents", "bytes", "off", "kind"), ("before", "after", "change")
+# Where nothing was turned both answers are the base's own: there is nothing to test.
+UNTURNED = "none: nothing was turned"
 BitsKind = Literal["bits per byte", "masked bits per byte"]
 
 
@@ -38,8 +40,14 @@ class Also:
     after: Estimate
     difference: Paired
 
+    @property
+    def unturned(self) -> bool:
+        """Whether nothing was turned, so that the difference is exactly zero."""
+        return self.difference.test == UNTURNED
+
     def __str__(self) -> str:
-        return f"{self.before} before, {self.after} after: {self.difference}"
+        gap = "exactly 0, nothing was turned" if self.unturned else self.difference
+        return f"{self.before} before, {self.after} after: {gap}"
 
 
 @dataclass(frozen=True)
@@ -183,7 +191,8 @@ def score_also(
     Args:
         name: What the task is called.
         before: Probabilities of the base ``(rows, labels)``.
-        after: Probabilities of the tuned model on the same rows ``(rows, labels)``.
+        after: Probabilities of the tuned model on the same rows ``(rows, labels)``; ``before`` itself where
+            nothing was turned, which changes exactly nothing.
         gold: Gold label indices ``(rows,)``.
         resamples: Number of bootstrap resamples.
         seed: Seed of the bootstrap.
@@ -196,7 +205,13 @@ def score_also(
         score(table, gold, labels, resamples=resamples, seed=seed).metrics["accuracy"]
         for table in (before, after)
     )
-    difference = compare(after, before, gold, resamples=resamples, seed=seed)
+    if after is before:
+        same = first.value
+        difference = Paired(
+            "accuracy", same, same, Estimate(0.0, 0.0, 0.0), 1.0, UNTURNED, np.asarray(before).shape[0]
+        )
+    else:
+        difference = compare(after, before, gold, resamples=resamples, seed=seed)
     return Also(name, difference.rows, first, second, difference)
 
 

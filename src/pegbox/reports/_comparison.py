@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING, Literal
 from pegbox.reports import _format
 from pegbox.reports._cell import plain
 from pegbox.reports._names import NAMES
+from pegbox.reports._pareto import LOWER
 from pegbox.reports._table import new_table
+from pegbox.reports._words import MARKED, P_DECIDES, at_odds, fits
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
@@ -34,9 +36,12 @@ def comparison_table(comparison: "Comparison") -> "RenderableType":
     from pegbox.comparison import ANSWERS
 
     lines = [
-        f"{_MARK} recommended: the cheapest rung that nothing costlier beats, nothing cheaper equals",
+        f"{_MARK} recommended: {MARKED}",
         f"seconds: of the fit and {ANSWERS:,} answers",
     ]
+    if comparison.metric in LOWER:
+        lines.append(f"{NAMES.get(comparison.metric, comparison.metric)}: less is better")
+    lines += [part for part in (fits(comparison), P_DECIDES if at_odds(comparison.rungs) else "") if part]
     lines += [f"not climbed: {part.name} ({part.reason})" for part in comparison.skipped]
     return Group(_Ladder(comparison), plain("\n".join(lines)))
 
@@ -104,8 +109,7 @@ def _difference(rung: "Rung", before_interval: str) -> str:
 
 def _title(comparison: "Comparison") -> str:
     unit = "sentences" if comparison.kind == "tag" else "rows"
-    seeds = f", mean of {len(comparison.seeds)} seeds" if len(comparison.seeds) > 1 else ""
-    return f"{comparison.data.test_rows:,} test {unit}{seeds}, 95 % intervals"
+    return f"{comparison.data.test_rows:,} test {unit}, 95 % intervals"
 
 
 def _beside(comparison: "Comparison") -> list[str]:

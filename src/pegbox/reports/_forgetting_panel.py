@@ -51,6 +51,7 @@ def _also(forgetting: Forgetting) -> "Table":
     for place, head in enumerate(("accuracy on", "rows", "base", "tuned", "tuned - base")):
         table.add_column(plain(head), justify="right" if place else "left", overflow="fold")
     for part in forgetting.also:
-        cells = (IntervalCell(part.before), IntervalCell(part.after), plain(str(part.difference)))
+        gap = "0 exactly, nothing was turned" if part.unturned else str(part.difference)
+        cells = (IntervalCell(part.before), IntervalCell(part.after), plain(gap))
         table.add_row(plain(part.name), _format.count(part.rows), *cells)
     return table

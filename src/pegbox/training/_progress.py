@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
 from pegbox.training._clock import clock, remaining
+from pegbox.training._told import STEP
 
 _QUIET_SECONDS = 2.0
 _REDRAW_SECONDS = 0.2
@@ -63,7 +64,7 @@ class Meter:
             self._draw(self._note(moment, loss))
         elif step - self.told >= self.total / _LINES or step == self.total:
             self.told = step
-            self.say(f"training: step {step} of {self.total}, {self._note(moment, loss)}")
+            self.say(f"{STEP}{step} of {self.total}, {self._note(moment, loss)}")
 
     def close(self) -> None:
         """Take the bar away."""

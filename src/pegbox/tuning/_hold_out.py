@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pegbox.data import Rows, read, split
-from pegbox.errors import UsageError
+from pegbox.errors import InputError, UsageError
 from pegbox.tasks import Task
 from pegbox.training import tell
 from pegbox.tuning._shapes import shape_of
@@ -45,7 +45,11 @@ def hold_out(
             "the task has no rows to hold out", expected="a task that was read from rows", fix="read it anew"
         )
     rows: Any = task.rows
-    parts = split(rows, fractions={"train": 1 - share, "test": share}, seed=seed)
+    try:
+        parts = split(rows, fractions={"train": 1 - share, "test": share}, seed=seed)
+    except InputError as error:
+        fix = "add rows of it, leave the class out, or give rows to evaluate on (--test FILE)"
+        raise InputError(error.what, where=error.where, expected=error.expected, fix=fix) from None
     say(f"{len(parts['test'])} of {len(rows)} rows held out for evaluation (seed {seed})")
     return task.with_rows(parts["train"]), parts["test"]  # type: ignore[return-value]
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pegbox.errors import UsageError
-from pegbox.training import check_no_unfinished
+from pegbox.training import check_no_unfinished, resume_hint
 from pegbox.tuning._claim import KEY, check_own, release
 
 _SEED = re.compile(r"seed-\d+")
@@ -47,7 +47,7 @@ def check_run_folder(folder: str | Path, *, several: bool = False, resume: bool 
             f"the folder holds an unfinished run over several seeds ({names})",
             where=str(place),
             expected="no such folder",
-            fix="continue it with --resume (resume=True), or remove the folder to start afresh",
+            fix=f"continue it with {resume_hint()}, or remove the folder to start afresh",
         )
     check_no_unfinished(place)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pegbox.evaluation import Scores
 from pegbox.reports._markdown import markdown_table
 from pegbox.reports._page._ladder import cost_columns, quality_columns
+from pegbox.reports._words import P_DECIDES, at_odds
 
 if TYPE_CHECKING:
     from pegbox.comparison import Cell, Comparison
@@ -46,6 +47,7 @@ def ladder_markdown(comparison: Comparison) -> str:
         markdown_table(["rung", *columns], rows, words=("rung", "worth its cost")).rstrip("\n"),
         *skipped,
         comparison.rule,
+        *([f"{P_DECIDES[0].upper()}{P_DECIDES[1:]}."] if at_odds(comparison.rungs) else []),
     ]
     return "\n\n".join(paragraphs) + "\n"
 

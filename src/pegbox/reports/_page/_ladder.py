@@ -12,6 +12,7 @@ from pegbox.reports import _format
 from pegbox.reports._names import NAMES
 from pegbox.reports._page._table import Entry, Head, Line, Table, bare_p, change, entry
 from pegbox.reports._pareto import LOWER
+from pegbox.reports._words import fits
 
 if TYPE_CHECKING:
     from pegbox.comparison import Cell, Comparison, Rung
@@ -30,14 +31,15 @@ class Column:
 def quality(comparison: Comparison) -> Table:
     """How good each rung is, and whether that is worth its cost."""
     unit = "sentences" if comparison.kind == "tag" else "rows"
-    seeds = f", mean of {len(comparison.seeds)} seeds" if len(comparison.seeds) > 1 else ""
-    caption = f"{comparison.data.test_rows:,} test {unit}{seeds}, with 95 % intervals"
+    seeds = f"; {found}" if (found := fits(comparison)) else ""
+    caption = f"{comparison.data.test_rows:,} test {unit}, with 95 % intervals{seeds}"
     return _table(comparison, "ladder", caption, quality_columns(comparison), summaries=True)
 
 
 def costs(comparison: Comparison) -> Table:
     """What each rung costs, and what else it changes."""
-    seeds = ", medians over the seeds" if len(comparison.seeds) > 1 else ""
+    several = any(len(rung.cells) > 1 for rung in comparison.rungs)
+    seeds = ", medians over the seeds of what was fitted several times" if several else ""
     return _table(comparison, "costs", f"Cost and side effects{seeds}", cost_columns(comparison))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pegbox.evaluation import Forgetting
+from pegbox.evaluation import Also, Forgetting
 from pegbox.reports import _format
 from pegbox.reports._page._table import Entry, Head, Line, Table, bare_p, change, entry
 
@@ -48,8 +48,7 @@ def other_tasks(comparison: Comparison) -> Table | None:
                 Entry(part.name, f"{part.rows:,} rows"),
                 entry(part.before),
                 entry(part.after),
-                change(part.difference.difference),
-                Entry(bare_p(part.difference.p)),
+                *_changed(part),
             ),
             name == comparison.recommended,
         )
@@ -64,6 +63,13 @@ def other_tasks(comparison: Comparison) -> Table | None:
     return Table(
         "other-tasks", caption, tuple(Head(head, words=head in words) for head in heads), tuple(lines)
     )
+
+
+def _changed(part: Also) -> tuple[Entry, Entry]:
+    """The change and its p-value."""
+    if part.unturned:
+        return Entry("exactly 0", "nothing was turned"), Entry(_format.NONE)
+    return change(part.difference.difference), Entry(bare_p(part.difference.p))
 
 
 def _measured(comparison: Comparison) -> list[tuple[str, Forgetting]]:

@@ -14,6 +14,7 @@ from pegbox.reports._page import _answers, _ladder, _pictures, _rows, _side
 from pegbox.reports._page._pictures import Picture
 from pegbox.reports._page._rows import Group
 from pegbox.reports._page._table import Table
+from pegbox.reports._words import P_DECIDES, at_odds, fits
 
 if TYPE_CHECKING:
     from pegbox.comparison import Comparison
@@ -34,6 +35,7 @@ class View:
         changed: Rows answered otherwise, in groups.
         errors: Rows answered wrong.
         notes: What was told while each rung was fitted.
+        remark: What must be said of intervals and p-values; empty where they agree.
         options: Each rung's options.
         configuration: Every option by its dotted name.
         label_counts: Training rows of each label.
@@ -50,6 +52,7 @@ class View:
     changed: tuple[Group, ...]
     errors: Group | None
     notes: tuple[tuple[str, tuple[str, ...]], ...]
+    remark: str
     options: tuple[tuple[str, str], ...]
     configuration: tuple[tuple[str, str], ...]
     label_counts: tuple[tuple[str, str], ...]
@@ -83,6 +86,7 @@ def view(comparison: Comparison) -> View:
         changed=tuple(_rows.changed(comparison)),
         errors=_rows.errors(comparison),
         notes=tuple(_notes(comparison)),
+        remark=f"{P_DECIDES[0].upper()}{P_DECIDES[1:]}." if at_odds(comparison.rungs) else "",
         options=tuple((rung.name, _settings(rung.options)) for rung in comparison.rungs if rung.options),
         configuration=tuple(_flat(comparison.configuration)),
         label_counts=tuple((name, _format.count(rows)) for name, rows in comparison.data.labels.items()),
@@ -111,9 +115,16 @@ def _facts(comparison: Comparison) -> Iterator[tuple[str, str]]:
     yield "Tuned on", f"{data.train_rows:,} {unit} of {data.source}"
     yield "Tested on", f"{data.test_rows:,} {unit} {_held(comparison)}"
     yield "Base", f"{base.name}, {base.kind}, {base.parameters:,} parameters{_quantised(comparison)}"
-    yield "Seeds", ", ".join(map(str, comparison.seeds))
-    yield "Took", _format.duration(comparison.seconds)
+    yield "Seeds", _seeds(comparison)
+    yield "All fits and answers", _format.duration(comparison.seconds)
     yield "Finished", comparison.date or _format.NONE
+
+
+def _seeds(comparison: Comparison) -> str:
+    """Those that a rung was fitted under."""
+    seeds = dict.fromkeys(cell.seed for rung in comparison.rungs for cell in rung.cells)
+    told = ", ".join(map(str, sorted(seeds)))
+    return f"{told}; {fits(comparison)}" if len(seeds) < len(comparison.seeds) else told
 
 
 def _made_with(comparison: Comparison) -> Iterator[tuple[str, str]]:
@@ -136,10 +147,17 @@ def _quantised(comparison: Comparison) -> str:
 
 
 def _notes(comparison: Comparison) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Each line once, below the names of all fits that told it."""
+    told: dict[str, list[str]] = {}
     for rung in comparison.rungs:
         for cell in rung.cells:
-            if cell.notes:
-                yield (f"{rung.name}, seed {cell.seed}" if len(rung.cells) > 1 else rung.name), cell.notes
+            name = f"{rung.name}, seed {cell.seed}" if len(rung.cells) > 1 else rung.name
+            for line in dict.fromkeys(cell.notes):
+                told.setdefault(line, []).append(name)
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for line, names in told.items():
+        groups.setdefault(tuple(names), []).append(line)
+    yield from (("; ".join(names), tuple(lines)) for names, lines in groups.items())
 
 
 def _settings(options: Mapping[str, Any]) -> str:

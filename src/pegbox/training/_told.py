@@ -1,0 +1,32 @@
+"""What runs tell: how far they are, and how to go on with one in the words of whoever started it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+STEP = "training: step "
+_RESUME: ContextVar[str] = ContextVar("_RESUME", default="--resume (resume=True)")
+
+
+def is_progress(line: str) -> bool:
+    """Whether a line tells no more than how far a run is."""
+    return line.startswith(STEP)
+
+
+def resume_hint() -> str:
+    """What asks for a run to be resumed; empty where the caller says it."""
+    return _RESUME.get()
+
+
+@contextmanager
+def resumed_by(hint: str) -> Iterator[None]:
+    """Name what asks for a run to be resumed, while the block runs.
+
+    Args:
+        hint: Such as ``--resume``; empty where the caller says itself how to go on.
+    """
+    token = _RESUME.set(hint)
+    try:
+        yield
+    finally:
+        _RESUME.reset(token)
