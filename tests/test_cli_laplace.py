@@ -45,8 +45,6 @@ def _training(method: str) -> list[str]:
 def test_a_posterior_beside_the_adapter(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
     lora = place / "lora"
     before = {path.name: path.read_bytes() for path in lora.iterdir() if "posterior" not in path.name}
     assert main(["laplace", str(lora), str(place / "train.csv"), "--curvature", "kron"]) == 0

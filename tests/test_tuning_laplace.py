@@ -371,3 +371,61 @@ def test_a_damaged_or_foreign_posterior_is_refused(tmp_path: Path) -> None:
     refused(path.read_bytes(), "fitted on another base")
     path.write_bytes(good)
     assert pegbox.Tuned.load(folder, say=hush).averaged
+
+
+@pytest.mark.parametrize(("architecture", "kind"), [("llama", "causal"), ("bert", "encoder")])
+def test_the_top_layer_of_a_fully_tuned_model(architecture: str, kind: str, tmp_path: Path) -> None:
+    tuned = fit(base_of(architecture, kind), "full", ROWS, **_how())
+    with pytest.raises(CapabilityError, match="leaves no adapter") as refused:
+        tuned.with_posterior(ROWS)
+    assert "last-1" in refused.value.fix
+    sure = tuned.with_posterior(ROWS, part="last-1", curvature="kron", prior_precision=10.0)
+    rows, spots = scored(tuned, OTHERS), uncertain(tuned, "last-1")
+    assert ("score" in {spot.name for spot in spots}) == (kind == "encoder")
+    basis = sure.laplace.basis  # type: ignore[union-attr]
+    found = sure.predictive(OTHERS)
+    slopes = jacobian(tuned.module, rows, spots, 0).double()
+    slopes = slopes - slopes.mean(0)
+    sizes = [spot.size for spot in spots]
+    parts = [own.view(1, 2, *spot.shape) for own, spot in zip(slopes.split(sizes, 1), spots, strict=True)]
+    inside = basis.project(parts)[0]
+    wanted = slopes @ slopes.T / 10 - (inside * basis.values / (10 * (10 + basis.values))) @ inside.T
+    torch.testing.assert_close(found.covariance[0], wanted, rtol=2e-3, atol=1e-6)
+    again = pegbox.Tuned.load(sure.save(tmp_path / "out"), say=hush)
+    np.testing.assert_allclose(again.probabilities(OTHERS), sure.probabilities(OTHERS), atol=1e-5)
+    with pytest.raises(UsageError, match="the model has 2 layers"):
+        tuned.with_posterior(ROWS, part="last-9")
+
+
+def test_layers_that_are_too_large_are_refused_with_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    tuned = fit(base_of("llama"), "full", ROWS, **_how())
+    monkeypatch.setattr("pegbox.uncertainty._places.MOST", 100)
+    with pytest.raises(CapabilityError, match=r"hold [\d,]+ numbers, and one row's gradients would take"):
+        tuned.with_posterior(ROWS, part="last-1")
+
+
+def test_gpt2_s_own_layers_are_no_plain_linear_layers() -> None:
+    tuned = fit(base_of("gpt2"), "full", ROWS, **_how())
+    with pytest.raises(CapabilityError, match="is a Conv1D"):
+        tuned.with_posterior(ROWS, part="last-1")
+
+
+def test_a_prior_around_the_initial_values_changes_the_evidence_alone() -> None:
+    tuned = tuned_of()
+    zero = tuned.with_posterior(ROWS, prior_precision=1.0).laplace
+    initial = tuned.with_posterior(ROWS, prior_precision=1.0, prior_mean="initial").laplace
+    assert zero is not None
+    assert initial is not None
+    spots = uncertain(tuned)
+    first = tuned.method.attach(tuned.base, tuned.prompt, seed=0)  # type: ignore[attr-defined]
+    wanted = sum(
+        float((spot.values() - old.values()).square().sum())
+        for spot, old in zip(spots, uncertain(replace(tuned, module=first)), strict=True)
+    )
+    assert initial.distance == pytest.approx(wanted)
+    assert initial.distance < zero.distance
+    assert torch.equal(initial.basis.values, zero.basis.values)
+    with pytest.raises(UsageError, match="not known"):
+        replace(tuned, details={}).with_posterior(ROWS, prior_mean="initial")
+    with pytest.raises(UsageError, match="no prior mean"):
+        tuned.with_posterior(ROWS, prior_mean="one")

@@ -14,8 +14,9 @@ def laplace(
     *,
     valid: str | None = None,
     curvature: Literal["exact", "kron", "ekfac", "diag"] = "exact",
-    part: Literal["all", "lora", "head"] = "all",
+    part: str = "all",
     prior_precision: float | None = None,
+    prior_mean: Literal["zero", "initial"] = "zero",
     roots: Literal["exact", "mixed"] = "exact",
     text: str | None = None,
     label: str | None = None,
@@ -41,8 +42,10 @@ def laplace(
             precision of the prior.
         valid: Labelled rows that it was not tuned on, to choose the precision by.
         curvature: exact (the whole matrix), kron or ekfac (factors per layer), or diag.
-        part: Which weights are uncertain: all that the adapter has, its factors (lora), or its head.
+        part: Which weights are uncertain: all that the adapter has, its factors (lora), its head, or last-N:
+            the whole weights of the top N layers, also after full fine-tuning.
         prior_precision: Precision of the prior; else chosen by held-out rows, else by the evidence.
+        prior_mean: Around what the prior lies, which only the evidence asks: zero, or initial values.
         roots: exact takes one backward pass per label but one; mixed takes one for all, with random signs.
         text: Text column, or two with a comma; of an adapter from elsewhere guessed when not given.
         label: Label column.
@@ -79,6 +82,7 @@ def laplace(
         curvature=curvature,
         part=part,
         prior_precision=prior_precision,
+        prior_mean=prior_mean,
         roots=roots,
         seed=seed,
         folder=folder.parent / f".{folder.name}.curvature",

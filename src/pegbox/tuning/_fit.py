@@ -222,7 +222,11 @@ class _Run:
             )
         module = method.trained(work.base, module.requires_grad_(False).eval())
         seconds = max(time.perf_counter() - started, history.seconds)
-        details = {"history": history.to_json(), **remembered(replayed, replay, history, work.seed)}
+        details = {
+            "seed": work.seed,
+            "history": history.to_json(),
+            **remembered(replayed, replay, history, work.seed),
+        }
         solved = Solved(work.prompt, module, details=details)
         tuned = self._tuned(method, rows, Cost(seconds, parameters, len(rows)), solved)
         seen = frozenset(row_digests(valid) if valid is not None else ())

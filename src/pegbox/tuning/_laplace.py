@@ -19,11 +19,12 @@ from pegbox.tuning._deviation import moments as closed_form_moments
 from pegbox.tuning._seen import row_digests
 from pegbox.tuning._shapes import Work, shape_of
 from pegbox.uncertainty import (
+    LAST,
     Grade,
-    Part,
     Place,
     Predictive,
     Scored,
+    check_part,
     fit_laplace,
     places,
 )
@@ -39,8 +40,9 @@ def laplace(
     rows: str | Path | Rows | None = None,
     *,
     curvature: Grade = "exact",
-    part: Part = "all",
+    part: str = "all",
     prior_precision: float | None = None,
+    prior_mean: str = "zero",
     valid: str | Path | Rows | None = None,
     roots: str = "exact",
     rank: int | None = 64,
@@ -59,8 +61,11 @@ def laplace(
             as far as it knows, choose the precision.
         curvature: ``exact`` (the whole matrix; sketched where the gradients do not fit into memory),
             ``kron``, ``ekfac`` or ``diag``.
-        part: Which weights are uncertain: ``all`` that the adapter has, its factors (``lora``) or the head.
+        part: Which weights are uncertain: ``all`` that the adapter has, its factors (``lora``), the ``head``,
+            or ``last-N``: the whole weights of the top N layers, also after full fine-tuning.
         prior_precision: Chosen by held-out rows, else by the evidence, when not given.
+        prior_mean: Around what the prior lies, which only the evidence asks: ``zero``, or the ``initial``
+            values of LoRA's first factors and of whole weights.
         valid: Labelled rows that it was not tuned on, to choose the precision by.
         roots: ``mixed`` takes one backward pass instead of one per contrast, with random signs.
         rank: Directions that a Kronecker factor keeps of a wide side.
@@ -76,6 +81,8 @@ def laplace(
         _check_precision_free(prior_precision)
         return replace(tuned, averaged=True)
     spots = uncertain(tuned, part)
+    if prior_mean != "zero":
+        spots = around_initial(tuned, part, spots, prior_mean)
     if rows is None:
         raise UsageError(
             "the curvature is measured on the rows that the model was tuned on, and there are none",
@@ -115,18 +122,21 @@ def _check_precision_free(precision: float | None) -> None:
         )
 
 
-def uncertain(tuned: Tuned, part: Part = "all") -> list[Place]:
+def uncertain(tuned: Tuned, part: str = "all") -> list[Place]:
     """The layers that a posterior of this model is over.
 
     Raises:
         CapabilityError: When it has none.
     """
-    if tuned.module is None or tuned.weights:
+    check_part(part)
+    if tuned.module is None or (tuned.weights and not part.startswith(LAST)):
         raise CapabilityError(
             f"{tuned.method.name} leaves no adapter on the base to be uncertain of",
             where=tuned.base.name,
             expected="a model tuned by lora, qlora, head or closed-form",
-            fix="tune with --method lora, and merge afterwards if you like",
+            fix="tune with --method lora"
+            if tuned.module is None
+            else f"take the weights of the top layer (part {LAST}1), or tune with --method lora",
         )
     task = tuned.prompt.task
     if isinstance(task, Tag):
@@ -145,6 +155,34 @@ def uncertain(tuned: Tuned, part: Part = "all") -> list[Place]:
     if task.to_json()["task"] == "classify" and tuned.base.kind != "encoder":
         tokens = answer_tokens(tuned.prompt)
     return places(tuned.module, part, tokens=tokens)
+
+
+def around_initial(tuned: Tuned, part: str, spots: Sequence[Place], mean: str) -> list[Place]:
+    """The same layers with a prior around what they were before tuning.
+
+    Raises:
+        UsageError: For another middle than ``initial``, and where what they were is not known.
+    """
+    if mean != "initial":
+        raise UsageError(f"there is no prior mean '{mean}'", where="prior_mean", expected="zero or initial")
+    seed = tuned.details.get("seed")
+    if tuned.origin is not None or (seed is None and not part.startswith(LAST)):
+        raise UsageError(
+            "what the weights were before tuning is not known",
+            where="prior_mean initial",
+            expected="an adapter of this version's own, or the base beside fully tuned weights",
+            fix="leave the prior mean at zero",
+        )
+    if part.startswith(LAST):
+        module = tuned.base.module(len(tuned.labels))
+        before = [Place(spot.name, module.get_submodule(spot.name)) for spot in spots]
+    else:
+        method: Any = tuned.method
+        module = method.attach(tuned.base, tuned.prompt, seed=seed)
+        known = {spot.name: spot for spot in places(module, part)}
+        before = [known[spot.name] for spot in spots]
+    found = [replace(spot, prior=old.values()) for spot, old in zip(spots, before, strict=True)]
+    return [replace(spot, prior=None) if spot.rows else spot for spot in found]
 
 
 def scored(tuned: Tuned, rows: Any, *, labelled: bool = True) -> Scored:

@@ -26,8 +26,8 @@ def write_posterior(tuned: Tuned, folder: Path) -> None:
 
     if tuned.laplace is not None:
         spots = uncertain(tuned, tuned.laplace.part)
-        write_bytes(folder / POSTERIOR, to_bytes(tuned.laplace, spots, tuned.base.fingerprint))
-        told = header(tuned.laplace, spots, tuned.base.fingerprint)
+        write_bytes(folder / POSTERIOR, to_bytes(tuned.laplace, spots, _base(tuned)))
+        told = header(tuned.laplace, spots, _base(tuned))
         del told["places"]
         write_text(folder / WORDS, json.dumps(told, indent=1, allow_nan=False) + "\n")
     elif tuned.posterior is not None:
@@ -74,7 +74,7 @@ def with_read_posterior(tuned: Tuned, folder: Path) -> Tuned:
         spots = uncertain(tuned, told.get("part", "all"))
     except CapabilityError as error:
         raise InputError(error.what, where=str(path), fix="remove the file") from None
-    return replace(tuned, laplace=read_laplace(path, told, spots, tuned.base.fingerprint), averaged=True)
+    return replace(tuned, laplace=read_laplace(path, told, spots, _base(tuned)), averaged=True)
 
 
 def _told(path: Path) -> dict[str, Any]:
@@ -83,3 +83,8 @@ def _told(path: Path) -> dict[str, Any]:
     with safe_open(path, "pt") as file:
         found = json.loads((file.metadata() or {}).get(HEADER, "{}"))
     return found if isinstance(found, dict) else {}
+
+
+def _base(tuned: Tuned) -> str:
+    """Fingerprint of the base that was tuned, also where fully tuned weights were loaded without it."""
+    return tuned.base.fingerprint if tuned.origin is None else str(tuned.origin["fingerprint"])

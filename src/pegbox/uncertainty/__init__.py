@@ -5,7 +5,7 @@ from pegbox.uncertainty._evidence import Evidence
 from pegbox.uncertainty._files import HEADER, fingerprint, header, read_header, read_laplace, to_bytes
 from pegbox.uncertainty._fit import fit_laplace
 from pegbox.uncertainty._laplace import Laplace
-from pegbox.uncertainty._places import PARTS, Part, Place, places
+from pegbox.uncertainty._places import LAST, PARTS, Place, check_part, places
 from pegbox.uncertainty._predictive import INTEGRALS, Integral, Predictive
 from pegbox.uncertainty._scored import Scored
 from pegbox.uncertainty._temperature import Temperature, fit_temperature
@@ -14,17 +14,18 @@ __all__ = [
     "GRADES",
     "HEADER",
     "INTEGRALS",
+    "LAST",
     "PARTS",
     "Basis",
     "Evidence",
     "Grade",
     "Integral",
     "Laplace",
-    "Part",
     "Place",
     "Predictive",
     "Scored",
     "Temperature",
+    "check_part",
     "fingerprint",
     "fit_laplace",
     "fit_temperature",

@@ -19,7 +19,7 @@ from pegbox.uncertainty._evidence import check_precision
 from pegbox.uncertainty._full import FullBasis
 from pegbox.uncertainty._kron import KroneckerBasis
 from pegbox.uncertainty._laplace import Laplace
-from pegbox.uncertainty._places import PARTS, Place
+from pegbox.uncertainty._places import Place, check_part
 
 HEADER = "pegbox"
 FORMAT = "pegbox.laplace/1"
@@ -116,8 +116,9 @@ def read_laplace(path: Path, told: Mapping[str, Any], places: Sequence[Place], b
     if any(value.is_floating_point() and not torch.isfinite(value).all() for value in tensors.values()):
         raise InputError("the posterior holds a value that is not a finite number", where=where, fix=fix)
     try:
-        if told["curvature"] not in GRADES or told["part"] not in PARTS:
+        if told["curvature"] not in GRADES:
             raise ValueError(told["curvature"])
+        check_part(told["part"])
         check_precision(told["prior_precision"])
         basis = _basis(told["curvature"], tensors, places)
         return Laplace(

@@ -23,7 +23,7 @@ from pegbox.uncertainty._laplace import (
     precision_by_rows,
     track_slopes,
 )
-from pegbox.uncertainty._places import Part, Place
+from pegbox.uncertainty._places import Place
 from pegbox.uncertainty._resume import Progress
 from pegbox.uncertainty._roots import MixedRoots, exact_roots
 from pegbox.uncertainty._scored import Scored
@@ -40,7 +40,7 @@ def fit_laplace(
     places: Sequence[Place],
     *,
     grade: Grade = "exact",
-    part: Part = "all",
+    part: str = "all",
     precision: float | None = None,
     valid: Scored | None = None,
     roots: str = "exact",

@@ -13,7 +13,7 @@ from pegbox.errors import InputError, RunError
 from pegbox.uncertainty._curvature import Basis, Grade
 from pegbox.uncertainty._evidence import Evidence, check_precision
 from pegbox.uncertainty._jacobian import Slopes, in_batches, slopes
-from pegbox.uncertainty._places import Part, Place
+from pegbox.uncertainty._places import Place
 from pegbox.uncertainty._predictive import Predictive
 from pegbox.uncertainty._roots import contrasts
 from pegbox.uncertainty._scored import Scored
@@ -38,7 +38,7 @@ class Laplace:
     """
 
     grade: Grade
-    part: Part
+    part: str
     basis: Basis = field(repr=False)
     precision: float
     log_likelihood: float

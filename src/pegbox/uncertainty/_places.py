@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pegbox.errors import CapabilityError, UsageError
-from pegbox.models import output_layer
+from pegbox.methods._layers import block_names, inside, linear_layers
+from pegbox.models import output_layer, score_layer
 
-Part = Literal["all", "lora", "head"]
 PARTS = ("all", "lora", "head")
+LAST = "last-"
+MOST = 1 << 27
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,20 +59,35 @@ class Place:
         return float((self.values() - middle).square().sum())
 
 
-def places(module: nn.Module, part: Part = "all", *, tokens: Sequence[int] = ()) -> list[Place]:
+def check_part(part: str) -> None:
+    """Raise UsageError for an unknown part."""
+    number = part.removeprefix(LAST)
+    if part not in PARTS and not (part.startswith(LAST) and number.isdigit() and int(number) > 0):
+        raise UsageError(
+            f"there is no part '{part}'",
+            where="part",
+            expected=f"{', '.join(PARTS)}, or {LAST}N for the weights of the top N layers",
+            fix="leave it out for all that the adapter has",
+        )
+
+
+def places(module: nn.Module, part: str = "all", *, tokens: Sequence[int] = ()) -> list[Place]:
     """The linear layers that a LoRA adapter trained: its own factors, and a head that was saved whole.
 
     Args:
-        module: A PEFT model with one active LoRA adapter.
-        part: ``all``, the factors alone (``lora``) or the head alone (``head``).
+        module: A PEFT model with one active LoRA adapter, or any model for its top layers.
+        part: ``all``, the factors alone (``lora``), the head alone (``head``), or ``last-N``: the whole
+            weights of the linear layers in the top N blocks, and of a head of its own.
         tokens: Rows of the output layer that the answers are read from.
 
     Raises:
-        CapabilityError: When the adapter holds what is not a product of linear layers.
+        CapabilityError: When the adapter holds what is not a product of linear layers, or the layers are too
+            large.
         UsageError: For an unknown part, or one that the adapter lacks.
     """
-    if part not in PARTS:
-        raise UsageError(f"there is no part '{part}'", where="part", expected=", ".join(PARTS))
+    check_part(part)
+    if part.startswith(LAST):
+        return _last(module, int(part.removeprefix(LAST)))
     config = _config(module)
     name = _active(module)
     found = [] if part == "head" else _factors(module, name, tokens)
@@ -83,6 +100,41 @@ def places(module: nn.Module, part: Part = "all", *, tokens: Sequence[int] = ())
             where=f"part '{part}'",
             expected="a part that was tuned",
             fix="leave the part at all",
+        )
+    return found
+
+
+def _last(module: nn.Module, count: int) -> list[Place]:
+    """Weights of the linear layers in the top blocks, and of a score layer."""
+    blocks = block_names(module)
+    if count > len(blocks):
+        raise UsageError(
+            f"the model has {len(blocks)} layers",
+            where=f"part '{LAST}{count}'",
+            expected=f"{LAST}1 to {LAST}{len(blocks)}",
+            fix=f"write {LAST}1",
+        )
+    names = [name for name in linear_layers(module) if inside(name, blocks[-count:])]
+    layers = [(name, module.get_submodule(name)) for name in names]
+    score = score_layer(module)
+    layers += [] if score is None else [("score", score)]
+    for name, layer in layers:
+        if type(layer) is not nn.Linear:
+            raise CapabilityError(
+                f"{name} is a {type(layer).__name__}, whose weights cannot be uncertain here",
+                where=f"part '{LAST}{count}'",
+                expected="plain linear layers, in float32 or bfloat16 and without an adapter on them",
+                fix="take the adapter's own weights (part all), or merge it first",
+            )
+    found = [Place(name, layer) for name, layer in layers]
+    numbers = sum(place.size for place in found)
+    if numbers > MOST:
+        raise CapabilityError(
+            f"the linear layers of the top {count} blocks hold {numbers:,} numbers, and one row's gradients "
+            f"would take {4 * numbers / 2**30:.1f} GiB",
+            where=f"part '{LAST}{count}'",
+            expected=f"at most {MOST:,} numbers",
+            fix=f"take fewer layers, such as {LAST}1, or LoRA's own weights",
         )
     return found
 
