@@ -98,7 +98,7 @@ def adapted(
 
 
 def jacobian(model: Any, rows: Any, spots: Sequence[Place], index: int) -> Tensor:
-    """Of the scores of one row by all uncertain numbers, by autograd one score at a time, (answers, numbers)."""
+    """Of one row's scores by all uncertain numbers, by autograd one at a time, (answers, numbers)."""
     values = [value for spot in spots for value in spot.layer.parameters()]
     for value in values:
         value.requires_grad_(True)
