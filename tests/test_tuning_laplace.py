@@ -429,3 +429,54 @@ def test_a_prior_around_the_initial_values_changes_the_evidence_alone() -> None:
         replace(tuned, details={}).with_posterior(ROWS, prior_mean="initial")
     with pytest.raises(UsageError, match="no prior mean"):
         tuned.with_posterior(ROWS, prior_mean="one")
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen3", "gpt2", "gemma3_text"])
+def test_a_sequence_classifier_made_elsewhere(architecture: str, tmp_path: Path) -> None:
+    """AutoModelForSequenceClassification with PEFT's LoRA: the same logits, a posterior of LoRA and head."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForSequenceClassification
+
+    place = folder_of(architecture, "causal")
+    torch.manual_seed(0)
+    model = AutoModelForSequenceClassification.from_pretrained(place, num_labels=3, dtype=torch.float32)
+    base = base_of(architecture)
+    model.config.pad_token_id = base.tokenizer.pad_token_id
+    names = ["c_attn"] if architecture == "gpt2" else ["q_proj", "model.layers.1.self_attn.v_proj"]
+    options: dict[str, Any] = {"task_type": "SEQ_CLS", "fan_in_fan_out": architecture == "gpt2"}
+    config = LoraConfig(r=2, target_modules=names, init_lora_weights=False, **options)
+    peft: Any = get_peft_model(model, config).eval()
+    peft.save_pretrained(tmp_path / "theirs")
+    told: list[str] = []
+    task = task_of(3)
+    tuned = pegbox.Tuned.from_adapter(str(tmp_path / "theirs"), base=base, task=task, say=told.append)
+    rows = rows_of(5, 3, seed=2)
+    with torch.no_grad():
+        wanted = torch.cat(
+            [peft(**base.tokenizer(text, return_tensors="pt")).logits for text in rows.fields["text"]]
+        )
+    torch.testing.assert_close(tuned.logits(rows), wanted, rtol=1e-3, atol=1e-4)
+    assert any("are taken for bad, fine, good, in this order" in line for line in told)
+    sure = tuned.with_posterior(rows_of(12, 3), prior_precision=1.0)
+    assert {spot.name.split(".")[-1] for spot in uncertain(tuned)} >= {"score", "lora_A", "lora_B"}
+    again = pegbox.Tuned.load(sure.save(tmp_path / "ours"), model=base, say=hush)
+    np.testing.assert_allclose(again.probabilities(rows), sure.probabilities(rows), atol=1e-6)
+
+
+def test_heads_of_other_kinds_are_refused(tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForSequenceClassification
+
+    place = folder_of("bert", "masked")
+    model = AutoModelForSequenceClassification.from_pretrained(place, num_labels=2)
+    config = LoraConfig(r=2, target_modules=["query"], task_type="SEQ_CLS")
+    get_peft_model(model, config).save_pretrained(tmp_path / "theirs")
+    with pytest.raises(CapabilityError, match="not one linear layer on the last token"):
+        pegbox.Tuned.from_adapter(
+            tmp_path / "theirs", base=base_of("bert", "masked"), task=task_of(), say=hush
+        )
+
+
+def test_a_hub_id_that_cannot_be_reached_is_one_clear_error() -> None:
+    with pytest.raises(InputError, match="cannot be fetched from the hub"):
+        pegbox.Tuned.from_adapter("owner/adapter", task=task_of(), say=hush)

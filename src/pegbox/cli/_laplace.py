@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def laplace(
-    adapter: Path,
+    adapter: str,
     data: str | None = None,
     *,
     valid: str | None = None,
@@ -37,7 +37,7 @@ def laplace(
     already, needs no data, and begins to use it.
 
     Args:
-        adapter: Folder that pegbox fit wrote, or a LoRA adapter from elsewhere.
+        adapter: Folder that pegbox fit wrote, or folder or hub id of a LoRA adapter from elsewhere.
         data: The labelled rows that it was tuned on. Those among them that it was not tuned on choose the
             precision of the prior.
         valid: Labelled rows that it was not tuned on, to choose the precision by.
@@ -60,22 +60,23 @@ def laplace(
         no_cache: Neither read nor write the feature cache.
     """
     from pegbox.models import quiet_libraries
-    from pegbox.tuning import save_posterior
+    from pegbox.tuning import adapter_folder, save_posterior
 
     check_least(seed, 0, "--seed")
     if out is not None:
         check_free(out, overwrite)
     quiet_libraries()
     how: dict[str, Any] = {"device": device, "too_long": too_long, "cache": feature_cache(not no_cache)}
-    if (adapter / "pegbox.json").is_file() or not (adapter / "adapter_config.json").is_file():
+    place = adapter_folder(adapter)
+    if (place / "pegbox.json").is_file() or not (place / "adapter_config.json").is_file():
         _check_asked(template, label_words)
-        tuned = _own(adapter, model, how)
+        tuned = _own(place, model, how)
     else:
         tuned = _foreign(adapter, data, model, out, how, names(text), label, template, words(label_words))
     columns: dict[str, Any] = {"texts": names(text), "label": label}
     rows = None if data is None else tuned.read(data, **columns)
     held = None if valid is None else tuned.read(valid, **columns)
-    folder = (out or adapter).absolute()
+    folder = (out or place).absolute()
     sure = tuned.with_posterior(
         rows,
         valid=held,
@@ -87,8 +88,8 @@ def laplace(
         seed=seed,
         folder=folder.parent / f".{folder.name}.curvature",
     )
-    place = sure.save(out, overwrite=overwrite) if out is not None else save_posterior(sure, adapter)
-    _tell(sure, place)
+    written = sure.save(out, overwrite=overwrite) if out is not None else save_posterior(sure, place)
+    _tell(sure, written)
 
 
 def _own(adapter: Path, model: str | None, how: dict[str, Any]) -> "Tuned":
@@ -112,7 +113,7 @@ def _check_asked(template: str | None, label_words: str | None) -> None:
 
 
 def _foreign(
-    adapter: Path,
+    adapter: str,
     data: str | None,
     model: str | None,
     out: Path | None,
@@ -131,7 +132,7 @@ def _foreign(
             "an adapter from elsewhere has no task of its own, by which it could be loaded again",
             where=str(adapter),
             expected="DATA with labelled rows, and --out FOLDER for a copy with its task",
-            fix=f"pegbox laplace {adapter} DATA --out {adapter}-pegbox",
+            fix=f"pegbox laplace {adapter} DATA --out {Path(adapter).name}-pegbox",
         )
     task = Classify.from_file(data, texts=texts, label=label, template=template, label_words=label_words)
     tell_all(task.notes)

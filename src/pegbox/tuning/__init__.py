@@ -4,6 +4,7 @@ from pegbox.data import GeneralText
 from pegbox.tuning._calibrate import WAYS, Calibrated, Way, calibrate
 from pegbox.tuning._demonstrate import Demonstrate
 from pegbox.tuning._fit import fit
+from pegbox.tuning._foreign_head import adapter_folder
 from pegbox.tuning._forgetting import OtherTask, forgetting
 from pegbox.tuning._general import general_text
 from pegbox.tuning._hold_out import hold_out, labelled_rows
@@ -46,6 +47,7 @@ __all__ = [
     "Tuned",
     "Way",
     "adapter_bytes",
+    "adapter_folder",
     "base_alone",
     "calibrate",
     "check_run_folder",

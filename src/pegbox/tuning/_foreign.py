@@ -10,13 +10,14 @@ from pegbox.models import Base, FeatureCache
 from pegbox.models import load as load_base
 from pegbox.tasks import Classify, TooLong
 from pegbox.training import tell
+from pegbox.tuning._foreign_head import adapter_folder, own_form
 from pegbox.tuning._once import Once
-from pegbox.tuning._readout import as_read
+from pegbox.tuning._readout import as_read, read_by
 from pegbox.tuning._tuned import Cost, Tuned
 
 
 def adopt(
-    folder: Path,
+    folder: str | Path,
     *,
     task: Classify,
     base: str | Path | Base | None = None,
@@ -26,6 +27,7 @@ def adopt(
     **options: Any,
 ) -> Tuned:
     """Take an adapter that was made elsewhere; see :meth:`Tuned.from_adapter`."""
+    folder = adapter_folder(folder)
     config = check_adapter(folder)
     if config["peft_type"] != "LORA":
         raise CapabilityError(
@@ -35,12 +37,15 @@ def adopt(
             fix="merge it into its base with the library that made it, and load that",
         )
     found = base if isinstance(base, Base) else _base(base, config, folder, options)
-    found = as_read(found, task)
-    _check_head(found, config, folder)
-    prompt = found.prepare(task.with_rows(None))
-    for note in prompt.notes:
-        say(note)
-    module = load_adapter(found, len(task.labels), folder)
+    if config.get("task_type") == "SEQ_CLS":
+        task = read_by(task, "head")  # type: ignore[assignment]
+    with own_form(folder, config, found, task, say) as (place, whole):
+        found = as_read(whole, task)
+        _check_head(found, check_adapter(place), folder)
+        prompt = found.prepare(task.with_rows(None))
+        for note in prompt.notes:
+            say(note)
+        module = load_adapter(found, len(task.labels), place)
     parameters = sum(value.numel() for name, value in module.named_parameters() if _tuned(name))
     return Tuned(
         base=found,

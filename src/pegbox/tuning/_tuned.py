@@ -310,8 +310,9 @@ class Tuned:
         """Take a LoRA adapter that was made elsewhere, to predict with it, evaluate and save it.
 
         Args:
-            folder: Folder with ``adapter_config.json`` and ``adapter_model.safetensors``.
-            task: What to ask, and in which words.
+            folder: Folder with ``adapter_config.json`` and ``adapter_model.safetensors``, or hub id.
+            task: What to ask, and in which words; of a sequence classifier, its labels in the order of the
+                head's outputs.
             base: The base, or where it lies; by default the one that the adapter names.
             options: As for :meth:`load`.
 
@@ -321,7 +322,7 @@ class Tuned:
         """
         from pegbox.tuning._foreign import adopt
 
-        return adopt(Path(folder), task=task, base=base, **options)
+        return adopt(folder, task=task, base=base, **options)
 
 
 def base_alone(tuned: Tuned) -> Tuned:
