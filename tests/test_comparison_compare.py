@@ -112,6 +112,17 @@ def test_every_rung_but_the_base_has_flips_against_it(made: tuple[Path, Comparis
     assert right[0] + flips.wrong_to_right.count - flips.right_to_wrong.count == right[1]
 
 
+def test_what_all_rungs_would_tell_is_told_once(tmp_path: Path) -> None:
+    other = tmp_path / "other.csv"
+    rows = rows_of(8)
+    lines = [f"{text},{label}" for (text,), label in zip(rows.texts, rows.labels or (), strict=True)]
+    other.write_text("\n".join(["text,label", *lines]), "utf-8")
+    told: list[str] = []
+    methods = ("zero-shot", "closed-form")
+    compared(base_of("llama"), tmp_path / "out", methods=methods, also=[other], text="off", say=told.append)
+    assert sum("text column 'text'" in line for line in told) == 1
+
+
 def test_progress_is_told_and_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pegbox.training._progress._QUIET_SECONDS", 0.0)
     told: list[str] = []

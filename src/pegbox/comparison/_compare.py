@@ -108,6 +108,7 @@ def compare(
         budget=budget,
         engine=engine,
     )
+    others = tuple(map(OtherTask.of, also))
     contest, rule, named, store = plan.store.contest, plan.rule, plan.contenders, plan.store
     bare, train, rows = _apart(task, test, holdout, split_seed, say)
     base = base if isinstance(base, Base) else load(base)
@@ -120,8 +121,8 @@ def compare(
         training=training or Training(),
         too_long=too_long,
         text=_text(base, task, text, say),
-        also=tuple(map(OtherTask.of, also)),
-        notes=_prompt_notes(base, bare),
+        also=others,
+        notes=_shared_notes(base, bare, others),
         first_seed=seeds[0],
         say=say,
     )
@@ -246,12 +247,13 @@ def _held_from(test: str | Path | Rows | None) -> str | None:
     return str(test) if isinstance(test, str | Path) else test.source
 
 
-def _prompt_notes(base: Base, task: Task) -> tuple[str, ...]:
-    """What was derived for the prompt, which every rung would tell again; none where it asks in no words."""
+def _shared_notes(base: Base, task: Task, others: Sequence[OtherTask]) -> tuple[str, ...]:
+    """What every rung would tell again: what was derived for the prompt, and guessed of other tasks."""
+    guessed = tuple(f"{other.name}: {note}" for other in others for note in other.notes)
     try:
-        return tuple(base.prepare(task).notes)
-    except PegboxError:
-        return ()
+        return (*base.prepare(task).notes, *guessed)
+    except PegboxError:  # a task that asks in no words
+        return guessed
 
 
 def _text(base: Base, task: Task, source: str | Path, say: Callable[[str], None]) -> GeneralText | None:

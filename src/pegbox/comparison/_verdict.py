@@ -189,11 +189,12 @@ def _above(
         if len(costlier) == 1:
             return f"The one costlier rung, {named}, measured no better."
         return f"None of the {len(costlier)} costlier rungs measured better; {named} comes next."
+    better = f"{named} measured better{',' if rule.lower else ''} {_by(found, rule)}"
     if p < SIGNIFICANT:
-        return f"{named} measured better {_by(found, rule)}, which is less than its cost needs."
+        return f"{better}, which is less than its cost needs."
     return (
-        f"{named} measured better {_by(found, rule)}, but {_over(len(costlier))}such a difference on "
-        f"{rows:,} rows can be chance (adjusted p = {p:.2f}): it is no winner."
+        f"{better}, but {_over(len(costlier))}such a difference on {rows:,} rows can be chance "
+        f"(adjusted p = {p:.2f}): it is no winner."
     )
 
 
