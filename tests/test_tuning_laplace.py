@@ -19,11 +19,12 @@ from pegbox.methods import build
 from pegbox.tuning import save_posterior
 from pegbox.tuning._laplace import scored, uncertain
 from tuning_toy import LABELS, base_of, checksum, fit, folder_of, hush, rows_of, task_of
-from uncertainty_toy import jacobian
+from uncertainty_toy import curvature, jacobian
 
 QUICK = pegbox.Training(epochs=2, learning_rate=1e-2)
 ROWS = rows_of(24)
 OTHERS = rows_of(6, seed=7)
+OTHERS_3 = rows_of(6, 3, seed=7)
 GRADES = ("exact", "kron", "ekfac", "diag")
 CASES = {
     "llama-causal": ("llama", "causal", "lora"),
@@ -64,6 +65,25 @@ def test_gradients_are_autograd_s_on_every_architecture(case: str) -> None:
         wanted = (slopes / (values + 2.0)) @ slopes.T
         torch.testing.assert_close(found.covariance[index], wanted, rtol=2e-3, atol=1e-6)
     torch.testing.assert_close(found.mean.float(), tuned.logits(rows_of(5, 3, seed=3)), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("case", ["llama-causal", "bert-encoder", "t5"])
+def test_exact_curvature_of_a_real_model_is_the_whole_matrix(case: str) -> None:
+    tuned = tuned_of(case, 3)
+    few = rows_of(24, 3).select(range(6))
+    sure = tuned.with_posterior(few, prior_precision=0.5)
+    rows, spots = scored(tuned, few), uncertain(tuned)
+    whole = curvature(tuned.module, rows, spots).double()
+    values = torch.linalg.eigvalsh(whole).flip(0)
+    found = sure.laplace.basis.values  # type: ignore[union-attr]
+    torch.testing.assert_close(found, values[: len(found)], rtol=1e-3, atol=1e-5 * float(values[0]))
+    assert float(found.sum()) == pytest.approx(float(whole.trace()), rel=1e-3)
+    inverse = torch.linalg.inv(whole + 0.5 * torch.eye(len(whole)).double())
+    slopes = jacobian(tuned.module, scored(tuned, OTHERS_3), spots, 0).double()
+    slopes = slopes - slopes.mean(0)
+    torch.testing.assert_close(
+        sure.predictive(OTHERS_3).covariance[0], slopes @ inverse @ slopes.T, rtol=2e-3, atol=1e-5
+    )
 
 
 class _WithRows:
@@ -252,7 +272,7 @@ def test_a_closed_form_fit_uses_its_exact_posterior(architecture: str, tmp_path:
     assert not plain.averaged
     for one, other in zip(sure.predict(OTHERS), tuned.predict(OTHERS), strict=True):
         assert one.deviation == pytest.approx(other.deviation)
-    with pytest.raises(UsageError, match="prior is its penalty"):
+    with pytest.raises(UsageError, match="whose prior is the penalty"):
         tuned.with_posterior(prior_precision=1.0)
 
 

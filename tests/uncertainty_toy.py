@@ -29,7 +29,10 @@ class Net(nn.Module):
 class Rows:
     """Random token vectors of different lengths with labels."""
 
+    own_texts = False
+
     def __init__(self, count: int, labels: int, *, width: int = 5, tokens: int = 4, seed: int = 0) -> None:
+        self.answers = labels
         generator = torch.Generator().manual_seed(seed)
         self.lengths = [1 + index % tokens for index in range(count)]
         self._texts = [
@@ -57,8 +60,11 @@ class Rows:
 class Options(Rows):
     """Each row has two or three answers, each read from a text of its own."""
 
+    own_texts = True
+
     def __init__(self, count: int, *, width: int = 5, seed: int = 0) -> None:
         super().__init__(3 * count, 2, width=width, seed=seed)
+        self.answers = 3
         self._all = Rows.collate(self, range(3 * count))
         self.lengths = self.lengths[:count]
         self.gold = self.gold[:count]

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,6 +19,7 @@ def laplace(
     prior_precision: float | None = None,
     prior_mean: Literal["zero", "initial"] = "zero",
     roots: Literal["exact", "mixed"] = "exact",
+    rank: int = 64,
     text: str | None = None,
     label: str | None = None,
     template: str | None = None,
@@ -47,6 +49,7 @@ def laplace(
         prior_precision: Precision of the prior; else chosen by held-out rows, else by the evidence.
         prior_mean: Around what the prior lies, which only the evidence asks: zero, or initial values.
         roots: exact takes one backward pass per label but one; mixed takes one for all, with random signs.
+        rank: Directions that kron and ekfac keep of a side of a layer that is wider than 256.
         text: Text column, or two with a comma; of an adapter from elsewhere guessed when not given.
         label: Label column.
         template: Template of an adapter from elsewhere; derived when not given.
@@ -63,6 +66,8 @@ def laplace(
     from pegbox.tuning import adapter_folder, save_posterior
 
     check_least(seed, 0, "--seed")
+    check_least(rank, 1, "--rank")
+    _check_precision(prior_precision)
     if out is not None:
         check_free(out, overwrite)
     quiet_libraries()
@@ -74,7 +79,7 @@ def laplace(
     else:
         tuned = _foreign(adapter, data, model, out, how, names(text), label, template, words(label_words))
     columns: dict[str, Any] = {"texts": names(text), "label": label}
-    rows = None if data is None else tuned.read(data, **columns)
+    rows = None if data is None or tuned.posterior is not None else tuned.read(data, **columns)
     held = None if valid is None else tuned.read(valid, **columns)
     folder = (out or place).absolute()
     sure = tuned.with_posterior(
@@ -85,11 +90,24 @@ def laplace(
         prior_precision=prior_precision,
         prior_mean=prior_mean,
         roots=roots,
+        rank=rank,
         seed=seed,
         folder=folder.parent / f".{folder.name}.curvature",
     )
+    if int(os.environ.get("RANK", "0")) > 0:
+        return  # the first of several processes writes
     written = sure.save(out, overwrite=overwrite) if out is not None else save_posterior(sure, place)
     _tell(sure, written)
+
+
+def _check_precision(value: float | None) -> None:
+    if value is not None and not 0 < value < float("inf"):
+        raise UsageError(
+            "this is no precision of a prior",
+            where=f"--prior-precision {value:g}",
+            expected="a number above 0",
+            fix="leave it out, and it is chosen by held-out rows or by the evidence",
+        )
 
 
 def _own(adapter: Path, model: str | None, how: dict[str, Any]) -> "Tuned":

@@ -3,26 +3,27 @@
 import math
 from typing import TYPE_CHECKING
 
-from rich.console import Group, RenderableType
-
 from pegbox.reports import _format
 from pegbox.reports._cell import plain
 from pegbox.reports._table import new_table
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
     from rich.table import Table
 
     from pegbox.evaluation import Estimate, Paired
     from pegbox.tuning import Calibrated
 
 
-def calibrated_table(found: "Calibrated", *, title: str = "") -> RenderableType:
+def calibrated_table(found: "Calibrated", *, title: str = "") -> "RenderableType":
     """Two rich tables with one line per way, and what each chose; 80 columns wide.
 
     Args:
         found: What :func:`pegbox.tuning.calibrate` returned.
         title: Line above the tables.
     """
+    from rich.console import Group
+
     first = _table(title, "accuracy", "NLL", "NLL against map", "ECE")
     heads = ["Brier", "AUROC of errors", "AURC"] + (["AUROC elsewhere"] if found.outside else [])
     second = _table("", *heads, "ready in", "answers")

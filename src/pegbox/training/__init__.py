@@ -2,7 +2,7 @@
 
 from pegbox.training._clock import clock
 from pegbox.training._history import History
-from pegbox.training._memory import earlier_peak
+from pegbox.training._peaks import earlier_peak
 from pegbox.training._precision import resolve_precision
 from pegbox.training._replay import Replay, Replayable, replayed_indices
 from pegbox.training._settings import Settings

@@ -27,22 +27,6 @@ def release() -> None:
     clear_device_cache(garbage_collection=True)
 
 
-_EARLIER: dict[torch.device, int] = {}
-
-
-def restart_peak(device: torch.device) -> None:
-    """Count the peak on an accelerator anew; what was there before is kept for :func:`earlier_peak`."""
-    if device.type == "cuda":
-        most = torch.cuda.max_memory_allocated(device)
-        _EARLIER[device] = max(_EARLIER.get(device, 0), most)
-        torch.cuda.reset_peak_memory_stats(device)
-
-
-def earlier_peak(device: torch.device) -> int:
-    """The highest peak before any restart since this was last asked, in bytes; it is then forgotten."""
-    return _EARLIER.pop(device, 0)
-
-
 def peak(device: torch.device) -> int:
     """Return the most bytes in use so far: see `History.peak_memory_bytes`."""
     if device.type == "cuda":

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from pegbox.training._memory import restart_peak
+from pegbox.training._peaks import restart_peak
 
 if TYPE_CHECKING:
     from pegbox.training._engine import Engine

@@ -23,7 +23,10 @@ class LabelRows:
         gold: Label indices, one per row.
     """
 
+    own_texts = False
+
     def __init__(self, base: Base, prompt: Prompt, encoded: Encoded, gold: Sequence[int]) -> None:
+        self.answers = len(prompt.task.labels)
         self._base = base
         self._encoded = encoded
         self._gold = torch.tensor(list(gold))

@@ -27,12 +27,13 @@ from pegbox.uncertainty import (
     check_part,
     fit_laplace,
     places,
+    sharing,
 )
+from pegbox.uncertainty import rank as process
 
 if TYPE_CHECKING:
     from pegbox.methods import Posterior
     from pegbox.tuning._tuned import Tuned
-    from pegbox.uncertainty import Laplace
 
 
 def laplace(
@@ -78,7 +79,8 @@ def laplace(
         UsageError: For an unknown curvature or part, or a precision that is not above 0.
     """
     if tuned.posterior is not None:
-        _check_precision_free(prior_precision)
+        asked = (curvature, part, prior_precision, prior_mean, valid, roots)
+        _check_closed_form(asked)
         return replace(tuned, averaged=True)
     spots = uncertain(tuned, part)
     if prior_mean != "zero":
@@ -94,32 +96,46 @@ def laplace(
     if valid is not None:
         others = tuned.read(valid) if isinstance(valid, str | Path) else valid
         _warn_seen(tuned, others)
+    if others is not None and prior_precision is None and valid is None:
+        tuned.say(f"{len(others)} rows of {read.source} were not tuned on: they choose the precision")
     held = scored(tuned, others) if others is not None and len(others) else None
-    found = fit_laplace(
-        tuned.module,  # type: ignore[arg-type]
-        scored(tuned, own),
-        spots,
-        grade=curvature,
-        part=part,
-        precision=prior_precision,
-        valid=held,
-        roots=roots,
-        rank=rank,
-        seed=seed,
-        folder=None if folder is None else Path(folder),
-        say=tuned.say,
-    )
+    assert tuned.module is not None
+    with sharing(tuned.base.device):
+        found = fit_laplace(
+            tuned.module,
+            scored(tuned, own),
+            spots,
+            grade=curvature,
+            part=part,
+            precision=prior_precision,
+            valid=None if prior_precision is not None else held,
+            roots=roots,
+            rank=rank,
+            seed=seed,
+            context=f"{tuned.base.fingerprint} {tuned.prompt.task.to_json()}",
+            folder=None if folder is None else Path(folder),
+            say=tuned.say if process() == 0 else _hush,
+        )
+    found = replace(found, details={**found.details, "prior_mean": prior_mean})
     return replace(tuned, laplace=found, averaged=True)
 
 
-def _check_precision_free(precision: float | None) -> None:
-    if precision is not None:
-        raise UsageError(
-            "a closed-form fit's prior is its penalty, which it was solved with",
-            where=f"prior_precision {precision:g}",
-            expected="no precision",
-            fix="fit it again with another penalty",
-        )
+def _hush(_: str) -> None:
+    """Say nothing: the first process speaks."""
+
+
+def _check_closed_form(asked: tuple[Any, ...]) -> None:
+    """Raise UsageError for what a closed-form fit's own posterior leaves no choice of."""
+    names = ("curvature", "part", "prior_precision", "prior_mean", "valid", "roots")
+    own = ("exact", "all", None, "zero", None, "exact")
+    for name, value, only in zip(names, asked, own, strict=True):
+        if value is not only and value != only:
+            raise UsageError(
+                "a closed-form fit has one posterior, whose prior is the penalty that it was solved with",
+                where=f"{name} {value}",
+                expected="no choice",
+                fix=f"leave {name} out, or fit it again with another penalty",
+            )
 
 
 def uncertain(tuned: Tuned, part: str = "all") -> list[Place]:
@@ -217,8 +233,6 @@ def split_rows(tuned: Tuned, rows: Rows) -> tuple[Rows, Rows | None]:
         tuned.say(
             f"{missing} of {len(tuned.training_rows)} rows that it was tuned on are not in {rows.source}"
         )
-    if others:
-        tuned.say(f"{len(others)} rows of {rows.source} were not tuned on: they choose the precision")
     return rows.select(own), rows.select(others) if others else None
 
 
@@ -230,56 +244,52 @@ def _warn_seen(tuned: Tuned, rows: Rows) -> None:
 
 def predictive(tuned: Tuned, rows: Rows) -> Predictive:
     """Mean and covariance of the answer logits; see :meth:`Tuned.predictive`."""
-    if tuned.laplace is not None:
-        return _of_adapter(tuned, tuned.laplace, rows)
-    if tuned.posterior is not None:
-        return _closed_form(tuned, tuned.posterior, rows)
-    raise CapabilityError(
-        "this model has no posterior",
-        where=tuned.method.name,
-        expected="a closed-form fit, or an adapter that pegbox laplace has seen",
-        fix="pegbox laplace ADAPTER DATA",
-    )
+    return sureness(tuned, rows)[0]
 
 
-def _of_adapter(tuned: Tuned, posterior: Laplace, rows: Rows) -> Predictive:
-    assert tuned.module is not None
-    return posterior.predict(
-        tuned.module, scored(tuned, rows, labelled=False), uncertain(tuned, posterior.part)
-    )
+def moments(tuned: Tuned, rows: Rows) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each answer's probability over the posterior, both (rows, answers)."""
+    return sureness(tuned, rows)[1:]
 
 
-def _closed_form(tuned: Tuned, posterior: Posterior, rows: Any) -> Predictive:
-    """The exact posterior of the correction, through logit scale and soft-capping by their slope."""
+def sureness(tuned: Tuned, rows: Any) -> tuple[Predictive, Tensor, Tensor]:
+    """The predictive, and mean and standard deviation of each probability, both (rows, answers).
+
+    A closed-form fit's logits pass through soft-capping itself, where the predictive has but its slope.
+
+    Raises:
+        CapabilityError: For a model without posterior.
+    """
     from pegbox.tuning._answers import answer
 
-    assert tuned.module is not None
+    if tuned.laplace is not None:
+        assert tuned.module is not None
+        spots = uncertain(tuned, tuned.laplace.part)
+        found = tuned.laplace.predict(tuned.module, scored(tuned, rows, labelled=False), spots)
+        return found, *found.moments()
+    if tuned.posterior is None:
+        raise CapabilityError(
+            "this model has no posterior",
+            where=tuned.method.name,
+            expected="a closed-form fit, or an adapter that pegbox laplace has seen",
+            fix="pegbox laplace ADAPTER DATA",
+        )
     answers = answer(tuned, rows)
+    found = _closed_form(tuned, tuned.posterior, answers.hidden, answers.logits)
+    return found, *closed_form_moments(tuned, tuned.posterior, answers.hidden)
+
+
+def _closed_form(tuned: Tuned, posterior: Posterior, hidden: Tensor, logits: Tensor) -> Predictive:
+    """The exact posterior of the correction, through logit scale and soft-capping by their slope."""
+    assert tuned.module is not None
     scale = output_scale(tuned.module)
-    raw = raw_logits(tuned.base, tuned.module, answers.hidden, tuned.prompt)
+    raw = raw_logits(tuned.base, tuned.module, hidden, tuned.prompt)
     none = torch.zeros(len(raw), len(tuned.labels), dtype=torch.float64)
-    _, covariance = posterior.predictive(answers.hidden.double() * scale, none)
+    _, covariance = posterior.predictive(hidden.double() * scale, none)
     bend = output_tail_slope(tuned.module, raw).double().cpu() / scale
-    return Predictive(answers.logits, _centred(bend[:, :, None] * covariance * bend[:, None, :]))
+    return Predictive(logits, _centred(bend[:, :, None] * covariance * bend[:, None, :]))
 
 
 def _centred(covariance: Tensor) -> Tensor:
     less = covariance - covariance.mean(1, keepdim=True)
     return less - less.mean(2, keepdim=True)
-
-
-def moments(tuned: Tuned, rows: Any, found: Predictive | None = None) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each answer's probability over the posterior, both (rows, answers).
-
-    A closed-form fit's logits pass through soft-capping itself, where the predictive has but its slope.
-
-    Args:
-        tuned: The model.
-        rows: The rows.
-        found: The predictive of the rows, where it is at hand.
-    """
-    from pegbox.tuning._answers import answer
-
-    if tuned.posterior is None:
-        return (predictive(tuned, rows) if found is None else found).moments()
-    return closed_form_moments(tuned, tuned.posterior, answer(tuned, rows).hidden)

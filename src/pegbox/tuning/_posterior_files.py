@@ -8,16 +8,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pegbox._atomic import write_bytes, write_text
-from pegbox.errors import CapabilityError, InputError
+from pegbox.errors import CapabilityError, InputError, UsageError
 from pegbox.methods.closed_form import POSTERIOR
 from pegbox.tuning._laplace import uncertain
-from pegbox.uncertainty import HEADER, header, read_header, read_laplace, to_bytes
+from pegbox.uncertainty import (
+    AVERAGED,
+    HEADER,
+    LAST,
+    fingerprint,
+    header,
+    read_header,
+    read_laplace,
+    to_bytes,
+)
 
 if TYPE_CHECKING:
     from pegbox.tuning._tuned import Tuned
 
 WORDS = "posterior.json"
-_AVERAGED = {"averaged": True}
 
 
 def write_posterior(tuned: Tuned, folder: Path) -> None:
@@ -26,12 +34,13 @@ def write_posterior(tuned: Tuned, folder: Path) -> None:
 
     if tuned.laplace is not None:
         spots = uncertain(tuned, tuned.laplace.part)
-        write_bytes(folder / POSTERIOR, to_bytes(tuned.laplace, spots, _base(tuned)))
-        told = header(tuned.laplace, spots, _base(tuned))
+        prints = (_base(tuned), _adapter(tuned, tuned.laplace.part))
+        write_bytes(folder / POSTERIOR, to_bytes(tuned.laplace, spots, *prints))
+        told = header(tuned.laplace, spots, *prints)
         del told["places"]
         write_text(folder / WORDS, json.dumps(told, indent=1, allow_nan=False) + "\n")
     elif tuned.posterior is not None:
-        mark = {HEADER: json.dumps(_AVERAGED)} if tuned.averaged else None
+        mark = {HEADER: json.dumps(AVERAGED)} if tuned.averaged else None
         tensors = {name: value.contiguous() for name, value in tuned.posterior.tensors().items()}
         write_bytes(folder / POSTERIOR, save(tensors, mark))
 
@@ -71,20 +80,30 @@ def with_read_posterior(tuned: Tuned, folder: Path) -> Tuned:
             fix="remove the file, or fit it again with pegbox laplace",
         )
     try:
-        spots = uncertain(tuned, told.get("part", "all"))
-    except CapabilityError as error:
+        spots = uncertain(tuned, told["part"])
+    except UsageError as error:
         raise InputError(error.what, where=str(path), fix="remove the file") from None
-    return replace(tuned, laplace=read_laplace(path, told, spots, _base(tuned)), averaged=True)
+    prints = (_base(tuned), _adapter(tuned, told["part"]))
+    return replace(tuned, laplace=read_laplace(path, told, spots, *prints), averaged=True)
 
 
 def _told(path: Path) -> dict[str, Any]:
     from safetensors import safe_open
 
     with safe_open(path, "pt") as file:
-        found = json.loads((file.metadata() or {}).get(HEADER, "{}"))
+        text = (file.metadata() or {}).get(HEADER, "{}")
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = {}
     return found if isinstance(found, dict) else {}
 
 
 def _base(tuned: Tuned) -> str:
     """Fingerprint of the base that was tuned, also where fully tuned weights were loaded without it."""
     return tuned.base.fingerprint if tuned.origin is None else str(tuned.origin["fingerprint"])
+
+
+def _adapter(tuned: Tuned, part: str) -> str:
+    """Fingerprint of all that was tuned: the answers depend on it, whichever part is uncertain."""
+    return fingerprint(uncertain(tuned, part if part.startswith(LAST) else "all"))

@@ -2,15 +2,25 @@
 
 from pegbox.uncertainty._curvature import GRADES, Basis, Grade
 from pegbox.uncertainty._evidence import Evidence
-from pegbox.uncertainty._files import HEADER, fingerprint, header, read_header, read_laplace, to_bytes
+from pegbox.uncertainty._files import (
+    AVERAGED,
+    HEADER,
+    fingerprint,
+    header,
+    read_header,
+    read_laplace,
+    to_bytes,
+)
 from pegbox.uncertainty._fit import fit_laplace
 from pegbox.uncertainty._laplace import Laplace
 from pegbox.uncertainty._places import LAST, PARTS, Place, check_part, places
 from pegbox.uncertainty._predictive import INTEGRALS, Integral, Predictive
 from pegbox.uncertainty._scored import Scored
+from pegbox.uncertainty._share import alone, rank, sharing
 from pegbox.uncertainty._temperature import Temperature, fit_temperature
 
 __all__ = [
+    "AVERAGED",
     "GRADES",
     "HEADER",
     "INTEGRALS",
@@ -25,13 +35,16 @@ __all__ = [
     "Predictive",
     "Scored",
     "Temperature",
+    "alone",
     "check_part",
     "fingerprint",
     "fit_laplace",
     "fit_temperature",
     "header",
     "places",
+    "rank",
     "read_header",
     "read_laplace",
+    "sharing",
     "to_bytes",
 ]

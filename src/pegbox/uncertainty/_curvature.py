@@ -25,6 +25,9 @@ class Basis(Protocol):
     def products(self, parts: Sequence[Tensor]) -> Tensor:
         """Inner products of each row's gradients, (batch, seeds, seeds)."""
 
+    def precision(self, wanted: float) -> float:
+        """The precision to compute with, for a posterior whose prior has the wanted one."""
+
     def stretch(self, noise: Sequence[Tensor], factors: Tensor) -> list[Tensor]:
         """Noise (draws, outputs, inputs) per place, its coordinates in the basis times 1 + ``factors``.
 
@@ -62,4 +65,4 @@ class Gatherer(Protocol):
         """Take up what :meth:`tensors` gave."""
 
     def join(self, others: list[dict[str, Tensor]]) -> None:
-        """Take in what other processes gathered."""
+        """Take in what further processes gathered, in their order."""

@@ -35,6 +35,10 @@ class DiagonalBasis:
         """See :class:`Basis`."""
         return row_products(parts)
 
+    def precision(self, wanted: float) -> float:
+        """See :class:`Basis`."""
+        return wanted
+
     def stretch(self, noise: Sequence[Tensor], factors: Tensor) -> list[Tensor]:
         """See :class:`Basis`."""
         sizes = [part[0].numel() for part in noise]

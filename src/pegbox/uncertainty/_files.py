@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pegbox.errors import InputError
+from pegbox.errors import InputError, UsageError
 from pegbox.models import check_safetensors
 from pegbox.uncertainty._curvature import GRADES, Basis
 from pegbox.uncertainty._diag import DiagonalBasis
@@ -23,7 +23,7 @@ from pegbox.uncertainty._places import Place, check_part
 
 HEADER = "pegbox"
 FORMAT = "pegbox.laplace/1"
-_NUMBERS = ("precision", "log_likelihood", "distance")
+AVERAGED = {"averaged": True}
 
 
 def fingerprint(places: Sequence[Place]) -> str:
@@ -34,7 +34,7 @@ def fingerprint(places: Sequence[Place]) -> str:
     return digest.hexdigest()
 
 
-def header(found: Laplace, places: Sequence[Place], base: str) -> dict[str, Any]:
+def header(found: Laplace, places: Sequence[Place], base: str, adapter: str) -> dict[str, Any]:
     """All of a posterior but its tensors, JSON-able."""
     return {
         "format": FORMAT,
@@ -48,27 +48,28 @@ def header(found: Laplace, places: Sequence[Place], base: str) -> dict[str, Any]
         "log_evidence": found.evidence.at(found.precision),
         "details": dict(found.details),
         "base": base,
-        "adapter": fingerprint(places),
+        "adapter": adapter,
         "places": [[place.name, *place.shape] for place in places],
     }
 
 
-def to_bytes(found: Laplace, places: Sequence[Place], base: str) -> bytes:
+def to_bytes(found: Laplace, places: Sequence[Place], base: str, adapter: str) -> bytes:
     """One safetensors file.
 
     Args:
         found: The posterior.
         places: The layers it is over.
         base: Fingerprint of the base.
+        adapter: Fingerprint of all that was tuned, as :func:`fingerprint` takes it.
     """
     from safetensors.torch import save
 
     tensors = {name: value.detach().cpu().contiguous() for name, value in found.basis.tensors().items()}
-    return save(tensors, {HEADER: json.dumps(header(found, places, base), allow_nan=False)})
+    return save(tensors, {HEADER: json.dumps(header(found, places, base, adapter), allow_nan=False)})
 
 
 def read_header(path: Path) -> dict[str, Any] | None:
-    """What the file says of itself; ``None`` for the posterior of a closed-form fit, which says nothing.
+    """What the file says of itself; ``None`` for the posterior of a closed-form fit.
 
     Raises:
         InputError: For a damaged file.
@@ -82,7 +83,9 @@ def read_header(path: Path) -> dict[str, Any] | None:
         found = None if told is None else json.loads(told)
     except ValueError:
         found = {}
-    if found is None or (isinstance(found, dict) and found.get("format") == FORMAT):
+    if found is None or found == AVERAGED:
+        return None
+    if isinstance(found, dict) and found.get("format") == FORMAT and _is_part(found.get("part")):
         return found
     raise InputError(
         "the header of the posterior cannot be read",
@@ -92,7 +95,17 @@ def read_header(path: Path) -> dict[str, Any] | None:
     )
 
 
-def read_laplace(path: Path, told: Mapping[str, Any], places: Sequence[Place], base: str) -> Laplace:
+def _is_part(part: Any) -> bool:
+    try:
+        check_part(part)
+    except (UsageError, AttributeError):
+        return False
+    return True
+
+
+def read_laplace(
+    path: Path, told: Mapping[str, Any], places: Sequence[Place], base: str, adapter: str
+) -> Laplace:
     """Read what :func:`to_bytes` wrote, for the very adapter and base that it was fitted to.
 
     Raises:
@@ -103,9 +116,8 @@ def read_laplace(path: Path, told: Mapping[str, Any], places: Sequence[Place], b
     where, fix = str(path), "fit it again with pegbox laplace"
     if told.get("base") != base:
         raise InputError("the posterior was fitted on another base", where=where, expected=base[:12], fix=fix)
-    if told.get("places") != [[place.name, *place.shape] for place in places] or (
-        told.get("adapter") != fingerprint(places)
-    ):
+    own = [[place.name, *place.shape] for place in places]
+    if told.get("places") != own or told.get("adapter") != adapter:
         raise InputError(
             "the posterior was fitted to another adapter than the one beside it",
             where=where,
@@ -118,7 +130,8 @@ def read_laplace(path: Path, told: Mapping[str, Any], places: Sequence[Place], b
     try:
         if told["curvature"] not in GRADES:
             raise ValueError(told["curvature"])
-        check_part(told["part"])
+        if isinstance(told["prior_precision"], bool):
+            raise ValueError("prior_precision")
         check_precision(told["prior_precision"])
         basis = _basis(told["curvature"], tensors, places)
         return Laplace(
@@ -132,7 +145,9 @@ def read_laplace(path: Path, told: Mapping[str, Any], places: Sequence[Place], b
             chosen=str(told["chosen_by"]),
             details=dict(told["details"]),
         )
-    except (KeyError, TypeError, ValueError):
+    except InputError:
+        raise
+    except (KeyError, TypeError, ValueError, UsageError):
         raise InputError(
             "the posterior's header says what this version cannot read", where=where, expected=FORMAT, fix=fix
         ) from None

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -36,12 +37,13 @@ class Sketch:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        generator = torch.Generator().manual_seed(self.seed)
-        chunks = math.ceil(self.numbers / self.length)
-        signs = torch.randint(0, 2, (self.numbers,), generator=generator, dtype=torch.int8) * 2 - 1
-        shifts = torch.randint(0, self.length, (chunks,), generator=generator).tolist()
-        object.__setattr__(self, "_signs", signs)
-        object.__setattr__(self, "_shifts", shifts)
+        # The raw bits of this generator are the same in every version of NumPy and on every platform.
+        bits = np.random.PCG64(self.seed)
+        raw = bits.random_raw(math.ceil(self.numbers / 64)).astype("<u8")
+        signs = np.unpackbits(raw.view(np.uint8))[: self.numbers].astype(np.int8) * 2 - 1
+        shifts = bits.random_raw(math.ceil(self.numbers / self.length)) % self.length
+        object.__setattr__(self, "_signs", torch.from_numpy(signs))
+        object.__setattr__(self, "_shifts", shifts.tolist())
 
     def fold(self, flat: Tensor) -> Tensor:
         """(batch, seeds, numbers) to (batch, seeds, length)."""
@@ -84,6 +86,28 @@ class FullBasis:
         return row_products(
             parts if self.sketch is None else [self.sketch.fold(side_by_side(parts))[..., None]]
         )
+
+    def precision(self, wanted: float) -> float:
+        """See :class:`Basis`.
+
+        Directions that no row has reached share the sketch with those that rows have, and would look more
+        certain than they are. A sketched ridge with the precision l acts as one with m where
+        l = m (1 - d(l) / length) and d(l) = sum of e / (e + l) (LeJeune et al. 2022, of random sketches).
+        """
+        if self.sketch is None:
+            return wanted
+        values = self.values.double()
+
+        def excess(logarithm: float) -> float:
+            own = math.exp(logarithm)
+            used = float((values / (values + own)).sum()) / self.sketch.length  # type: ignore[union-attr]
+            return own - wanted * (1.0 - used)
+
+        low, high = math.log(wanted) - 40.0, math.log(wanted)
+        for _ in range(80):
+            middle = (low + high) / 2.0
+            low, high = (middle, high) if excess(middle) < 0 else (low, middle)
+        return math.exp((low + high) / 2.0)
 
     def stretch(self, noise: Sequence[Tensor], factors: Tensor) -> list[Tensor]:
         """See :class:`Basis`."""
@@ -177,7 +201,9 @@ class Full:
         for block in rows.split(_COLUMNS, dim=1):
             gram += block.double() @ block.double().T
         values, vectors = torch.linalg.eigh(gram)
-        floor = values[-1].clamp(min=0.0) * len(rows) * torch.finfo(rows.dtype).eps
+        # What is below is rounding: of the rows, whose entries err by eps, and of the decomposition.
+        relative = max(torch.finfo(rows.dtype).eps ** 2, torch.finfo(torch.float64).eps)
+        floor = values[-1].clamp(min=0.0) * len(rows) * relative
         kept = values > floor
         values, turn = values[kept].flip(0), vectors[:, kept].flip(1)
         turn = (turn / values.sqrt()).T

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from pegbox.errors import CapabilityError
+from pegbox.errors import CapabilityError, RunError
 from pegbox.models import batches, watched
 from pegbox.uncertainty._places import Place
 from pegbox.uncertainty._scored import Scored
 
-TOKENS_PER_BATCH = {"cpu": 1024}
+# Larger batches take three times the memory on a CPU and no less time.
+TOKENS_PER_BATCH = {"cpu": 256}
 TOKENS_ON_ACCELERATOR = 16384
 NUMBERS_PER_BATCH = 1 << 25
+MOST_NUMBERS = 1 << 31
 
 Seeds = Callable[[Tensor], Tensor]
 """Maps scores (batch, answers) to what their gradients are weighted with, (batch, answers, seeds)."""
@@ -67,6 +69,16 @@ class _Tap:
             total = torch.zeros(units, *self.place.shape, device=self.place.layer.weight.device)
         return total
 
+    def check(self) -> None:
+        """Raise CapabilityError when the layer was not called, so that nothing is known of its numbers."""
+        if not self.inputs:
+            raise CapabilityError(
+                f"{self.place.name} takes no part in the answers as a layer of its own",
+                where=type(self.place.layer).__name__,
+                expected="LoRA on linear layers that the model calls, and not merged",
+                fix="load the adapter unmerged, and tune with --method lora",
+            )
+
 
 def _product(place: Place, given: Tensor, slope: Tensor, units: int) -> Tensor:
     if given.shape[0] != units or given.dim() not in (2, 3):
@@ -76,6 +88,8 @@ def _product(place: Place, given: Tensor, slope: Tensor, units: int) -> Tensor:
             expected="a layer that sees (texts, tokens, width)",
             fix="choose other --targets for LoRA",
         )
+    if place.rows is not None and slope.shape[-1] != len(place.rows):
+        slope = slope[..., list(place.rows)]  # the whole layer was computed
     kind = torch.promote_types(slope.dtype, torch.float32)
     given, slope = given.to(kind), slope.to(kind)
     if given.dim() == 2:
@@ -107,6 +121,7 @@ def _tapped(places: Sequence[Place]) -> Iterator[list[_Tap]]:
             value.requires_grad_(True)
             stack.callback(value.requires_grad_, flag)
         stack.enter_context(watched(seen))
+        stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         yield taps
 
@@ -125,7 +140,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 def slopes(
     model: nn.Module, rows: Scored, places: Sequence[Place], seeds: Seeds, *, order: Sequence[Sequence[int]]
-) -> Iterator[Slopes]:
+) -> Generator[Slopes, None, None]:
     """Go through batches of rows; one backward pass per seed serves all rows of a batch.
 
     Args:
@@ -138,19 +153,27 @@ def slopes(
     device = places[0].layer.weight.device
     with evaluating(model):
         for indices in order:
-            batch = {name: value.to(device) for name, value in rows.collate(indices).items()}
             with _tapped(places) as taps:
+                batch = {name: value.to(device) for name, value in rows.collate(indices).items()}
                 scores = rows.scores(model, batch)
+                _check(scores, indices)
+                for tap in taps:
+                    tap.check()
                 weights = seeds(scores.detach()).to(scores.dtype)
-                own = _own_texts(taps, scores)
-                parts = _by_option(taps, scores, weights) if own else _by_row(taps, scores, weights)
+                by = _by_option if rows.own_texts else _by_row
+                parts = by(taps, scores, weights)
             yield Slopes(list(indices), scores.detach(), weights, parts)
 
 
-def _own_texts(taps: Sequence[_Tap], scores: Tensor) -> bool:
-    """Whether each answer was read from a text of its own: the layers then saw more texts than rows."""
-    texts = next((len(tap.inputs[0]) for tap in taps if tap.inputs), len(scores))
-    return texts == int(torch.isfinite(scores).sum()) and texts != len(scores)
+def _check(scores: Tensor, indices: Sequence[int]) -> None:
+    """Raise RunError for scores that are not numbers."""
+    if torch.isnan(scores).any() or not torch.isfinite(scores.amax(1)).all():
+        raise RunError(
+            "the answers are not finite numbers",
+            where=f"rows {', '.join(str(index + 1) for index in indices[:5])}",
+            expected="finite logits",
+            fix="load the base in float32, or tune again with a lower learning rate",
+        )
 
 
 def _backward(taps: Sequence[_Tap], scores: Tensor, weights: Tensor, units: int, keep: bool) -> list[Tensor]:
@@ -188,20 +211,30 @@ def _by_option(taps: Sequence[_Tap], scores: Tensor, weights: Tensor) -> list[Te
 
 
 def in_batches(
-    rows: Scored, places: Sequence[Place], answers: int, *, only: Sequence[int] | None = None
+    rows: Scored, places: Sequence[Place], seeds: int, *, only: Sequence[int] | None = None
 ) -> list[list[int]]:
     """Row numbers in batches of like length that fit into memory with their gradients.
 
     Args:
         rows: The rows.
         places: The uncertain layers.
-        answers: Most answers of a row.
+        seeds: Gradients of a row.
         only: Row numbers to take; all when ``None``.
+
+    Raises:
+        CapabilityError: When the gradients of one row are too many.
     """
-    numbers = sum(place.size for place in places) * max(1, answers)
+    texts = max(1, rows.answers) if rows.own_texts else 1
+    numbers = sum(place.size for place in places) * max(1, seeds, texts)
+    if numbers > MOST_NUMBERS:
+        raise CapabilityError(
+            f"the gradients of one row are {numbers:,} numbers, {4 * numbers / 2**30:.1f} GiB",
+            expected=f"at most {4 * MOST_NUMBERS / 2**30:.0f} GiB",
+            fix="take the part head, a lower rank of LoRA, or fewer labels",
+        )
     most = max(1, NUMBERS_PER_BATCH // numbers)
     device = places[0].layer.weight.device.type
     chosen = list(range(len(rows))) if only is None else list(only)
-    lengths = [rows.lengths[index] for index in chosen]
+    lengths = [rows.lengths[index] * texts for index in chosen]
     groups = batches(lengths, TOKENS_PER_BATCH.get(device, TOKENS_ON_ACCELERATOR), rows=most)
     return [[chosen[at] for at in group] for group in groups]

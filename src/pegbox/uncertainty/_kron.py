@@ -42,6 +42,10 @@ class KroneckerBasis:
         """See :class:`Basis`."""
         return row_products(parts)
 
+    def precision(self, wanted: float) -> float:
+        """See :class:`Basis`."""
+        return wanted
+
     def stretch(self, noise: Sequence[Tensor], factors: Tensor) -> list[Tensor]:
         """See :class:`Basis`."""
         found, at = [], 0

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -61,21 +62,24 @@ class Laplace:
         check_precision(precision)
         return replace(self, precision=float(precision), chosen=chosen)
 
-    def predict(self, model: nn.Module, rows: Scored, places: Sequence[Place]) -> Predictive:
+    def predict(
+        self, model: nn.Module, rows: Scored, places: Sequence[Place], *, only: Sequence[int] | None = None
+    ) -> Predictive:
         """The linearised predictive of rows (Immer et al. 2021; Daxberger et al. 2021).
 
         Args:
             model: The tuned model.
             rows: The rows.
             places: Its uncertain layers, as :func:`places` finds them.
+            only: Row numbers to take; all when ``None``.
         """
         means, covariances, order = [], [], []
         basis = self.basis.to(places[0].layer.weight.device)
-        for indices, scores, products, projected, roots in _measured(basis, model, rows, places, "sure"):
-            order += indices
-            means.append(scores.double().cpu())
-            inner = _covariance(products, projected, basis.values, self.precision)
-            covariances.append((roots @ inner @ roots.mT).cpu())
+        with closing(measured(basis, model, rows, places, only=only)) as parts:
+            for part in parts:
+                order += part.indices
+                means.append(part.scores.double().cpu())
+                covariances.append(part.covariance(self.precision).cpu())
         if not order:
             return Predictive(torch.empty(0, 0), torch.empty(0, 0, 0))
         back = torch.tensor(order).argsort()
@@ -110,20 +114,61 @@ def joined(parts: Sequence[Tensor], fill: float) -> Tensor:
     return torch.cat(padded)
 
 
-def _measured(
-    basis: Basis, model: nn.Module, rows: Scored, places: Sequence[Place], name: str
-) -> Iterator[tuple[list[int], Tensor, Tensor, Tensor, Tensor]]:
-    """Row numbers, scores, products, projections and contrasts, batch by batch."""
-    order = in_batches(rows, places, answers_of(model, rows, places))
-    for found in track_slopes(model, rows, places, contrasts, order, name):
-        check_scores(found)
-        yield (
-            found.indices,
-            found.scores,
-            basis.products(found.parts),
-            basis.project(found.parts).double(),
-            found.seeds.double(),
-        )
+@dataclass(frozen=True, eq=False)
+class Reach:
+    """How far a batch's answers reach along the posterior's directions, for every precision.
+
+    Args:
+        indices: Which rows.
+        scores: (batch, answers).
+        roots: Contrasts of the answers (batch, answers, contrasts).
+        projected: Gradients of the contrasts in the basis (batch, contrasts, directions).
+        rest: Products of what of the gradients lies outside the basis (batch, contrasts, contrasts).
+        basis: The basis.
+    """
+
+    indices: list[int]
+    scores: Tensor
+    roots: Tensor
+    projected: Tensor
+    rest: Tensor
+    basis: Basis
+
+    def covariance(self, precision: float) -> Tensor:
+        """Of the answers' logits less their mean, (batch, answers, answers) float64.
+
+        Along an eigenvector with the value e the variance is 1/(precision + e), elsewhere 1/precision.
+        Nothing of the weights' size is built.
+        """
+        own = self.basis.precision(precision)
+        inner = (self.projected / (own + self.basis.values.double())) @ self.projected.mT + self.rest / own
+        return self.roots @ inner @ self.roots.mT
+
+
+def measured(
+    basis: Basis,
+    model: nn.Module,
+    rows: Scored,
+    places: Sequence[Place],
+    *,
+    only: Sequence[int] | None = None,
+) -> Generator[Reach, None, None]:
+    """Go through batches of rows; close the iterator where it is left early."""
+    order = in_batches(rows, places, rows.answers - 1, only=only)
+    with closing(track_slopes(model, rows, places, contrasts, order, "sure")) as batches:
+        for found in batches:
+            check_slopes(found)
+            projected = basis.project(found.parts).double()
+            rest = _without_negative(basis.products(found.parts) - projected @ projected.mT)
+            yield Reach(found.indices, found.scores, found.seeds.double(), projected, rest, basis)
+
+
+def _without_negative(products: Tensor) -> Tensor:
+    """The nearest matrices (batch, size, size) without negative eigenvalues, which rounding may leave."""
+    if products.shape[1] == 1:
+        return products.clamp(min=0.0)
+    values, vectors = torch.linalg.eigh(products)
+    return (vectors * values.clamp(min=0.0)[:, None, :]) @ vectors.mT
 
 
 def track_slopes(
@@ -133,66 +178,22 @@ def track_slopes(
     seeds: Callable[[Tensor], Tensor],
     order: Sequence[Sequence[int]],
     name: str,
-) -> Iterator[Slopes]:
+) -> Generator[Slopes, None, None]:
     """As :func:`slopes`, with a progress bar."""
     label = {"sure": "asking how sure", "fit": "measuring curvature"}[name]
-    found = slopes(model, rows, places, seeds, order=order)
-    for _ in track(list(order), label):
-        yield next(found)
+    with closing(slopes(model, rows, places, seeds, order=order)) as found:
+        for _ in track(list(order), label):
+            yield next(found)
 
 
-def answers_of(model: nn.Module, rows: Scored, places: Sequence[Place]) -> int:
-    """Most answers of a row, as the first batch tells."""
-    if not len(rows):
-        return 0
-    device = places[0].layer.weight.device
-    longest = sorted(range(len(rows)), key=lambda index: rows.lengths[index])[:1]
-    batch = {key: value.to(device) for key, value in rows.collate(longest).items()}
-    with torch.no_grad():
-        return int(rows.scores(model, batch).shape[1])
-
-
-def _covariance(products: Tensor, projected: Tensor, values: Tensor, precision: float) -> Tensor:
-    """Of the contrasts, (batch, contrasts, contrasts) float64.
-
-    Along an eigenvector with the value e the variance is 1/(precision + e), elsewhere 1/precision; written as
-    what the curvature takes away from the prior's variance, so that nothing of the weights' size is built.
-    """
-    taken = values.double() / (precision * (precision + values.double()))
-    return products / precision - (projected * taken) @ projected.mT
-
-
-def precision_by_rows(
-    basis: Basis,
-    model: nn.Module,
-    rows: Scored,
-    places: Sequence[Place],
-    grid: Sequence[float],
-) -> tuple[list[float], float]:
-    """Log loss of labelled rows under the predictive for each precision, and without it; in nats per row.
-
-    All precisions share one pass over the rows.
-    """
-    totals, alone, count = [0.0] * len(grid), 0.0, 0
-    for indices, scores, products, projected, roots in _measured(basis, model, rows, places, "sure"):
-        gold = rows.collate(indices)["gold"].to(scores.device)
-        alone -= float(scores.double().log_softmax(1).gather(1, gold[:, None]).sum())
-        count += len(indices)
-        for at, precision in enumerate(grid):
-            inner = _covariance(products, projected, basis.values, precision)
-            found = Predictive(scores, roots @ inner @ roots.mT).probabilities()
-            totals[at] -= float(found.gather(1, gold[:, None]).clamp(min=1e-300).log().sum())
-    return [total / count for total in totals], alone / count
-
-
-def check_scores(found: Slopes) -> None:
-    """Raise RunError for scores that are not numbers."""
-    if torch.isnan(found.scores).any() or not torch.isfinite(found.scores.amax(1)).all():
+def check_slopes(found: Slopes) -> None:
+    """Raise RunError for gradients that are not numbers."""
+    if not all(torch.isfinite(part).all() for part in found.parts):
         raise RunError(
-            "the answers are not finite numbers",
+            "the answers' gradients are not finite numbers",
             where=f"rows {', '.join(str(index + 1) for index in found.indices[:5])}",
-            expected="finite logits",
-            fix="load the base in float32, or tune again with a lower learning rate",
+            expected="finite gradients",
+            fix="load the base in float32",
         )
 
 

@@ -92,7 +92,7 @@ def places(module: nn.Module, part: str = "all", *, tokens: Sequence[int] = ()) 
     name = _active(module)
     found = [] if part == "head" else _factors(module, name, tokens)
     if part != "lora":
-        found += _saved(module, name, config)
+        found += _saved(module, name, config, tokens)
     if not found:
         lacks = {"head": "head", "lora": "low-rank factors", "all": "weights"}[part]
         raise UsageError(
@@ -106,6 +106,13 @@ def places(module: nn.Module, part: str = "all", *, tokens: Sequence[int] = ()) 
 
 def _last(module: nn.Module, count: int) -> list[Place]:
     """Weights of the linear layers in the top blocks, and of a score layer."""
+    if hasattr(module, "peft_config"):
+        raise CapabilityError(
+            "the whole weights of layers that carry an adapter cannot be uncertain",
+            where=f"part '{LAST}{count}'",
+            expected="a fully tuned or merged model",
+            fix="take the adapter's own weights (part all), or merge it first",
+        )
     blocks = block_names(module)
     if count > len(blocks):
         raise UsageError(
@@ -179,7 +186,14 @@ def _factors(module: nn.Module, adapter: str, tokens: Sequence[int]) -> list[Pla
         if not isinstance(layer, LoraLayer):
             continue
         down, up = (dict(side.items()).get(adapter) for side in (layer.lora_A, layer.lora_B))
-        plain = adapter not in layer.lora_variant
+        plain = adapter not in layer.lora_variant and not hasattr(layer, "parameter_name")
+        if layer.merged:
+            raise CapabilityError(
+                "the adapter is merged into its base at present",
+                where=name,
+                expected="an adapter of its own",
+                fix="unmerge it first",
+            )
         if not (plain and isinstance(down, nn.Linear) and isinstance(up, nn.Linear)):
             raise CapabilityError(
                 f"the adapter changes {name} by more than a product of two matrices",
@@ -199,9 +213,17 @@ def _output(module: nn.Module) -> nn.Module | None:
         return None
 
 
-def _saved(module: nn.Module, adapter: str, config: Any) -> list[Place]:
+def _saved(module: nn.Module, adapter: str, config: Any, tokens: Sequence[int]) -> list[Place]:
     from peft.utils.other import ModulesToSaveWrapper
 
+    if config.trainable_token_indices:
+        raise CapabilityError(
+            "the adapter trained embeddings of tokens, which are no linear layer",
+            where="trainable_token_indices",
+            expected="LoRA and a linear head",
+            fix="take the part lora, which leaves them as they are",
+        )
+    head: Any = _output(module)
     found = []
     for name, layer in module.named_modules():
         if isinstance(layer, ModulesToSaveWrapper) and adapter in layer.modules_to_save:
@@ -213,5 +235,6 @@ def _saved(module: nn.Module, adapter: str, config: Any) -> list[Place]:
                     expected=f"a linear head beside LoRA, not {', '.join(config.modules_to_save or ())}",
                     fix="take the part lora, which leaves it as it is",
                 )
-            found.append(Place(name, own))
+            read = tuple(tokens) if layer is head and tokens else None
+            found.append(Place(name, own, read))
     return found

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
+
 import torch
 from torch import Tensor
 
@@ -47,19 +49,20 @@ class MixedRoots:
     """One column per row, a sum of the exact ones with random signs, (batch, answers, 1).
 
     Its outer product is unbiased for diag(p) - p p', at one backward pass instead of K - 1. The signs depend
-    on the seed and on how many batches came before, so that a run may go on anywhere.
+    on the seeds and on how many batches came before, so that a run may go on anywhere.
 
     Args:
-        seed: Seed of the signs.
+        seeds: Seed of the run, number of the pass over the rows, and number of the process.
         before: Batches that came before the first.
     """
 
-    def __init__(self, seed: int, before: int = 0) -> None:
-        self._seed, self._batch = seed, before
+    def __init__(self, seeds: tuple[int, int, int], before: int = 0) -> None:
+        self._seeds, self._batch = seeds, before
 
     def __call__(self, scores: Tensor) -> Tensor:
         """See :func:`exact_roots`."""
-        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self._batch)
+        name = sha256(repr((*self._seeds, self._batch)).encode()).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(name[:8], "big") >> 1)
         self._batch += 1
         roots = exact_roots(scores)
         signs = torch.randint(0, 2, (len(roots), 1, roots.shape[2]), generator=generator) * 2 - 1

@@ -17,6 +17,14 @@ class Scored(Protocol):
     def lengths(self) -> Sequence[int]:
         """Tokens of each row, (rows,)."""
 
+    @property
+    def answers(self) -> int:
+        """Most answers of a row."""
+
+    @property
+    def own_texts(self) -> bool:
+        """Whether each answer is an option that is read from a text of its own."""
+
     def __len__(self) -> int:
         """Return the number of rows."""
 

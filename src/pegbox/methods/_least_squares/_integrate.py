@@ -33,6 +33,9 @@ def softmax_moments(
     Args as for :func:`mean_softmax`.
     """
     mean, covariance = mean.double(), covariance.double()
+    there = torch.isfinite(mean)
+    if not there.all():
+        return _by_number(mean, covariance, there, samples, seed)
     labels = mean.shape[1]
     if labels < 2 or not len(mean):
         return torch.ones_like(mean), torch.zeros_like(mean)
@@ -51,6 +54,21 @@ def softmax_moments(
         parts.append((found.mean(dim=1), found.std(dim=1, correction=0)))
     first, second = zip(*parts, strict=True)
     return torch.cat(first), torch.cat(second)
+
+
+def _by_number(
+    mean: Tensor, covariance: Tensor, there: Tensor, samples: int, seed: int
+) -> tuple[Tensor, Tensor]:
+    """Rows of so many labels by themselves, so that a row's answer does not depend on the widest row."""
+    found, spread = torch.zeros_like(mean), torch.zeros_like(mean)
+    counts = there.sum(1)
+    for count in sorted(set(counts.tolist()) - {0}):
+        rows = (counts == count).nonzero().flatten()
+        places = there[rows].nonzero()[:, 1].view(len(rows), count)
+        own = covariance[rows[:, None, None], places[:, :, None], places[:, None, :]]
+        parts = softmax_moments(mean[rows[:, None], places], own, samples=samples, seed=seed)
+        found[rows[:, None], places], spread[rows[:, None], places] = parts
+    return found, spread
 
 
 def _binary(margin: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:

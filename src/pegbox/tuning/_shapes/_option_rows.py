@@ -21,7 +21,10 @@ class ChoiceRows:
         gold: Index of each question's right option.
     """
 
+    own_texts = True
+
     def __init__(self, base: Base, rows: OptionRows, gold: Sequence[int]) -> None:
+        self.answers = max(map(len, rows.options), default=0)
         self._pad, self._rows = base.pad, rows
         self._gold = torch.tensor(list(gold))
         before = len(rows.prompts.prefix)

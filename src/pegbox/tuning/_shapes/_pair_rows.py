@@ -23,7 +23,10 @@ class PairRows:
         gold: Index of each question's right option.
     """
 
+    own_texts = True
+
     def __init__(self, base: Base, pairs: OptionPairs, gold: Sequence[int]) -> None:
+        self.answers = max(map(len, pairs.rows), default=0)
         self._base, self._pairs = base, pairs
         self._gold = torch.tensor(list(gold))
         self.lengths = [max(pairs.encoded.lengths[at] for at in row) for row in pairs.rows]

@@ -188,8 +188,9 @@ class ChooseShape:
 
 def _averaged(tuned: Tuned, rows: Questions) -> list[Choice]:
     """The most probable options by the probabilities that are averaged over the posterior."""
-    found = tuned.predictive(rows)
-    probabilities, spread = found.moments()
+    from pegbox.tuning._laplace import sureness
+
+    found, probabilities, spread = sureness(tuned, rows)
     choices = []
     for line, options in enumerate(rows.options):
         own = tuple(probabilities[line, : len(options)].tolist())

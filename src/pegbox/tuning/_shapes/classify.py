@@ -100,8 +100,12 @@ class ClassifyShape:
         """Scores with flips against the base where the base can answer."""
         gold = np.array(tuned.prompt.task.gold(rows))
         started = time.perf_counter()
-        answers = answer(tuned, rows)
-        probabilities = tuned.probabilities(rows) if tuned.averaged else softmax(answers.logits)
+        # A Laplace posterior asks the model anew, with gradients; nothing else needs its answers then.
+        answers = None if tuned.laplace is not None and tuned.averaged else answer(tuned, rows)
+        if tuned.averaged or answers is None:
+            probabilities = tuned.probabilities(rows)
+        else:
+            probabilities = softmax(answers.logits)
         seconds = time.perf_counter() - started
         base = _base_probabilities(tuned, rows, answers)
         seen = told_seen(tuned, rows)
@@ -121,10 +125,10 @@ class ClassifyShape:
 
 def _averaged(tuned: Tuned, rows: Examples) -> list[Prediction]:
     """The most probable label by the probabilities that are averaged over the posterior."""
-    from pegbox.tuning._laplace import moments
+    from pegbox.tuning._laplace import sureness
 
-    found = tuned.predictive(rows)
-    probabilities, spread = (part.numpy() for part in moments(tuned, rows, found))
+    found, mean, deviation = sureness(tuned, rows)
+    probabilities, spread = mean.numpy(), deviation.numpy()
     return [
         Prediction(
             label=tuned.labels[int(row.argmax())],
@@ -153,13 +157,14 @@ def _tell(work: Work, first: Encoded, second: Encoded | None = None) -> None:
             work.say(note)
 
 
-def _base_probabilities(tuned: Tuned, rows: Examples, answers: Answers) -> Array | None:
+def _base_probabilities(tuned: Tuned, rows: Examples, answers: Answers | None) -> Array | None:
     """The zero-shot answer of the base, where it is at hand; an encoder without output layer has none."""
     from pegbox.tuning._tuned import base_alone
 
     if tuned.base.kind == "encoder" or tuned.origin is not None:
         return None
-    return softmax(answers.base if answers.base is not None else base_alone(tuned).logits(rows))
+    known = None if answers is None else answers.base
+    return softmax(known if known is not None else base_alone(tuned).logits(rows))
 
 
 def _deviations(tuned: Tuned, answers: Answers, probabilities: Array) -> list[float | None]:
@@ -169,8 +174,8 @@ def _deviations(tuned: Tuned, answers: Answers, probabilities: Array) -> list[fl
     return list(deviations(tuned, tuned.posterior, answers.hidden, chosen).tolist())
 
 
-def _distance(tuned: Tuned, answers: Answers) -> Array | None:
+def _distance(tuned: Tuned, answers: Answers | None) -> Array | None:
     """Euclidean distance of each row's base features to the nearest training row's."""
-    if tuned.features is None or not tuned.method.capability.output_only:
+    if answers is None or tuned.features is None or not tuned.method.capability.output_only:
         return None
     return nearest_distance(answers.hidden, tuned.features)
