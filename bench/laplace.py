@@ -37,7 +37,6 @@ ROWS, TRAIN, TEST, VALID = 200, 128, 64, 8
 FEW = (32, 16)
 REFERENCE, EXACT = "Pegbox, kron", "Pegbox, exact"
 MIXED = "Pegbox, kron, mixed roots"
-LEAN = "Pegbox, kron, 256 tokens a batch"
 EXAMPLE, FASTEST, TORCH = "bayesian-lora, as its example", "bayesian-lora, fastest", "laplace-torch, fastest"
 AIMS = {"fit": 2.0, "predict": 5.0, "memory": 0.4}
 # By the softmax only differences of logits count; both sides compute in float32.
@@ -84,7 +83,6 @@ OURS = {
     EXACT: Side(options=(("curvature", "exact"),)),
     REFERENCE: Side(options=(("curvature", "kron"),)),
     MIXED: Side(options=(("curvature", "kron"), ("roots", "mixed"))),
-    LEAN: Side(options=(("curvature", "kron"),), tokens=256),
 }
 
 
@@ -337,11 +335,10 @@ def ratios(found: Measured) -> str:
                 pairs = zip(sides[way], cells, strict=True)
                 kept = [b[phase]["processor"] / a[phase]["processor"] for a, b in pairs]
                 times.append(met(common.spread(kept, "{:.1f}".format), common.median(kept) >= AIMS[phase]))
-            least = [growth(sides[way]) / growth(cells) for way in (REFERENCE, LEAN)]
-            shares = [met(f"{share:.2f}", share <= AIMS["memory"]) for share in least]
-            lines.append([called(case, sides), name, *times, *shares])
+            share = growth(sides[REFERENCE]) / growth(cells)
+            lines.append([called(case, sides), name, *times, met(f"{share:.2f}", share <= AIMS["memory"])])
     header = ["model", "peer", "fit, times as fast", "fit, mixed roots", "predict, times as fast",
-              "memory, Pegbox's share", "with 256 tokens a batch"]  # fmt: skip
+              "memory, Pegbox's share"]  # fmt: skip
     return common.markdown(header, lines)
 
 
@@ -427,7 +424,7 @@ def report(found: Measured, ways: Mapping[str, Mapping[str, Any]], command: str)
 
 
 NOTES = (
-    "How the sides are run: Pegbox by its defaults, and once with 256 tokens a batch. "
+    "How the sides are run: Pegbox by its defaults. "
     "Exact roots take one backward pass for each answer but one, mixed roots one for all. bayesian-lora is "
     f"run by its README and its example's settings (`n_kfac` {KFAC_RANK}, `lr_threshold` {LOW_RANK_FROM}, "
     "batches of 4 where the example has 5 and 4, so that they "

@@ -162,10 +162,11 @@ def _tell(tuned: "Tuned", place: Path) -> None:
     if found is None:
         say(f"the closed-form fit's own posterior is in use from now on: {place}")
         return
+    how = "as given" if found.chosen == "given" else f"by {found.chosen}"
     numbers = sum(rows * columns for _, rows, columns in _shapes(tuned))
     say(
         f"{found.grade} posterior of {numbers:,} numbers from {found.rows:,} rows, prior precision "
-        f"{found.precision:.3g} by {found.chosen}, written to {place}"
+        f"{found.precision:.3g} {how}, written to {place}"
     )
 
 
