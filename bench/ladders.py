@@ -113,13 +113,11 @@ def section(case: Case, folder: Path) -> tuple[str, common.Cell] | None:
         f"{found.data.train_rows:,} training rows, {found.data.test_rows:,} test rows, seeds "
         f"{', '.join(map(str, found.seeds))}.",
         (folder / "compare" / "ladder.md").read_text("utf-8").strip(),
-        f"> {found.verdict[0]} {found.verdict[1]}",
     ]
-    if found.skipped:
-        parts.append("Not climbed: " + "; ".join(f"{one.name} ({one.reason})" for one in found.skipped) + ".")
     if found.curve is not None:
         parts.append(f"Learning curve of the closed form: {found.curve.sentence()}")
-    return "\n\n".join(parts), json.loads((folder / "begun.json").read_text("utf-8"))
+    text = "\n\n".join(parts).replace(common.model_path(case.model), common.model_name(case.model))
+    return text, json.loads((folder / "begun.json").read_text("utf-8"))
 
 
 def report(out: Path, command: str) -> str:
@@ -129,7 +127,8 @@ def report(out: Path, command: str) -> str:
     head = "\n".join([f"- Command: `{command}`.", *common.provenance([cell for _, cell in have])])
     intro = (
         "`pegbox compare` with all rungs climbed (patience 0); each number is a mean over the seeds with a "
-        "95 % interval over rows and seeds. How rungs are judged: [compare](compare.md)."
+        "95 % interval over rows and seeds. Times were taken on one core while other work ran on the machine. "
+        "How rungs are judged: [compare](compare.md)."
     )
     return "\n\n".join(["## Ladders", intro, head, *(text for text, _ in have)])
 
