@@ -96,6 +96,22 @@ def test_ways_side_by_side(place: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert diagram.read_text("utf-8").lstrip().startswith("<?xml")
 
 
+def test_rows_from_elsewhere_are_read_by_the_same_columns(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("train.csv", "test.csv", "ood.csv"):
+        content = (place / name).read_text("utf-8")
+        (tmp_path / name).write_text(content.replace("text", "review", 1), "utf-8")
+    command = [
+        "calibrate",
+        str(place / "closed-form"),
+        *(str(tmp_path / n) for n in ("train.csv", "test.csv")),
+    ]
+    command += ["--ood", str(tmp_path / "ood.csv"), "--text", "review", "--ways", "map", "--format", "json"]
+    assert main([*command, "--resamples", "5"]) == 0
+    assert json.loads(capsys.readouterr().out)["outside"] == 12
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -110,6 +126,8 @@ def test_ways_side_by_side(place: Path, tmp_path: Path, capsys: pytest.CaptureFi
         (["laplace", "closed-form", "--prior-precision", "1"], "prior is its penalty"),
         (["calibrate", "lora", "train.csv", "test.csv", "--ways", "exactt"], "no way 'exactt'"),
         (["calibrate", "lora", "train.csv", "test.csv", "--members", "1"], "too few"),
+        (["calibrate", "lora", "train.csv", "test.csv", "--ways", "map,map"], "more than once"),
+        (["calibrate", "lora", "train.csv", "train.csv"], "8 of 40 test rows are among the held-out rows"),
         (["predict", "lora", "test.csv", "--abstain-above", "2"], "no share"),
     ],
 )

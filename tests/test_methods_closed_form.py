@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -291,6 +292,23 @@ def test_further_rows_equal_a_refit(architecture: str, kind: str, count: int) ->
     assert first.add_rows(more).probabilities(probe) == pytest.approx(
         first.add_rows(more).probabilities(probe), abs=0
     )
+
+
+def test_further_rows_take_a_posterior_out_of_use() -> None:
+    lines: list[str] = []
+    first = fit(base_of("llama"), "closed-form", rows_of(20))
+    sure = replace(first.with_posterior(), say=lines.append)
+    more, probe = rows_of(4, seed=1), rows_of(6, seed=9)
+    grown = sure.add_rows(more)
+    assert (grown.averaged, grown.laplace, grown.posterior) == (False, None, None)
+    assert grown.probabilities(probe) == pytest.approx(first.add_rows(more).probabilities(probe), abs=0)
+    assert [line for line in lines if "posterior" in line] == [
+        "the posterior is of the rows before these, and no longer in use; fit again on all to have one"
+    ]
+    assert sure.averaged
+    lines.clear()
+    grown.add_rows(rows_of(4, seed=2))
+    assert not lines
 
 
 def test_further_rows_are_refused_where_there_are_no_equations() -> None:

@@ -1,12 +1,15 @@
 """Ways of being sure, side by side."""
 
+from dataclasses import replace
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 import pytest
 
 import pegbox
-from pegbox.errors import UsageError
+from pegbox.data import Examples
+from pegbox.errors import InputError, UsageError
 from pegbox.methods import build
 from pegbox.tuning import calibrate
 from tuning_toy import base_of, checksum, fit, hush, rows_of
@@ -78,9 +81,101 @@ def test_what_cannot_work_is_left_out_with_its_reason() -> None:
     assert "the same under every seed" in found.left_out["ensemble"]
 
 
+def joined(*parts: Examples) -> Examples:
+    texts = tuple(text for part in parts for text in part.fields["text"])
+    labels = tuple(label for part in parts for label in part.labels or ())
+    return Examples("joined", {"text": texts}, labels, tuple(range(1, len(texts) + 1)))
+
+
+def heard(tuned: pegbox.Tuned) -> tuple[pegbox.Tuned, list[str]]:
+    lines: list[str] = []
+    return replace(tuned, say=lines.append), lines
+
+
+def test_nothing_is_chosen_on_test_rows() -> None:
+    tuned = tuned_of()
+    both = joined(TEST, VALID.select(range(3)))
+    for options in ({"valid": VALID}, {}):
+        rows = ROWS if options else joined(ROWS, VALID)
+        for ways in (("map", "temperature"), ("kron",), ("ensemble",)):
+            with pytest.raises(InputError, match="3 of 43 test rows are among the held-out rows") as error:
+                calibrate(tuned, rows, both, ways=ways, resamples=5, **options)
+            assert "joined, rows 41, 42, 43" in str(error.value)
+            assert error.value.exit_code == 2
+    # Where nothing is chosen, held-out rows are rows like others.
+    assert calibrate(tuned, ROWS, both, valid=VALID, ways=("map",), resamples=5).rows == 43
+    solved = fit(base_of("llama"), "closed-form", ROWS)
+    assert calibrate(solved, ROWS, VALID, valid=VALID, ways=("map", "exact"), resamples=5).rows == 20
+
+
+def test_rows_that_were_tuned_on_are_told_once() -> None:
+    tuned, lines = heard(tuned_of())
+    test, valid = joined(TEST, ROWS.select(range(5))), joined(VALID, ROWS.select(range(10, 14)))
+    calibrate(tuned, ROWS, test, valid=valid, ways=("map", "temperature", "diag", "kron"), resamples=5)
+    assert lines.count("joined: 5 of 45 rows were among the training rows") == 1
+    (told,) = [line for line in lines if "held-out rows were tuned on" in line]
+    assert told == (
+        "joined: 4 of 24 held-out rows were tuned on: the temperature will be too low and the precision "
+        "too high"
+    )
+    assert len(lines) == len(set(lines))
+    unknown, lines = heard(replace(tuned, training_rows=frozenset()))
+    calibrate(unknown, ROWS, test, ways=("map",), resamples=5)
+    assert "joined: 5 of 45 rows were among the training rows" in lines
+
+
+def test_no_two_members_of_an_ensemble_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    fitted: list[pegbox.Tuned] = []
+    own = pegbox.tuning._fit.fit
+
+    def watched(*arguments: Any, **options: Any) -> pegbox.Tuned:
+        fitted.append(own(*arguments, **options))
+        return fitted[-1]
+
+    base = base_of("llama")
+    tuned, lines = heard(fit(base, "lora", ROWS, training=QUICK, valid=VALID, seed=2))
+    monkeypatch.setattr("pegbox.tuning._fit.fit", watched)
+    options: dict[str, Any] = {"ways": ("ensemble",), "members": 3, "resamples": 5, "valid": VALID}
+    calibrate(tuned, ROWS, TEST, training=QUICK, seed=1, **options)
+    assert [model.details["seed"] for model in fitted] == [3, 4]
+    answers = [model.logits(TEST) for model in (tuned, *fitted)]
+    assert all(float((left - right).abs().max()) > 1e-6 for left, right in combinations(answers, 2))
+    assert not any("default settings" in line for line in lines)
+
+
+def test_default_training_of_members_is_told() -> None:
+    tuned, lines = heard(tuned_of())
+    calibrate(tuned, ROWS, TEST, valid=VALID, ways=("map", "ensemble"), members=3, resamples=5)
+    told = [line for line in lines if "default settings" in line]
+    assert told == [
+        "ensemble: further members are trained with the default settings unless training is given; "
+        "this model was trained otherwise: 2 epochs instead of 8"
+    ]
+
+
+def test_map_is_without_the_posterior_in_use() -> None:
+    tuned = tuned_of()
+    solved = fit(base_of("llama"), "closed-form", ROWS)
+    for plain, sure in (
+        (tuned, tuned.with_posterior(ROWS, valid=VALID, curvature="diag")),
+        (solved, solved.with_posterior()),
+    ):
+        assert np.abs(sure.probabilities(TEST) - plain.probabilities(TEST)).max() > 1e-4
+        found = calibrate(sure, ROWS, TEST, valid=VALID, ways=("map", "temperature", "exact"), resamples=5)
+        np.testing.assert_array_equal(found["map"].probabilities, plain.probabilities(TEST))
+        again = calibrate(plain, ROWS, TEST, valid=VALID, ways=("map", "temperature", "exact"), resamples=5)
+        for way in again.ways:
+            np.testing.assert_array_equal(found[way.name].probabilities, way.probabilities)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"ways": ()}, "no way to compare"), ({"ways": ("tempurature",)}, "no way"), ({"passes": 1}, "too few")],
+    [
+        ({"ways": ()}, "no way to compare"),
+        ({"ways": ("tempurature",)}, "no way"),
+        ({"ways": ("map", "exact", "map")}, "'map' is named more than once"),
+        ({"passes": 1}, "too few"),
+    ],
 )
 def test_wrong_options_are_told(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):

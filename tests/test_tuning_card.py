@@ -132,6 +132,36 @@ def test_a_folder_that_does_not_know_its_data_says_so(tmp_path: Path) -> None:
         pegbox.Tuned.load(folder, model=tuned.base)
 
 
+def test_the_card_tells_of_a_posterior_in_use(tmp_path: Path) -> None:
+    solved = fit(base_of("llama"), "closed-form", rows_of(20))
+    assert "osterior" not in card_of(solved, tmp_path / "plain")
+    text = card_of(solved.with_posterior(), tmp_path / "exact")
+    assert (
+        "- Probabilities: averaged over the exact posterior of the closed form, whose prior is its penalty."
+        in text
+    )
+    assert "`dataclasses.replace(tuned, averaged=False)` gives those without it" in text
+    assert "so does loading by PEFT alone" in text
+
+
+def test_the_card_tells_of_a_laplace_posterior_in_use(tmp_path: Path) -> None:
+    rows, valid = rows_of(20), rows_of(8, seed=3)
+    tuned = fit(base_of("llama"), "lora", rows, training=QUICK, valid=valid)
+    assert "osterior" not in card_of(tuned, tmp_path / "plain")
+    sure = tuned.with_posterior(rows, curvature="diag", prior_precision=2.5)
+    text = card_of(sure, tmp_path / "given")
+    assert (
+        "- Probabilities: averaged over a Laplace posterior of all that was tuned (diag curvature of "
+        "20 rows; prior precision 2.5, given)." in text
+    )
+    assert '`pegbox.Tuned.load("FOLDER", posterior=False)` gives those without it' in text
+    assert "so does loading by PEFT alone" in text
+    plain = pegbox.Tuned.load(tmp_path / "given", model=tuned.base, posterior=False)
+    np.testing.assert_allclose(plain.probabilities(valid), tuned.probabilities(valid), atol=1e-6)
+    chosen = card_of(tuned.with_posterior(rows, curvature="diag", valid=valid), tmp_path / "chosen")
+    assert ", chosen by log loss of 8 held-out rows)." in chosen
+
+
 def test_the_card_of_a_tagger(tmp_path: Path) -> None:
     task = Tag(types=("LOC", "PER"))
     tuned = fit(base_of("bert", "encoder"), "head", SENTENCES, task=task, training=QUICK)

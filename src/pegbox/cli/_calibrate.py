@@ -35,11 +35,13 @@ def calibrate(
             held-out rows that temperature and precision are chosen on.
         test: Labelled rows to score on, which choose nothing.
         valid: Held-out rows of their own.
-        ood: Rows from elsewhere that the model should be unsure of, with or without labels.
+        ood: Rows from elsewhere that the model should be unsure of, with or without labels, read by the same
+            text columns.
         ways: Among map (as it was tuned), temperature, dropout, ensemble, exact, kron, ekfac and diag.
         members: Models of the ensemble.
         passes: Passes with dropout.
-        training: How the ensemble's further members are trained; for example --training.epochs 3.
+        training: How the ensemble's further members are trained; for example --training.epochs 3. Without it
+            by the default settings, however the model itself was trained.
         text: Column that stands for the task's text column, or two with a comma, in the task's order.
         label: Column that stands for the task's label column.
         model: Where the base lies now, when its name no longer leads there.
@@ -78,11 +80,11 @@ def calibrate(
         loaded.read(data, **columns),
         loaded.read(test, **columns),
         valid=None if valid is None else loaded.read(valid, **columns),
-        ood=ood,
+        ood=None if ood is None else loaded.read(ood, texts=names(text), labelled=False),
         ways=names(ways),
         members=members,
         passes=passes,
-        training=Training.of(training or {}),
+        training=Training.of(training) if training else None,
         resamples=resamples,
         seed=seed,
     )

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ import torch
 from torch import nn
 
 from pegbox.data import Rows
+from pegbox.data._table import rows_text
 from pegbox.errors import CapabilityError, InputError, UsageError, nearest
 from pegbox.evaluation import (
     Estimate,
@@ -31,8 +33,10 @@ from pegbox.evaluation import (
 from pegbox.methods import Attached
 from pegbox.tuning._answers import Array
 from pegbox.tuning._laplace import split_rows
+from pegbox.tuning._once import Once
+from pegbox.tuning._seen import row_digests, told_seen
 from pegbox.tuning._shapes import option_names
-from pegbox.tuning._training import Training
+from pegbox.tuning._training import EPOCHS, Training
 from pegbox.uncertainty import GRADES, fit_temperature
 
 if TYPE_CHECKING:
@@ -121,7 +125,9 @@ def calibrate(
 ) -> Calibrated:
     """Compare ways of making a tuned model's probabilities as sure as it is right.
 
-    Whatever is chosen is chosen on held-out rows that are not the test rows.
+    Whatever is chosen is chosen on held-out rows that are not the test rows. Test rows that were among the
+    training rows, and held-out rows that were tuned on, are counted and told. A way that cannot work here,
+    such as temperature without held-out rows, is left out with its reason.
 
     Args:
         tuned: The model.
@@ -131,25 +137,29 @@ def calibrate(
         ood: Rows from elsewhere, that the model should be unsure of; labels are not needed.
         ways: Among ``map``, ``temperature``, ``dropout``, ``ensemble``, ``exact``, ``kron``, ``ekfac`` and
             ``diag``.
-        members: Models of the ensemble, this one among them; the others are fitted with other seeds.
+        members: Models of the ensemble, this one among them; the others are fitted with other seeds than its.
         passes: Passes with dropout.
-        training: How the ensemble's other members are trained.
+        training: How the ensemble's other members are trained; by default with the default settings, however
+            this model was trained.
         resamples: Bootstrap resamples.
-        seed: Of resamples, dropout and the first further member.
+        seed: Of resamples and dropout; those of the further members follow it.
 
     Raises:
-        UsageError: For an unknown way, and for temperature without held-out rows.
-        InputError: For rows that cannot be used.
+        UsageError: For an unknown way, one that is named twice, and too few members or passes.
+        InputError: For rows that cannot be used, and for test rows among the held-out rows that something is
+            chosen on.
     """
     _check(ways, members, passes)
+    tuned = replace(tuned, say=Once.of(tuned.say))
     read = tuned.read(rows) if isinstance(rows, str | Path) else rows
     own, others = split_rows(tuned, read)
     if valid is not None:
         others = tuned.read(valid) if isinstance(valid, str | Path) else valid
     tested = tuned.read(test) if isinstance(test, str | Path) else test
     outside = None if ood is None else _unlabelled(tuned, ood)
+    _check_apart(tuned, own, others, tested, ways)
     plain = replace(tuned, laplace=None, averaged=False)
-    bench = _Bench(plain, own, others, members, passes, training or Training(), seed)
+    bench = _Bench(plain, own, others, members, passes, training, seed)
     task: Any = tuned.prompt.task
     gold = np.array(task.gold(tested))
     first = plain.probabilities(tested)
@@ -174,11 +184,52 @@ def _check(ways: Sequence[str], members: int, passes: int) -> None:
             expected=", ".join(WAYS),
             fix=nearest(unknown[0], WAYS) if unknown else "leave it out",
         )
+    twice = [name for at, name in enumerate(ways) if name in ways[:at]]
+    if twice:
+        raise UsageError(
+            f"the way '{twice[0]}' is named more than once",
+            where="ways",
+            expected="each way once",
+            fix=f"name '{twice[0]}' once",
+        )
     for value, least, where in ((members, 2, "members"), (passes, 2, "passes")):
         if value < least:
             raise UsageError(
                 f"{value} are too few", where=where, expected=f"at least {least}", fix="leave it out"
             )
+
+
+def _check_apart(tuned: Tuned, own: Rows, held: Rows | None, tested: Rows, ways: Sequence[str]) -> None:
+    """Refuse to choose on test rows; rows that were tuned on, where they should not have been, are counted.
+
+    Raises:
+        InputError: For test rows among the held-out rows that one of the ways is chosen on.
+    """
+    learnt = tuned.training_rows | frozenset(row_digests(own))
+    digests = [] if held is None or not any(_chooses(tuned, name) for name in ways) else row_digests(held)
+    known = frozenset(digests)
+    pairs = zip(tested.numbers, row_digests(tested), strict=True)
+    common = [number for number, digest in pairs if digest in known]
+    if held is not None and common:
+        raise InputError(
+            f"{len(common):,} of {len(tested):,} test rows are among the held-out rows, which temperature, "
+            "precision and the stopping point of an ensemble's members are chosen on",
+            where=f"{tested.source}, {rows_text(common)}; the held-out rows are of {held.source}",
+            expected="test rows that choose nothing",
+            fix="leave them out of one of the two, or name other held-out rows with valid",
+        )
+    told_seen(replace(tuned, training_rows=learnt), tested)
+    seen = sum(digest in learnt for digest in digests)
+    if held is not None and seen:
+        tuned.say(
+            f"{held.source}: {seen:,} of {len(held):,} held-out rows were tuned on: the temperature will be "
+            "too low and the precision too high"
+        )
+
+
+def _chooses(tuned: Tuned, name: str) -> bool:
+    """Whether a way chooses something on held-out rows."""
+    return name in ("temperature", "ensemble") or (name in GRADES and tuned.posterior is None)
 
 
 def _unlabelled(tuned: Tuned, source: str | Path | Rows) -> Rows:
@@ -197,7 +248,7 @@ class _Bench:
     valid: Rows | None
     members: int
     passes: int
-    training: Training
+    training: Training | None
     seed: int
 
     def ready(self, name: str) -> tuple[Answer, str]:
@@ -256,9 +307,11 @@ class _Bench:
         if not isinstance(tuned.method, Attached):
             raise CapabilityError(f"{tuned.method.name} finds the same under every seed")
         task: Any = tuned.prompt.task
+        if self.training is None:
+            tuned.say(_default_training(tuned))
         models = [tuned]
-        for member in range(1, self.members):
-            tuned.say(f"ensemble: member {member + 1} of {self.members}")
+        for seed in self._seeds():
+            tuned.say(f"ensemble: member {len(models) + 1} of {self.members}, seed {seed}")
             models.append(
                 fit(
                     tuned.base.whole or tuned.base,
@@ -266,8 +319,9 @@ class _Bench:
                     tuned.method,
                     rows=self.own,
                     valid=self.valid,
-                    training=self.training,
-                    seed=self.seed + member,
+                    training=self.training or Training(),
+                    seed=seed,
+                    too_long=tuned.too_long,
                     cache=tuned.cache,
                     say=tuned.say,
                 )
@@ -278,6 +332,11 @@ class _Bench:
 
         return answer, f"{self.members} models"
 
+    def _seeds(self) -> list[int]:
+        """Those of the further members: not the one that this model was fitted with, which gives it again."""
+        own = self.tuned.details.get("seed")
+        return list(islice((seed for seed in count(self.seed + 1) if seed != own), self.members - 1))
+
     def _laplace(self, name: str) -> tuple[Answer, str]:
         if self.tuned.posterior is not None:
             if name != "exact":
@@ -287,6 +346,24 @@ class _Bench:
         sure = self.tuned.with_posterior(self.own, curvature=name, valid=self.valid, seed=self.seed)
         assert sure.laplace is not None
         return sure.probabilities, f"precision {sure.laplace.precision:.3g} by {sure.laplace.chosen}"
+
+
+def _default_training(tuned: Tuned) -> str:
+    """That further members train by default settings, with what is known to have been otherwise here."""
+    history, default = tuned.details.get("history", {}), Training()
+    epochs = float(tuned.method.capability.defaults.get("epochs", EPOCHS))
+    ran, rows = history.get("epochs"), history.get("rows_at_once")
+    found = []
+    if ran is not None and (ran > epochs or (ran < epochs and not history.get("stopped_early"))):
+        found.append(f"{ran:.3g} epochs instead of {epochs:.3g}")
+    if rows is not None and rows > default.batch_size:
+        found.append(f"batches of {rows} rows instead of {default.batch_size}")
+    if "replay" in tuned.details:
+        found.append("with replay, which they do without")
+    told = "whether this model was trained otherwise is not known"
+    if found:
+        told = f"this model was trained otherwise: {', '.join(found)}"
+    return f"ensemble: further members are trained with the default settings unless training is given; {told}"
 
 
 @contextmanager

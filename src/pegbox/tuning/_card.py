@@ -64,7 +64,20 @@ def _what(tuned: Tuned) -> str:
         lines += [f"- Template: `{task.template!r}`" + (f"; label words {listed}." if listed else ".")]
     if task.demonstrations:
         lines += [f"- {len(task.demonstrations)} demonstrations lie in `task.json`, with their texts."]
+    if tuned.averaged:
+        lines += [f"- Probabilities: averaged over {_posterior(tuned)}."]
     return "\n".join(lines)
+
+
+def _posterior(tuned: Tuned) -> str:
+    """What is averaged over, in words."""
+    found = tuned.laplace
+    if found is None:
+        return "the exact posterior of the closed form, whose prior is its penalty"
+    part = "all that was tuned" if found.part == "all" else f"the part `{found.part}`"
+    chosen = f"{found.precision:.3g}, {'given' if found.chosen == 'given' else f'chosen by {found.chosen}'}"
+    curvature = f"{found.grade} curvature of {found.rows:,} rows"
+    return f"a Laplace posterior of {part} ({curvature}; prior precision {chosen})"
 
 
 def _asked(task: Task) -> str:

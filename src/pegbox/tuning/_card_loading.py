@@ -33,7 +33,20 @@ def _how_to_load(tuned: Tuned) -> str:
     told = "`FOLDER` stands for the path of this folder, here and below."
     if Path(tuned.base.name).is_absolute():
         told += " The base's path is that of the machine it was tuned on: name its hub id before sharing."
-    return f"## How to load\n\n{told}\n\n" + _code(lines)
+    shown = f"## How to load\n\n{told}\n\n" + _code(lines)
+    return f"{shown}\n\n{_without_posterior(tuned)}" if tuned.averaged else shown
+
+
+def _without_posterior(tuned: Tuned) -> str:
+    """How to have the answers that are not averaged over the posterior."""
+    how = '`pegbox.Tuned.load("FOLDER", posterior=False)`'
+    if tuned.laplace is None:
+        how = "`dataclasses.replace(tuned, averaged=False)`"
+    plain = "Transformers" if tuned.weights else "PEFT"
+    return (
+        f"These answers are averaged over the posterior in `posterior.safetensors`; {how} gives those "
+        f"without it, and so does loading by {plain} alone:"
+    )
 
 
 def _plain_model(tuned: Tuned) -> str:

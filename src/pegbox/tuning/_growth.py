@@ -37,11 +37,17 @@ def grown(tuned: Tuned, rows: Examples) -> Tuned:
         seconds=tuned.cost.seconds + time.perf_counter() - started,
         rows=tuned.cost.rows + len(rows),
     )
+    if tuned.averaged:
+        tuned.say(
+            "the posterior is of the rows before these, and no longer in use; fit again on all to have one"
+        )
     features = None if tuned.features is None else torch.cat([tuned.features, problem.features.hidden])
     return replace(
         tuned,
         module=solved.module,
         posterior=solved.posterior,
+        laplace=None,
+        averaged=False,
         details=solved.details,
         cost=cost,
         training_rows=tuned.training_rows | frozenset(row_digests(rows)),
