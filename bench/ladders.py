@@ -127,8 +127,8 @@ def report(out: Path, command: str) -> str:
     head = "\n".join([f"- Command: `{command}`.", *common.provenance([cell for _, cell in have])])
     intro = (
         "`pegbox compare` with all rungs climbed (patience 0); each number is a mean over the seeds with a "
-        "95 % interval over rows and seeds. Times were taken on one core while other work ran on the machine. "
-        "How rungs are judged: [compare](compare.md)."
+        "95 % interval over rows and seeds. Times were taken on one core while other work ran on the "
+        "machine. How rungs are judged: [compare](compare.md)."
     )
     return "\n\n".join(["## Ladders", intro, head, *(text for text, _ in have)])
 
