@@ -118,12 +118,12 @@ def test_rows_from_elsewhere_are_read_by_the_same_columns(
         (["laplace", "ia3", "train.csv"], "of the type IA3"),
         (["laplace", "lora"], "there are none"),
         (["laplace", "lora", "test.csv"], "tuned on none of these rows"),
-        (["laplace", "lora", "train.csv", "--prior-precision", "0"], "no precision of a prior"),
+        (["laplace", "lora", "train.csv", "--prior-precision", "0"], "this is no precision of a prior"),
         (["laplace", "lora", "train.csv", "--template", "{text}"], "brings its own template"),
         (["laplace", "lora", "train.csv", "--part", "head"], "the adapter has no head"),
         (["laplace", "missing", "train.csv"], "there is no such folder"),
         (["laplace", "lora", "missing.csv"], "missing.csv"),
-        (["laplace", "closed-form", "--prior-precision", "1"], "prior is its penalty"),
+        (["laplace", "closed-form", "--prior-precision", "1"], "whose prior is the penalty"),
         (["calibrate", "lora", "train.csv", "test.csv", "--ways", "exactt"], "no way 'exactt'"),
         (["calibrate", "lora", "train.csv", "test.csv", "--members", "1"], "too few"),
         (["calibrate", "lora", "train.csv", "test.csv", "--ways", "map,map"], "more than once"),
@@ -164,3 +164,24 @@ def test_it_is_found_from_a_shell() -> None:
     done = subprocess.run([*PLACE, "laplace", "--help"], capture_output=True, text=True, check=False)
     assert done.returncode == 0
     assert "--prior_precision" in done.stdout or "--prior-precision" in done.stdout
+
+
+@pytest.mark.slow
+def test_two_processes_by_torchrun_write_one_posterior(place: Path, tmp_path: Path) -> None:
+    import shutil
+
+    for name in ("alone", "shared"):
+        shutil.copytree(place / "lora", tmp_path / name, ignore=shutil.ignore_patterns("posterior*"))
+    arguments = [str(place / "train.csv"), "--curvature", "ekfac", "--prior-precision", "2"]
+    run = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "pegbox"]
+    done = subprocess.run(
+        [*run, "laplace", str(tmp_path / "shared"), *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("written to") == 1
+    assert main(["laplace", str(tmp_path / "alone"), *arguments]) == 0
+    one, two = (
+        json.loads((tmp_path / name / "posterior.json").read_text("utf-8")) for name in ("alone", "shared")
+    )
+    assert two["log_evidence"] == pytest.approx(one["log_evidence"], rel=1e-5)
+    assert two["log_likelihood"] == pytest.approx(one["log_likelihood"], rel=1e-5)
