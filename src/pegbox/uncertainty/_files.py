@@ -76,7 +76,11 @@ def read_header(path: Path) -> dict[str, Any] | None:
     """
     from safetensors import safe_open
 
-    check_safetensors(path)
+    try:
+        check_safetensors(path)
+    except InputError as error:
+        fix = "fit it again with pegbox laplace, or copy it again"
+        raise InputError(error.what, where=error.where, expected=error.expected, fix=fix) from None
     with safe_open(path, "pt") as file:
         told = (file.metadata() or {}).get(HEADER)
     try:

@@ -85,7 +85,13 @@ def fit_laplace(
     key = _key(places, rows, context, grade, roots, rank, seed, order)
     device = places[0].layer.weight.device
     progress = Progress(folder if alone() else None, key, device)
-    likelihood = _gather(gatherer, model, rows, places, roots, order, seed, progress)
+    try:
+        likelihood = _gather(gatherer, model, rows, places, roots, order, seed, progress)
+    except KeyboardInterrupt as stopped:
+        if folder is not None:
+            say("interrupted: the same call goes on from what was measured")
+            stopped.add_note("told")  # so that nobody needs to tell it again
+        raise
     distance = sum(place.distance() for place in places)
     found = Laplace(grade, part, gatherer.basis(), 1.0, likelihood, distance, len(rows), "given")
     found = replace(found, details={"roots": roots, "rank": rank, "seed": seed})
