@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -137,7 +138,7 @@ def measure(case: Case, model: str, seed: int, arguments: argparse.Namespace) ->
         )
         ways = {way.name: _numbers(way) for way in found.ways}
         ways["exact, evidence"] = _by_evidence(tuned, train, test)
-        outside = {name: _outside(tuned, train, valid, test, name, arguments) for name in case.outside}
+        outside = _outside(tuned, train, valid, test, case.outside, arguments)
     gap = _loss(found["exact"], gold := _gold(tuned, test)) - _loss(found["temperature"], gold)
     return {
         "ways": ways, "exact_less_temperature": gap, "outside": outside, "machine": common.machine(),
@@ -172,21 +173,26 @@ def _by_evidence(tuned: Any, train: Any, test: Any) -> dict[str, Any]:
 
 
 def _outside(
-    tuned: Any, train: Any, valid: Any, test: Any, name: str, arguments: argparse.Namespace
-) -> dict[str, float]:
-    """How well 1 - probability tells rows from elsewhere from the test rows, by way."""
+    tuned: Any, train: Any, valid: Any, test: Any, names: Sequence[str], arguments: argparse.Namespace
+) -> dict[str, dict[str, float]]:
+    """How well 1 - probability tells rows from elsewhere from the test rows, by data set and way."""
     from pegbox.evaluation import ood_auroc, uncertainties
 
-    data, _, split = name.partition(":")
-    rows = tuned.read(common.DATA / data / f"{split or 'test'}.jsonl", labelled=False)
-    rows = _drawn(replace(rows, labels=None), arguments.tested, 0)
+    if not names:
+        return {}
     models = {"map": tuned, "exact": tuned.with_posterior(train, valid=valid)}
     if _has_head(tuned):
         models["exact, head alone"] = tuned.with_posterior(train, valid=valid, part="head")
-    found = {}
-    for way, model in models.items():
-        inside, other = (uncertainties(model.probabilities(part))["confidence"] for part in (test, rows))
-        found[way] = ood_auroc(inside, other, resamples=1).value
+    inside = {way: uncertainties(one.probabilities(test))["confidence"] for way, one in models.items()}
+    found: dict[str, dict[str, float]] = {}
+    for name in names:
+        data, _, split = name.partition(":")
+        rows = tuned.read(common.DATA / data / f"{split or 'test'}.jsonl", labelled=False)
+        rows = _drawn(replace(rows, labels=None), arguments.tested, 0)
+        found[name] = {}
+        for way, one in models.items():
+            other = uncertainties(one.probabilities(rows))["confidence"]
+            found[name][way] = ood_auroc(inside[way], other, resamples=1).value
     return found
 
 
@@ -240,18 +246,19 @@ def _table(cells: list[dict[str, Any]]) -> str:
     return "\n\n".join(parts)
 
 
-def report(arguments: argparse.Namespace, cells: common.Cells) -> str:
-    """Tables of all cells that are there."""
+def report(cells: common.Cells) -> str:
+    """Tables of all cells that are there, those of other options than the given ones too."""
     parts, have = [], []
     for model in ("minilm", "etude"):
         for case in CASES:
-            found = [cells.find(key(case, model, seed, arguments)) for seed in SEEDS]
-            own = [cell for cell in found if cell is not None]
+            own = _found(cells.folder, case, model)
             if not own:
                 continue
             have += own
+            tested = sorted({cell["key"]["tested"] for cell in own})
             title = f"### {case.data}, {case.rows} rows, {common.model_name(model)}"
-            parts += [title, f"{len(own)} seeds.", _table(own)]
+            count = f"{len(own)} seeds, at most {' or '.join(map(str, tested))} test rows."
+            parts += [title, count, _table(own)]
     machines = sorted({str(cell["machine"]) for cell in have})
     lines = ["- Command: `python bench/calibrate.py`.", *common.provenance(have)]
     lines += [f"- Cells were measured on: {'; '.join(machines)}."] if machines else []
@@ -264,6 +271,18 @@ def report(arguments: argparse.Namespace, cells: common.Cells) -> str:
         "[uncertainty](uncertainty.md)."
     )
     return "\n\n".join(["## Calibration by temperature, ensemble and Laplace", intro, head, *parts])
+
+
+def _found(folder: Path, case: Case, model: str) -> list[dict[str, Any]]:
+    """The newest cell of each seed."""
+    newest: dict[int, dict[str, Any]] = {}
+    paths = folder.glob("*.json") if folder.is_dir() else ()
+    for path in sorted(paths, key=lambda one: one.stat().st_mtime):
+        cell = json.loads(path.read_text("utf-8"))
+        known = cell["key"]
+        if (known["data"], known["rows"], known["model"]) == (case.data, case.rows, model):
+            newest[known["seed"]] = cell
+    return [newest[seed] for seed in sorted(newest)]
 
 
 def key(case: Case, model: str, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -304,7 +323,7 @@ def main() -> None:
                 asked = key(case, model, seed, arguments)
                 made = cells.get(asked, partial(measure, case, model, seed, arguments))
                 common.log(f"{case.data} {case.rows} {model} seed {seed}: {json.dumps(_short(made))}")
-    common.write_section(arguments.page, "calibrate", report(arguments, cells))
+    common.write_section(arguments.page, "calibrate", report(cells))
 
 
 def _short(cell: dict[str, Any]) -> dict[str, float]:

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"
-# The tests compare with what a CPU computes in float32, also on a machine with a GPU; make test-gpu is for that.
+# The tests compare with what a CPU computes in float32, also where a GPU is; make test-gpu is for that.
 if not os.environ.get("PEGBOX_TEST_GPU"):
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
