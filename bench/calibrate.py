@@ -68,6 +68,7 @@ def rows_of(case: Case, seed: int, tested: int) -> tuple[Any, Any, Any, Any]:
     """The task, training rows, held-out rows and test rows of a seed; the test rows are the same for all."""
     if case.data == "reviews":
         return _world(case, seed, tested)
+    from pegbox.data import text_key
     from pegbox.tasks import task_from_file
 
     folder = common.DATA / case.data
@@ -79,7 +80,9 @@ def rows_of(case: Case, seed: int, tested: int) -> tuple[Any, Any, Any, Any]:
     from pegbox.tuning import labelled_rows
 
     test: Any = labelled_rows(task, folder / "test.jsonl", say=common.hush)
-    return task, train, valid, _drawn(test, tested, 0)
+    known = {text_key(texts) for texts in drawn.texts}
+    apart = [at for at, texts in enumerate(test.texts) if text_key(texts) not in known]
+    return task, train, valid, _drawn(test.select(apart), tested, 0)
 
 
 def _drawn(rows: Any, count: int, seed: int) -> Any:
