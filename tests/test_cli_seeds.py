@@ -122,7 +122,8 @@ def heed_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@pytest.mark.parametrize("sent", [pytest.param(signal.SIGKILL, marks=pytest.mark.slow), signal.SIGINT])
+@pytest.mark.slow
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
 def test_a_run_stopped_in_its_second_seed_ends_as_if_it_had_not_been(
     sent: signal.Signals, model: Path, data: Path, tmp_path: Path
 ) -> None:

@@ -18,7 +18,16 @@ def blocks(page: Path) -> list[tuple[str, str]]:
     return [(match[1], match[2]) for match in BLOCK.finditer(page.read_text("utf-8"))]
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.stem)
+# These take longest, and their verbs have tests of their own; make test-all runs them too.
+LONG = ("advise", "forgetting", "learning-curve", "prompts", "report", "tasks")
+RUN = [
+    pytest.param(page, marks=[pytest.mark.slow] if page.stem in LONG else [], id=page.stem)
+    for page in PAGES
+    if blocks(page)
+]
+
+
+@pytest.mark.parametrize("page", RUN)
 def test_blocks_run(page: Path, tmp_path: Path) -> None:
     environment = {
         **os.environ,
