@@ -53,6 +53,7 @@ from pegbox.tasks import Choose
 from pegbox.tuning import Switchboard, merge
 from pegbox.tuning._label_rows import LabelRows
 from pegbox.tuning._trunk_rows import TrunkRows, with_trunk_cached
+from test_models_language import batch
 from test_tuning_choose import ROWS as QUESTIONS
 from tiny import TEXT, VOCABULARY
 from tuning_toy import checksum, fit, hush, rows_of, task_of
@@ -633,21 +634,9 @@ def test_recomputed_activations_give_the_same_fit(name: str, family: str) -> Non
 
 
 def language_batch(kind: str, place: str = PLACE) -> tuple[dict[str, Tensor], Tensor]:
-    """Three rows padded on the right, and what is asked of them."""
-    dice = torch.Generator().manual_seed(0)
-    ids = torch.randint(4, VOCABULARY, (3, 17), generator=dice)
-    mask = torch.ones_like(ids)
-    for row, length in enumerate((17, 5, 11)):
-        ids[row, length:], mask[row, length:] = 1, 0
-    targets = torch.full_like(ids, IGNORED)
-    if kind == "causal":
-        asked = mask[:, 1:].bool()
-        targets[:, :-1][asked] = ids[:, 1:][asked]
-    else:
-        asked = (torch.rand(ids.shape, generator=dice) < 0.3) & mask.bool()
-        targets[asked] = ids[asked]
-        ids = ids.masked_fill(asked, 3)
-    return {"input_ids": ids.to(place), "attention_mask": mask.to(place)}, targets.to(place)
+    """Three rows padded on the right, and what is asked of them, where the model is."""
+    inputs, targets = batch(kind)
+    return {name: value.to(place) for name, value in inputs.items()}, targets.to(place)
 
 
 def plain_loss(model: Any, inputs: dict[str, Tensor], targets: Tensor) -> Tensor:

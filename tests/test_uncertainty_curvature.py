@@ -12,6 +12,7 @@ from torch import Tensor
 from pegbox.uncertainty import Place, fit_laplace, places
 from pegbox.uncertainty import _fit as fit_module
 from pegbox.uncertainty import _jacobian as jacobian_module
+from pegbox.uncertainty._diag import side_by_side
 from pegbox.uncertainty._full import Full
 from tuning_toy import hush
 from uncertainty_toy import Options, Rows, adapted, curvature, jacobian
@@ -96,7 +97,7 @@ def test_gradients_are_those_of_finite_differences() -> None:
         return torch.eye(3, dtype=torch.float64).expand(len(scores), 3, 3)
 
     (found,) = jacobian_module.slopes(model, rows, spots, every, order=order)
-    flat, step, at = found.flat(), 1e-6, 0
+    flat, step, at = side_by_side(found.parts), 1e-6, 0
     batch = rows.collate(range(4))
     with torch.no_grad():
         for spot in spots:

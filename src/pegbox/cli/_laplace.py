@@ -63,7 +63,7 @@ def laplace(
         no_cache: Neither read nor write the feature cache.
     """
     from pegbox.models import quiet_libraries
-    from pegbox.tuning import adapter_folder, save_posterior
+    from pegbox.tuning import Tuned, adapter_folder, save_posterior
 
     check_least(seed, 0, "--seed")
     check_least(rank, 1, "--rank")
@@ -75,7 +75,7 @@ def laplace(
     place = adapter_folder(adapter)
     if (place / "pegbox.json").is_file() or not (place / "adapter_config.json").is_file():
         _check_asked(template, label_words)
-        tuned = _own(place, model, how)
+        tuned = Tuned.load(place, model=model, say=say, posterior=False, **how)
     else:
         tuned = _foreign(adapter, data, model, out, how, names(text), label, template, words(label_words))
     columns: dict[str, Any] = {"texts": names(text), "label": label}
@@ -108,15 +108,6 @@ def _check_precision(value: float | None) -> None:
             expected="a number above 0",
             fix="leave it out, and it is chosen by held-out rows or by the evidence",
         )
-
-
-def _own(adapter: Path, model: str | None, how: dict[str, Any]) -> "Tuned":
-    from dataclasses import replace
-
-    from pegbox.tuning import Tuned
-
-    found = Tuned.load(adapter, model=model, say=say, **how, posterior=False)
-    return replace(found, averaged=False)
 
 
 def _check_asked(template: str | None, label_words: str | None) -> None:

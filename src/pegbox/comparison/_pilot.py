@@ -23,6 +23,7 @@ from pegbox.evaluation import Estimate, Paired, compare, score
 from pegbox.methods import ClosedForm, Equations, LoRA
 from pegbox.models import Base, FeatureCache
 from pegbox.tasks import Classify
+from pegbox.training import hush
 from pegbox.tuning import Training, fit
 
 Floats = NDArray[np.float64]
@@ -190,7 +191,7 @@ class _Pilot:
                 rows=self.rows.select(others(len(self.rows), held)),
                 training=short,
                 seed=self.seed,
-                say=_hush,
+                say=hush,
             )
         except PegboxError as error:
             self.notes.append(f"no short LoRA: {error.what}")
@@ -256,7 +257,3 @@ def _kept(cache: FeatureCache | None) -> Iterator[FeatureCache]:
         return
     with TemporaryDirectory(prefix="pegbox-") as folder:
         yield FeatureCache(Path(folder))
-
-
-def _hush(_: str) -> None:
-    """Say nothing: a trial run is no fit."""

@@ -17,7 +17,7 @@ from pegbox.comparison._probe import Law, Seen, watch, watch_trunk
 from pegbox.methods import Attached, FewShot, Method, ZeroShot
 from pegbox.models import Base
 from pegbox.tasks import Choose, Prompt
-from pegbox.training import Trainable
+from pegbox.training import Trainable, hush
 from pegbox.training._attention import quick_attention
 from pegbox.training._run import _recomputed
 from pegbox.tuning._readout import as_read, with_readout
@@ -195,7 +195,3 @@ def _sizes(asked: Asked) -> list[int]:
     """Three numbers of tokens that hold the soft tokens and fit into the context."""
     room = max(asked.base.context - asked.soft, 4)
     return [asked.soft + min(tokens, room - len(TOKENS) + at + 1) for at, tokens in enumerate(TOKENS)]
-
-
-def hush(_: str) -> None:
-    """Say nothing: fit tells it when it is done."""

@@ -16,6 +16,7 @@ from pegbox.comparison._ladder import Contender
 from pegbox.comparison._store import Store
 from pegbox.errors import CapabilityError, InputError, PegboxError, RunError, UsageError
 from pegbox.models import Base, load
+from pegbox.training import hush
 
 KINDS: dict[str, type[PegboxError]] = {
     kind.__name__: kind for kind in (CapabilityError, RunError, InputError, UsageError)
@@ -100,7 +101,7 @@ class OnRay:
             self._own = True
         shares = {"num_cpus": 1, "num_gpus": 1 if terms.base.device.type == "cuda" else 0, "max_retries": 1}
         remote = ray.remote(**shares)(_work)
-        shared = ray.put((replace(terms, base=_named(terms.base), say=_hush), base_answers))
+        shared = ray.put((replace(terms, base=_named(terms.base), say=hush), base_answers))
         return {
             (contender.name, seed): remote.remote(shared, contender, seed)
             for contender, seed in self._wanted
@@ -151,7 +152,3 @@ def _work(shared: tuple[Any, Answers | None], contender: Contender, seed: int) -
             if path.is_file()
         }
     return {"cell": cell, "answers": answers, "files": files}
-
-
-def _hush(_: str) -> None:
-    """Say nothing: the cell's notes travel with it."""

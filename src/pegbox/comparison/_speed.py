@@ -12,9 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from pegbox.comparison._flops import solve_flops
-from pegbox.comparison._profile import hush
 from pegbox.methods._least_squares import choose
-from pegbox.training import Settings, train
+from pegbox.training import Settings, hush, train
 from pegbox.training._checkpoints import Checkpoints
 from pegbox.training._optimizer import adamw
 

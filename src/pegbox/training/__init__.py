@@ -6,7 +6,7 @@ from pegbox.training._peaks import earlier_peak
 from pegbox.training._precision import resolve_precision
 from pegbox.training._replay import Replay, Replayable, replayed_indices
 from pegbox.training._settings import Settings
-from pegbox.training._told import is_progress, resume_hint, resumed_by
+from pegbox.training._told import hush, is_progress, resume_hint, resumed_by
 from pegbox.training._trackers import trackers
 from pegbox.training._train import check_no_unfinished, recover, tell, train
 from pegbox.training._trainable import WEIGHTS, Trainable
@@ -21,6 +21,7 @@ __all__ = [
     "check_no_unfinished",
     "clock",
     "earlier_peak",
+    "hush",
     "is_progress",
     "recover",
     "replayed_indices",

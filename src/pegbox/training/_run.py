@@ -28,7 +28,7 @@ from pegbox.training._precision import resolve_precision
 from pegbox.training._progress import Meter
 from pegbox.training._replay import Replay
 from pegbox.training._settings import Settings
-from pegbox.training._told import resume_hint
+from pegbox.training._told import hush, resume_hint
 from pegbox.training._trainable import Trainable
 
 
@@ -93,7 +93,7 @@ def _engine(
             fix="choose the accelerator by the environment, for example CUDA_VISIBLE_DEVICES",
         )
     precision = resolve_precision(settings.precision, made.device)
-    speak = say if made.process_index == 0 else _hush
+    speak = say if made.process_index == 0 else hush
     engine = Engine(
         Objective(model, rows, precision, head, replay.rows if replay is not None else None),
         settings=settings,
@@ -182,7 +182,7 @@ def _origin(engine: Engine, resume: bool) -> Checkpoint | None:
 
 def check_no_unfinished(folder: Path) -> None:
     """Raise UsageError when a folder holds a run that was interrupted, which a new run would replace."""
-    _check_finished(Checkpoints(folder, _hush).newest(tell=False), folder)
+    _check_finished(Checkpoints(folder, hush).newest(tell=False), folder)
 
 
 def _check_finished(found: Checkpoint | None, folder: Path) -> None:
@@ -320,7 +320,3 @@ def _recomputes(model: nn.Module) -> bool:
     inner = whole.get_base_model() if hasattr(model, "get_base_model") else whole
     known = next((name for name in names if hasattr(type(inner), name)), None)
     return known is not None and bool(getattr(inner, known))
-
-
-def _hush(_: str) -> None:
-    """Say nothing: only the first process speaks."""

@@ -8,6 +8,10 @@ STEP = "training: step "
 _RESUME: ContextVar[str] = ContextVar("_RESUME", default="--resume (resume=True)")
 
 
+def hush(_: str) -> None:
+    """Say nothing: what there is to tell is told by another, or elsewhere."""
+
+
 def is_progress(line: str) -> bool:
     """Whether a line tells no more than how far a run is."""
     return line.startswith(STEP)

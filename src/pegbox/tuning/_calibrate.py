@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count, islice
 from pathlib import Path
@@ -37,7 +36,7 @@ from pegbox.tuning._once import Once
 from pegbox.tuning._seen import row_digests, told_seen
 from pegbox.tuning._shapes import option_names
 from pegbox.tuning._training import EPOCHS, Training
-from pegbox.uncertainty import GRADES, fit_temperature
+from pegbox.uncertainty import GRADES, fit_temperature, in_mode
 
 if TYPE_CHECKING:
     from pegbox.tuning._tuned import Tuned
@@ -296,7 +295,7 @@ class _Bench:
 
     def _dropped(self, module: nn.Module, rows: Rows, number: int) -> Array:
         places = [self.tuned.base.device] if self.tuned.base.device.type == "cuda" else []
-        with _dropping(module), torch.random.fork_rng(places):
+        with in_mode(module, training=True), torch.random.fork_rng(places):
             torch.manual_seed(self.seed * 1_000_003 + number)
             return self.tuned.probabilities(rows)
 
@@ -364,19 +363,6 @@ def _default_training(tuned: Tuned) -> str:
     if found:
         told = f"this model was trained otherwise: {', '.join(found)}"
     return f"ensemble: further members are trained with the default settings unless training is given; {told}"
-
-
-@contextmanager
-def _dropping(module: nn.Module) -> Iterator[None]:
-    """All dropout at work, and nothing else changed."""
-    modes = [(part, part.training) for part in module.modules()]
-    for part, _ in modes:
-        part.training = True
-    try:
-        yield
-    finally:
-        for part, mode in modes:
-            part.training = mode
 
 
 def _measured(

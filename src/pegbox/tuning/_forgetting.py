@@ -21,6 +21,7 @@ from pegbox.models import Base, LanguageRows, check_language, load, share, unwra
 from pegbox.tasks import Soft, Tag, Task, task_from_file
 from pegbox.tuning._answers import Array, softmax
 from pegbox.tuning._shapes import shape_of
+from pegbox.tuning._tuned import NO_POSTERIOR
 
 if TYPE_CHECKING:
     from pegbox.tuning._tuned import Tuned
@@ -192,9 +193,7 @@ class _Sides:
             base=self.base,
             prompt=prompt,
             module=module,
-            posterior=None,
-            laplace=None,
-            averaged=False,
+            **NO_POSTERIOR,
             features=None,
             grow=None,
             origin=None,

@@ -14,7 +14,8 @@ from pegbox.data import Questions, Rows
 from pegbox.errors import CapabilityError, InputError, UsageError
 from pegbox.models import answer_tokens, output_scale, output_tail_slope
 from pegbox.tasks import Tag
-from pegbox.tuning._answers import raw_logits
+from pegbox.training import hush
+from pegbox.tuning._answers import Answers, answer, raw_logits
 from pegbox.tuning._deviation import moments as closed_form_moments
 from pegbox.tuning._seen import row_digests
 from pegbox.tuning._shapes import Work, shape_of
@@ -114,14 +115,10 @@ def laplace(
             seed=seed,
             context=f"{tuned.base.fingerprint} {tuned.prompt.task.to_json()}",
             folder=None if folder is None else Path(folder),
-            say=tuned.say if process() == 0 else _hush,
+            say=tuned.say if process() == 0 else hush,
         )
     found = replace(found, details={**found.details, "prior_mean": prior_mean})
     return replace(tuned, laplace=found, averaged=True)
-
-
-def _hush(_: str) -> None:
-    """Say nothing: the first process speaks."""
 
 
 def _check_closed_form(asked: tuple[Any, ...]) -> None:
@@ -252,16 +249,19 @@ def moments(tuned: Tuned, rows: Rows) -> tuple[Tensor, Tensor]:
     return sureness(tuned, rows)[1:]
 
 
-def sureness(tuned: Tuned, rows: Any) -> tuple[Predictive, Tensor, Tensor]:
+def sureness(tuned: Tuned, rows: Any, answers: Answers | None = None) -> tuple[Predictive, Tensor, Tensor]:
     """The predictive, and mean and standard deviation of each probability, both (rows, answers).
 
     A closed-form fit's logits pass through soft-capping itself, where the predictive has but its slope.
 
+    Args:
+        tuned: The model.
+        rows: The rows.
+        answers: What :func:`answer` says of them, where it is at hand.
+
     Raises:
         CapabilityError: For a model without posterior.
     """
-    from pegbox.tuning._answers import answer
-
     if tuned.laplace is not None:
         assert tuned.module is not None
         spots = uncertain(tuned, tuned.laplace.part)
@@ -274,7 +274,7 @@ def sureness(tuned: Tuned, rows: Any) -> tuple[Predictive, Tensor, Tensor]:
             expected="a closed-form fit, or an adapter that pegbox laplace has seen",
             fix="pegbox laplace ADAPTER DATA",
         )
-    answers = answer(tuned, rows)
+    answers = answer(tuned, rows) if answers is None else answers
     found = _closed_form(tuned, tuned.posterior, answers.hidden, answers.logits)
     return found, *closed_form_moments(tuned, tuned.posterior, answers.hidden)
 

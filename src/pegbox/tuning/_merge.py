@@ -21,8 +21,9 @@ from pegbox.models import Base, PooledClassifier, output_layer, share
 from pegbox.models._loading import Dtype, number_format
 from pegbox.models._quantised import plain_layers
 from pegbox.tasks import Classify
+from pegbox.training import hush
 from pegbox.tuning._plain import model_bytes
-from pegbox.tuning._tuned import Tuned
+from pegbox.tuning._tuned import NO_POSTERIOR, Tuned
 
 PROBES, PROBE_TOKENS = 32, 24
 
@@ -137,9 +138,7 @@ def folded(tuned: Tuned, *, dtype: Dtype = "auto") -> Tuned:
     if dtype != "auto":
         _cast(module, number_format(dtype, tuned.base.device))
     module.requires_grad_(False).eval()
-    return replace(
-        tuned, module=module, weights=True, posterior=None, laplace=None, averaged=False, grow=None
-    )
+    return replace(tuned, module=module, weights=True, grow=None, **NO_POSTERIOR)
 
 
 def _check(tuned: Tuned) -> None:
@@ -243,9 +242,9 @@ def _changes(tuned: Tuned, merged: Tuned, rows: Rows | None, seed: int) -> dict[
     asked = rows if rows is not None else _probe(tuned, seed)
     if asked is None or not len(asked):
         return {}
-    say: Callable[[str], None] = tuned.say if rows is not None else _hush
+    say: Callable[[str], None] = tuned.say if rows is not None else hush
     before = replace(tuned, cache=None, say=say).logits(asked)
-    after = replace(merged, cache=None, say=_hush).logits(asked)
+    after = replace(merged, cache=None, say=hush).logits(asked)
     # Minus infinity stands for what cannot be answered: an option that a row has not, a tag of a lost word.
     flat = (after - before)[torch.isfinite(before)].abs()
     return {
@@ -305,7 +304,3 @@ def _bytes(model: nn.Module) -> int:
         return sum(part.numel() * part.element_size() for part in (value, *scales))
 
     return sum(map(size, model.parameters()))
-
-
-def _hush(_: str) -> None:
-    """Say nothing: what there is to tell was told for the tuned model."""

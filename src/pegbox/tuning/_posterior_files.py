@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pegbox._atomic import write_bytes, write_text
 from pegbox.errors import CapabilityError, InputError, UsageError
@@ -17,6 +17,7 @@ from pegbox.uncertainty import (
     LAST,
     fingerprint,
     header,
+    header_of,
     read_header,
     read_laplace,
     to_bytes,
@@ -59,7 +60,7 @@ def save_posterior(tuned: Tuned, folder: Path) -> Path:
 
 def is_averaged(folder: Path) -> bool:
     """Whether a closed-form fit's posterior was put to use."""
-    return bool(_told(folder / POSTERIOR).get("averaged"))
+    return bool(header_of(folder / POSTERIOR) == AVERAGED)
 
 
 def with_read_posterior(tuned: Tuned, folder: Path) -> Tuned:
@@ -85,18 +86,6 @@ def with_read_posterior(tuned: Tuned, folder: Path) -> Tuned:
         raise InputError(error.what, where=str(path), fix="remove the file") from None
     prints = (_base(tuned), _adapter(tuned, told["part"]))
     return replace(tuned, laplace=read_laplace(path, told, spots, *prints), averaged=True)
-
-
-def _told(path: Path) -> dict[str, Any]:
-    from safetensors import safe_open
-
-    with safe_open(path, "pt") as file:
-        text = (file.metadata() or {}).get(HEADER, "{}")
-    try:
-        found = json.loads(text)
-    except ValueError:
-        found = {}
-    return found if isinstance(found, dict) else {}
 
 
 def _base(tuned: Tuned) -> str:

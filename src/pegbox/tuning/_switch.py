@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from pegbox.errors import CapabilityError, UsageError, nearest
 from pegbox.models import Base
 from pegbox.tuning._saving import described
-from pegbox.tuning._tuned import Tuned
+from pegbox.tuning._tuned import NO_POSTERIOR, Tuned
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,9 +194,7 @@ class Switchboard:
             base=base,
             module=module,
             weights=True,
-            posterior=None,
-            laplace=None,
-            averaged=False,
+            **NO_POSTERIOR,
             grow=None,
             features=None,
             origin=origin,

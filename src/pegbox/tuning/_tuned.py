@@ -13,7 +13,7 @@ from pegbox.evaluation import Scores
 from pegbox.methods import Method
 from pegbox.models import Base, FeatureCache
 from pegbox.tasks import Classify, Prompt, TooLong
-from pegbox.training import tell
+from pegbox.training import hush, tell
 from pegbox.tuning._answers import Array, softmax
 from pegbox.tuning._provenance import Provenance
 from pegbox.tuning._shapes import shape_of
@@ -325,13 +325,11 @@ class Tuned:
         return adopt(folder, task=task, base=base, **options)
 
 
+# What a copy is given that answers otherwise than its posterior was fitted to.
+NO_POSTERIOR: Mapping[str, Any] = {"posterior": None, "laplace": None, "averaged": False}
+
+
 def base_alone(tuned: Tuned) -> Tuned:
     """The same task answered by the base without adapter, soft tokens and demonstrations."""
     prompt = tuned.prompt.without_soft().with_demonstrations(())
-    return replace(
-        tuned, prompt=prompt, module=None, posterior=None, laplace=None, averaged=False, grow=None, say=_hush
-    )
-
-
-def _hush(_: str) -> None:
-    """Say nothing: what there is to tell was told for the tuned model."""
+    return replace(tuned, prompt=prompt, module=None, grow=None, say=hush, **NO_POSTERIOR)

@@ -7,16 +7,18 @@ from pegbox.uncertainty._files import (
     HEADER,
     fingerprint,
     header,
+    header_of,
     read_header,
     read_laplace,
     to_bytes,
 )
 from pegbox.uncertainty._fit import fit_laplace
+from pegbox.uncertainty._jacobian import in_mode
 from pegbox.uncertainty._laplace import Laplace
 from pegbox.uncertainty._places import LAST, PARTS, Place, check_part, places
 from pegbox.uncertainty._predictive import INTEGRALS, Integral, Predictive
 from pegbox.uncertainty._scored import Scored
-from pegbox.uncertainty._share import alone, rank, sharing
+from pegbox.uncertainty._share import rank, sharing
 from pegbox.uncertainty._temperature import Temperature, fit_temperature
 
 __all__ = [
@@ -35,12 +37,13 @@ __all__ = [
     "Predictive",
     "Scored",
     "Temperature",
-    "alone",
     "check_part",
     "fingerprint",
     "fit_laplace",
     "fit_temperature",
     "header",
+    "header_of",
+    "in_mode",
     "places",
     "rank",
     "read_header",

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pegbox.uncertainty._curvature import Basis
-from pegbox.uncertainty._laplace import Laplace, measured
+from pegbox.uncertainty._laplace import Laplace, joined, measured
 from pegbox.uncertainty._places import Place
 from pegbox.uncertainty._predictive import Predictive
 from pegbox.uncertainty._scored import Scored
@@ -148,8 +148,6 @@ def look(
             for at, precision in enumerate(grid):
                 found = Predictive(part.scores, part.covariance(precision)).probabilities()
                 totals[at] -= float(found.gather(1, gold[:, None]).clamp(min=1e-300).log().sum())
-    from pegbox.uncertainty._laplace import joined
-
     temperature = fit_temperature(joined(logits, -torch.inf), torch.cat(golds))
     return Looked([total / len(rows) for total in totals], temperature)
 

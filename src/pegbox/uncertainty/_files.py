@@ -68,25 +68,30 @@ def to_bytes(found: Laplace, places: Sequence[Place], base: str, adapter: str) -
     return save(tensors, {HEADER: json.dumps(header(found, places, base, adapter), allow_nan=False)})
 
 
+def header_of(path: Path) -> Any:
+    """What stands in a whole file's header: ``None`` where nothing does, empty where it is no JSON."""
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        told = (file.metadata() or {}).get(HEADER)
+    try:
+        return None if told is None else json.loads(told)
+    except ValueError:
+        return {}
+
+
 def read_header(path: Path) -> dict[str, Any] | None:
     """What the file says of itself; ``None`` for the posterior of a closed-form fit.
 
     Raises:
         InputError: For a damaged file.
     """
-    from safetensors import safe_open
-
     try:
         check_safetensors(path)
     except InputError as error:
         fix = "fit it again with pegbox laplace, or copy it again"
         raise InputError(error.what, where=error.where, expected=error.expected, fix=fix) from None
-    with safe_open(path, "pt") as file:
-        told = (file.metadata() or {}).get(HEADER)
-    try:
-        found = None if told is None else json.loads(told)
-    except ValueError:
-        found = {}
+    found = header_of(path)
     if found is None or found == AVERAGED:
         return None
     if isinstance(found, dict) and found.get("format") == FORMAT and _is_part(found.get("part")):
@@ -137,7 +142,7 @@ def read_laplace(
         if isinstance(told["prior_precision"], bool):
             raise ValueError("prior_precision")
         check_precision(told["prior_precision"])
-        basis = _basis(told["curvature"], tensors, places)
+        basis = _read_basis(told["curvature"], tensors, places)
         return Laplace(
             grade=told["curvature"],
             part=told["part"],
@@ -154,6 +159,17 @@ def read_laplace(
     except (KeyError, TypeError, ValueError, UsageError):
         raise InputError(
             "the posterior's header says what this version cannot read", where=where, expected=FORMAT, fix=fix
+        ) from None
+
+
+def _read_basis(grade: str, tensors: Mapping[str, Tensor], places: Sequence[Place]) -> Basis:
+    try:
+        return _basis(grade, tensors, places)
+    except KeyError as missing:
+        raise InputError(
+            f"the posterior lacks the tensor {missing}",
+            expected="all that pegbox laplace wrote",
+            fix="fit it again with pegbox laplace",
         ) from None
 
 

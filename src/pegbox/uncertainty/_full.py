@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pegbox.errors import CapabilityError, InputError
+from pegbox.errors import CapabilityError
 from pegbox.uncertainty._diag import row_products, side_by_side
 
 SKETCH = 4096
@@ -137,16 +137,9 @@ class FullBasis:
 
     @classmethod
     def read(cls, tensors: Mapping[str, Tensor]) -> FullBasis:
-        """Rebuild what :meth:`tensors` gave."""
-        try:
-            sketch = Sketch(*tensors["sketch"].tolist()) if "sketch" in tensors else None
-            return cls(tensors["values"], tensors["vectors"], sketch)
-        except KeyError as missing:
-            raise InputError(
-                f"the posterior lacks the tensor {missing}",
-                expected="all that pegbox laplace wrote",
-                fix="fit it again with pegbox laplace",
-            ) from None
+        """Rebuild what :meth:`tensors` gave; a KeyError names what is missing."""
+        sketch = Sketch(*tensors["sketch"].tolist()) if "sketch" in tensors else None
+        return cls(tensors["values"], tensors["vectors"], sketch)
 
 
 class Full:

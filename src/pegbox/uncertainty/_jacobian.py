@@ -40,10 +40,6 @@ class Slopes:
     seeds: Tensor
     parts: list[Tensor]
 
-    def flat(self) -> Tensor:
-        """All places side by side, (batch, seeds, numbers)."""
-        return torch.cat([part.flatten(2) for part in self.parts], dim=2)
-
 
 @dataclass(eq=False)
 class _Tap:
@@ -127,10 +123,11 @@ def _tapped(places: Sequence[Place]) -> Iterator[list[_Tap]]:
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """The model without dropout; each module's mode is given back."""
+def in_mode(model: nn.Module, *, training: bool) -> Iterator[None]:
+    """The model with all dropout at work, or none; each module's mode is given back."""
     modes = [(module, module.training) for module in model.modules()]
-    model.eval()
+    for module, _ in modes:  # not by train(), which a head on frozen features answers in its own way
+        module.training = training
     try:
         yield
     finally:
@@ -151,7 +148,7 @@ def slopes(
         order: Row numbers of each batch, as :func:`in_batches` gives them.
     """
     device = places[0].layer.weight.device
-    with evaluating(model):
+    with in_mode(model, training=False):
         for indices in order:
             with _tapped(places) as taps:
                 batch = {name: value.to(device) for name, value in rows.collate(indices).items()}

@@ -102,10 +102,7 @@ class ClassifyShape:
         started = time.perf_counter()
         # A Laplace posterior asks the model anew, with gradients; nothing else needs its answers then.
         answers = None if tuned.laplace is not None and tuned.averaged else answer(tuned, rows)
-        if tuned.averaged or answers is None:
-            probabilities = tuned.probabilities(rows)
-        else:
-            probabilities = softmax(answers.logits)
+        probabilities = _probabilities(tuned, rows, answers)
         seconds = time.perf_counter() - started
         base = _base_probabilities(tuned, rows, answers)
         seen = told_seen(tuned, rows)
@@ -121,6 +118,14 @@ class ClassifyShape:
             seed=seed,
         )
         return replace(scores, seconds=seconds)
+
+
+def _probabilities(tuned: Tuned, rows: Examples, answers: Answers | None) -> Array:
+    from pegbox.tuning._laplace import sureness
+
+    if answers is not None and not tuned.averaged:
+        return softmax(answers.logits)
+    return sureness(tuned, rows, answers)[1].numpy()
 
 
 def _averaged(tuned: Tuned, rows: Examples) -> list[Prediction]:
