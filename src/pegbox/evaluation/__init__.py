@@ -12,16 +12,20 @@ from pegbox.evaluation._forgetting import (
     score_forgetting,
     signed,
 )
+from pegbox.evaluation._generation import TEXT_METRICS, GenerationScores, score_texts
 from pegbox.evaluation._json import plain, read_estimate
 from pegbox.evaluation._paired import Paired, compare
+from pegbox.evaluation._records import SqlTable, parse_record
 from pegbox.evaluation._scores import ClassScores, Scores, score
 from pegbox.evaluation._selective import Answered, RiskCoverage, risk_coverage
 from pegbox.evaluation._separation import Undefined, error_auroc, ood_auroc, uncertainties
 from pegbox.evaluation._several import Sample, class_sample, compare_several, holm, several, tag_sample
 from pegbox.evaluation._tags import TagScores, score_tags
 from pegbox.evaluation._truth import TruthScores, score_truth
+from pegbox.evaluation._which import which_metrics
 
 __all__ = [
+    "TEXT_METRICS",
     "Also",
     "Answered",
     "Bin",
@@ -32,11 +36,13 @@ __all__ = [
     "FlippedRows",
     "Flips",
     "Forgetting",
+    "GenerationScores",
     "Paired",
     "Reliability",
     "RiskCoverage",
     "Sample",
     "Scores",
+    "SqlTable",
     "TagScores",
     "TruthScores",
     "Undefined",
@@ -50,6 +56,7 @@ __all__ = [
     "holm",
     "only_also",
     "ood_auroc",
+    "parse_record",
     "percentile_interval",
     "plain",
     "read_estimate",
@@ -59,10 +66,12 @@ __all__ = [
     "score_also",
     "score_forgetting",
     "score_tags",
+    "score_texts",
     "score_truth",
     "several",
     "signed",
     "tag_sample",
     "uncertainties",
+    "which_metrics",
     "wilson",
 ]

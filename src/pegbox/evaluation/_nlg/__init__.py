@@ -1,0 +1,1 @@
+"""The metrics of generated text, one module each."""
