@@ -1,10 +1,13 @@
 """Files and hub data sets to rows: reading, guessing columns, the data doctor, seeded splits."""
 
 from pegbox.data._columns import Columns, find_columns
+from pegbox.data._conversation_columns import ConversationColumns, find_conversation_columns
+from pegbox.data._conversations import Conversations, conversations, from_prompts
 from pegbox.data._doctor import check
 from pegbox.data._examples import Dropped, Examples, examples, from_texts
 from pegbox.data._findings import Finding, Findings
 from pegbox.data._general_text import GeneralText, read_general_text
+from pegbox.data._messages import Message
 from pegbox.data._questions import (
     AnswerKind,
     ChoiceColumns,
@@ -26,11 +29,14 @@ __all__ = [
     "AnswerKind",
     "ChoiceColumns",
     "Columns",
+    "ConversationColumns",
+    "Conversations",
     "Dropped",
     "Examples",
     "Finding",
     "Findings",
     "GeneralText",
+    "Message",
     "Questions",
     "Rows",
     "Sentences",
@@ -39,10 +45,13 @@ __all__ = [
     "check",
     "check_questions",
     "check_sentences",
+    "conversations",
     "examples",
     "find_choice_columns",
     "find_columns",
+    "find_conversation_columns",
     "find_tag_columns",
+    "from_prompts",
     "from_questions",
     "from_texts",
     "from_words",
