@@ -13,15 +13,31 @@ from pegbox.errors import InputError, UsageError, nearest
 from pegbox.evaluation._bootstrap import bootstrap
 from pegbox.evaluation._estimate import Estimate, Floats
 from pegbox.evaluation._json import plain, read_estimate
+from pegbox.evaluation._nlg._bleu import bleu
+from pegbox.evaluation._nlg._cider import cider
 from pegbox.evaluation._nlg._exact import exact_match
 from pegbox.evaluation._nlg._likelihood import LIKELIHOOD, likelihood
 from pegbox.evaluation._nlg._measure import Measured, MissingError, Texts
+from pegbox.evaluation._nlg._meteor import meteor
+from pegbox.evaluation._nlg._nist import nist
+from pegbox.evaluation._nlg._rouge import rouge_l
+from pegbox.evaluation._nlg._slots import slot_error_rate
+from pegbox.evaluation._nlg._sql_match import sql_match
+from pegbox.evaluation._nlg._sql_run import sql_execution
 from pegbox.evaluation._records import SqlTable
 
 FORMAT = "pegbox.generation-scores/1"
 
 _MEASURES: dict[str, Callable[[Texts], Measured]] = {
     "exact_match": exact_match,
+    "bleu": bleu,
+    "nist": nist,
+    "meteor": meteor,
+    "rouge_l": rouge_l,
+    "cider": cider,
+    "sql_match": sql_match,
+    "sql_execution": sql_execution,
+    "slot_error_rate": slot_error_rate,
 }
 TEXT_METRICS = tuple(_MEASURES)
 
@@ -105,8 +121,8 @@ def score_texts(
     Args:
         predictions: Generated texts ``(rows,)``; None to score only the likelihood of the gold answers.
         references: Right answers of each row, at least one; their number may differ.
-        metrics: Names from `TEXT_METRICS`; None takes all that the arguments allow. perplexity and bits_per_byte
-            are there whenever ``nats`` are.
+        metrics: Names from `TEXT_METRICS`; None takes all that the arguments allow. perplexity and
+            bits_per_byte are there whenever ``nats`` are.
         records: Slots that each row's text should tell, None for a row that has none; for slot_error_rate.
         tables: Table of each row's query, None where it is not known; for sql_execution.
         nats: Summed cross-entropy of each row's gold answer ``(rows,)``, natural logarithm.

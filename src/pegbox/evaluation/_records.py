@@ -23,7 +23,7 @@ class SqlTable:
         rows: Cells of each row, in the order of the columns: str, int, float or None.
 
     Raises:
-        InputError: no columns, a column twice, or a row of another length.
+        InputError: no columns, a column twice, a row of another length, or a cell of another type.
     """
 
     name: str
@@ -45,6 +45,19 @@ class SqlTable:
                     where=f"table '{self.name}', row {index}, counted from 0",
                     expected="one cell per column",
                 )
+            for cell in row:
+                if not _fits(cell):
+                    raise InputError(
+                        f"a cell holds {cell!r} of type {type(cell).__name__}",
+                        where=f"table '{self.name}', row {index}, counted from 0",
+                        expected="str, int of 64 bits, float or None",
+                    )
+
+
+def _fits(cell: object) -> bool:
+    if isinstance(cell, int):
+        return -(2**63) <= cell < 2**63
+    return cell is None or isinstance(cell, str | float)
 
 
 def parse_record(text: str) -> dict[str, str] | None:

@@ -17,8 +17,8 @@ def which_metrics(
 ) -> tuple[str, ...]:
     """Metrics that suit these references, by the first rule that holds.
 
-    1. Most rows' first reference is an SQL query (SELECT ..., WITH ... AS): exact_match and sql_match, and where most rows
-       have a table sql_execution.
+    1. Most first references are SQL queries (SELECT ..., WITH ... AS): exact_match and sql_match, and where
+       most rows have a table sql_execution.
     2. Most rows have a record: bleu, nist, meteor, rouge_l and cider, those of the E2E challenge (Dusek,
        Novikova and Rieser 2020), and slot_error_rate.
     3. The median of the first references has at most four words: exact_match.
