@@ -12,8 +12,8 @@ from pegbox.models._quantised import BLOCK, _divided
 
 # What torch and the mathematical libraries take for themselves when they first compute, and when they first
 # train: measured on models of 7, 10 and 59 million parameters on Linux, see docs/advise.md.
-LIBRARIES = 30 * 2**20
-TRAINING = 30 * 2**20
+LIBRARIES = 20 * 2**20
+TRAINING = 15 * 2**20
 FLOAT = 4  # bytes of a trained parameter, whatever the base's format
 MOMENTS = 2 * FLOAT
 # Numbers of a block of the closed form's leave-one-out search, and how many such blocks exist at a time.
