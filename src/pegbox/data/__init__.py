@@ -2,6 +2,7 @@
 
 from pegbox.data._columns import Columns, find_columns
 from pegbox.data._conversation_columns import ConversationColumns, find_conversation_columns
+from pegbox.data._conversation_doctor import check_conversations
 from pegbox.data._conversations import Conversations, conversations, from_prompts
 from pegbox.data._doctor import check
 from pegbox.data._examples import Dropped, Examples, examples, from_texts
@@ -43,6 +44,7 @@ __all__ = [
     "Table",
     "TagColumns",
     "check",
+    "check_conversations",
     "check_questions",
     "check_sentences",
     "conversations",
