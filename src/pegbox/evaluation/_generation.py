@@ -24,6 +24,7 @@ from pegbox.evaluation._nlg._rouge import rouge_l
 from pegbox.evaluation._nlg._slots import slot_error_rate
 from pegbox.evaluation._nlg._sql_match import sql_match
 from pegbox.evaluation._nlg._sql_run import sql_execution
+from pegbox.evaluation._nlg._sql_text import is_query
 from pegbox.evaluation._records import SqlTable
 
 FORMAT = "pegbox.generation-scores/1"
@@ -139,6 +140,8 @@ def score_texts(
     wanted = _wanted(metrics, texts)
     if texts is None and nats is None:
         raise InputError("there is nothing to score", fix="pass predictions and references, or nats")
+    known = None if texts is None else len(texts.predictions)
+    likely, absent = ({}, {}) if nats is None else likelihood(nats, tokens, sizes, known)
     found: dict[str, Measured] = {}
     missing: dict[str, str] = {}
     for name in wanted:
@@ -148,9 +151,7 @@ def score_texts(
             found[name] = _measure(name, texts)
         except MissingError as error:
             missing[name] = str(error)
-    if nats is not None:
-        likely, absent = likelihood(nats, tokens, sizes, None if texts is None else len(texts.predictions))
-        found, missing = found | likely, missing | absent
+    found, missing = found | likely, missing | absent
     rows = len(texts.predictions) if texts is not None else len(np.asarray(nats))
     estimates = _estimates(found, rows, resamples, seed)
     counts = {name: count for part in found.values() for name, count in part.counts.items()}
@@ -189,8 +190,13 @@ def _wanted(metrics: Sequence[str] | None, texts: Texts | None) -> tuple[str, ..
         return tuple(dict.fromkeys(metrics))
     if texts is None:
         return ()
-    given = {"slot_error_rate": texts.records, "sql_execution": texts.tables}
-    return tuple(name for name in TEXT_METRICS if given.get(name, ()) is not None)
+    queries = any(is_query(text) for own in texts.references for text in own)
+    able = {
+        "slot_error_rate": texts.records is not None,
+        "sql_match": queries,
+        "sql_execution": queries and texts.tables is not None,
+    }
+    return tuple(name for name in TEXT_METRICS if able.get(name, True))
 
 
 def _read(

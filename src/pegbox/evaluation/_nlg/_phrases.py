@@ -83,7 +83,7 @@ def polarity(key: str, text: str) -> set[str]:
     parts = _key_words(key)
     cues = {cue for part in parts for cue in _CUES.get(part, ())} or set(parts)
     against = {word for part in parts for word in _AGAINST.get(part, ())}
-    said = set()
+    said: set[str] = set()
     for clause in clauses(text):
         places = [place for place, word in enumerate(clause) if word in cues]
         said.update("no" if _denied(clause, place) else "yes" for place in places)
