@@ -92,6 +92,16 @@ def of_messages(*messages: Any) -> str:
         ({"text": ["a"], "summary": ["b"]}, "input", {"input": "text", "output": "summary"}),
         ({"document": ["a"], "summary": ["b"]}, "input", {"input": "document", "output": "summary"}),
         ({"record": ["a"], "text": ["b"]}, "input", {"input": "record", "output": "text"}),
+        (
+            {"system_prompt": ["s"], "question": ["a"], "response": ["b"]},
+            "input",
+            {"input": "question", "output": "response", "system": "system_prompt"},
+        ),
+        (
+            {"system": ["m1"], "source": ["a"], "target": ["b"]},
+            "input",
+            {"input": "source", "output": "target"},
+        ),
         ({"text": ["a"], "source": ["b"]}, "text", {"text": "text"}),
         ({"story": ["a"]}, "text", {"text": "story"}),
     ],
@@ -482,11 +492,11 @@ def test_faults_of_messages(messages: list[Any], said: str) -> None:
 
 
 def test_cells_that_are_no_lists() -> None:
-    text = fault(messages=(CHAT, None, {"role": "user"}, 3, "Hi"))
+    text = fault(messages=(CHAT, None, {"role": "user"}, b"[]", "Hi"))
     for part in (
         "no messages in column 'messages' (row 2)",
         "column 'messages' holds dict, not a list of messages (row 3)",
-        "column 'messages' holds int, not a list of messages (row 4)",
+        "column 'messages' holds bytes, not a list of messages (row 4)",
         "column 'messages' is text that is no JSON list of messages: Expecting value (row 5)",
     ):
         assert part in text

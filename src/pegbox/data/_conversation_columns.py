@@ -91,9 +91,11 @@ class _Given:
             return None if self.need_answers else parts
         return {**parts, "output": output}
 
-    def with_system(self, parts: dict[str, str] | None) -> dict[str, str] | None:
+    def with_system(
+        self, parts: dict[str, str] | None, names: Sequence[str] = _SYSTEMS
+    ) -> dict[str, str] | None:
         """The parts with the column of system messages where there is one."""
-        system = self.column(_SYSTEMS, texty)
+        system = self.column(names, texty)
         return {**parts, "system": system} if parts and system else parts
 
 
@@ -242,7 +244,8 @@ def _input(given: _Given) -> dict[str, str] | None:
         parts = None if column is None else given.with_output({"input": column}, outputs)
         # A text alone is no prompt but a text.
         if parts and (name != "text" or "output" in parts):
-            return parts
+            # Not "system", which in data-to-text and translation names the system that wrote the target.
+            return given.with_system(parts, ("system_prompt",))
     return None
 
 

@@ -60,7 +60,7 @@ def message_list(cell: object, what: str, style: str = "messages") -> tuple[Mess
     found = _from_json(cell, what) if isinstance(cell, str) else cell
     if found is None:
         raise RowFaultError(f"no messages in {what}")
-    if isinstance(found, Mapping) or not isinstance(found, Sequence):
+    if not isinstance(found, list | tuple):
         raise RowFaultError(f"{what} holds {type(found).__name__}, not a list of messages")
     if not found:
         raise RowFaultError(f"no messages in {what}")
