@@ -94,7 +94,7 @@ def test_an_unknown_metric_is_refused_with_the_nearest() -> None:
 
 def test_scores_survive_json_and_print_what_is_missing() -> None:
     scores = GenerationScores(
-        2, score_texts(nats=[1.0, 2.0], tokens=[1, 1]).metrics, {"meteor": "no WordNet"}, {"slots": 3}, 1.5
+        2, score_texts(nats=[1.0, 2.0], tokens=[1, 1]).metrics, {"meteor": "no WordNet"}, 1.5, {"slots": 3}
     )
     again = GenerationScores.from_json(json.loads(json.dumps(scores.to_json(), allow_nan=False)))
     assert again == scores

@@ -51,15 +51,15 @@ class GenerationScores:
         rows: Texts scored.
         metrics: Each metric by name; units and ranges are in docs/generation.md.
         missing: Each metric that was wanted and not computed, with the reason and how to mend it.
-        counts: Numbers that explain the metrics, such as the slots that could not be judged.
         seconds: Wall-clock time of the run that is described.
+        counts: Numbers that explain the metrics, such as the slots that could not be judged.
     """
 
     rows: int
     metrics: dict[str, Estimate]
     missing: dict[str, str] = field(default_factory=dict)
-    counts: dict[str, int] = field(default_factory=dict)
     seconds: float | None = None
+    counts: dict[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return strict JSON values (NaN becomes None); `from_json` gives back an equal object."""
@@ -155,7 +155,7 @@ def score_texts(
     rows = len(texts.predictions) if texts is not None else len(np.asarray(nats))
     estimates = _estimates(found, rows, resamples, seed)
     counts = {name: count for part in found.values() for name, count in part.counts.items()}
-    return GenerationScores(rows, estimates, missing, counts)
+    return GenerationScores(rows, estimates, missing, counts=counts)
 
 
 def _measure(name: str, texts: Texts | None) -> Measured:

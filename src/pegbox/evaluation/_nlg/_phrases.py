@@ -35,7 +35,7 @@ _CUES = {
     "garden": ("garden", "gardens"),
 }
 _AGAINST = {"family": ("adult", "adults", "unfriendly")}
-_REACH = 6
+_REACH = 8
 YES = {"yes", "true"}
 NO = {"no", "false"}
 
@@ -50,7 +50,7 @@ def words(text: str) -> list[str]:
 
 def clauses(text: str) -> list[list[str]]:
     """Words of each stretch between punctuation or words such as "but"."""
-    parts = re.split(r"[.,;:!?()]|\bbut\b|\balthough\b|\bthough\b|\bhowever\b|\byet\b", text.casefold())
+    parts = re.split(r"[.,;:!?()]|\bbut\b|\balthough\b|\bthough\b|\byet\b", text.casefold())
     return [found for part in parts if (found := words(part))]
 
 
@@ -77,7 +77,7 @@ def polarity(key: str, text: str) -> set[str]:
     """What a text says about a key that is yes or no: a set of "yes" and "no", empty where it is silent.
 
     It speaks of the key where one of the key's words stands, or for the keys in `_CUES` one of those listed;
-    it says no where a negation stands up to six words before, or right after (children are not ..., child
+    it says no where a negation stands up to eight words before, or right after (children are not ..., child
     free), in the same clause.
     """
     parts = _key_words(key)
