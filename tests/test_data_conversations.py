@@ -228,7 +228,7 @@ def test_instructions() -> None:
         (Message("user", "Add"), Message("assistant", " ok ")),
     )
     assert rows.references == (("3",), (" ok ",))
-    assert rows.texts == (("S\nAdd\n\n1 2", "3"), ("Add", " ok "))
+    assert rows.texts == (("S\nAdd\n\n1 2",), ("Add",))
     assert rows.prompts() == (rows.messages[0][:2], rows.messages[1][:1])
     assert (rows.answered, rows.plain, rows.labels) == (True, False, None)
 
@@ -534,12 +534,12 @@ def test_csv_spells_lists_in_json(tmp_path: Path) -> None:
     assert read(write_csv(path, [{"conversations": GPT}])).messages == ((ASKED, SAID),)
     both = [{"prompt": CHAT[:1], "completion": CHAT[1:]}, {"prompt": "[{a}]", "completion": '["b"]'}]
     rows = read(write_csv(path, both))
-    assert rows.texts == (("Hi", "Hello"), ("[{a}]", '["b"]'))
+    assert rows.texts == (("Hi",), ("[{a}]",))
     rows = read(write_csv(path, [{"input": ["a", "b"], "references": ["x", "y"]}]))
-    assert rows.texts == (("a, b", "x"),)
+    assert rows.texts == (("a, b",),)
     assert rows.references == (("x", "y"),)
     rows = read(write_csv(path, [{"input": '["a', "target": '["x"]'}]))
-    assert rows.texts == (('["a', '["x"]'),)
+    assert rows.texts == (('["a',),)
 
 
 def test_csv_that_spells_no_json_is_named(tmp_path: Path) -> None:

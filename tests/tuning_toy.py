@@ -78,7 +78,7 @@ def checksum(module: nn.Module) -> str:
     """SHA-256 over the names and bits of all parameters and buffers."""
     digest = sha256()
     for name, tensor in sorted([*module.named_parameters(), *module.named_buffers()]):
-        digest.update(name.encode() + tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        digest.update(name.encode() + tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

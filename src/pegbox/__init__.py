@@ -25,7 +25,7 @@ if TYPE_CHECKING:
         ZeroShot,
     )
     from pegbox.models import Base, FeatureCache, load
-    from pegbox.tasks import Choose, Classify, Tag
+    from pegbox.tasks import Choose, Classify, Decoding, Generate, Tag
     from pegbox.tuning import (
         Demonstrate,
         Replay,
@@ -46,10 +46,12 @@ __all__ = [
     "Classify",
     "ClosedForm",
     "Comparison",
+    "Decoding",
     "Demonstrate",
     "FeatureCache",
     "FewShot",
     "Full",
+    "Generate",
     "Head",
     "LoRA",
     "PTuning",
@@ -79,6 +81,8 @@ __getattr__, __dir__ = lazy(
         "Base": "pegbox.models",
         "Bottleneck": "pegbox.methods",
         "Choose": "pegbox.tasks",
+        "Decoding": "pegbox.tasks",
+        "Generate": "pegbox.tasks",
         "Classify": "pegbox.tasks",
         "ClosedForm": "pegbox.methods",
         "Advice": "pegbox.comparison",

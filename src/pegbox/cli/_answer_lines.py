@@ -12,7 +12,11 @@ if TYPE_CHECKING:
 EXTRA = {
     "tag": ("predicted", "entities"),
     "choose": ("predicted", "predicted_index", "probability", "probabilities"),
+    "generate": ("predicted", "finished"),
 }
+
+
+_UNSURE = {"tag": "tags have", "generate": "free text has"}
 
 
 def answer_lines(tuned: "Tuned", table: "Table", rows: "Rows", kind: str, above: float | None = None) -> str:
@@ -35,16 +39,19 @@ def answer_lines(tuned: "Tuned", table: "Table", rows: "Rows", kind: str, above:
 
 
 def _check_sure(kind: str, above: float | None) -> None:
-    if kind == "tag" and above is not None:
+    if kind in _UNSURE and above is not None:
         raise UsageError(
-            "tags have no one probability per row to abstain by",
+            f"{_UNSURE[kind]} no one probability per row to abstain by",
             where=f"--abstain-above {above:g}",
             expected="a model that classifies or chooses",
-            fix="leave it out; each entity in the answers has its own probability",
+            fix="leave it out",
         )
 
 
 def _values(answer: Any, kind: str, above: float | None) -> Iterator[Any]:
+    if kind == "generate":
+        yield from (answer.text, answer.finished)
+        return
     if kind == "choose":
         yield from (answer.text, answer.index, round(answer.probability, 6))
         yield [round(value, 6) for value in answer.probabilities]

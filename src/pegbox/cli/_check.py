@@ -16,7 +16,7 @@ def check(
     valid: str | None = None,
     test: str | None = None,
     model: str | None = None,
-    task: Literal["auto", "classify", "choose", "tag"] = "auto",
+    task: Literal["auto", "classify", "choose", "tag", "generate"] = "auto",
     split: str | None = None,
     format: Literal["text", "json"] = "text",
     out: Path | None = None,
@@ -30,8 +30,8 @@ def check(
         valid: Validation file to look for leakage in.
         test: Test file to look for leakage in.
         model: Model whose tokenizer measures lengths in tokens.
-        task: What is asked of a row: classify (one label), choose (one of its own options) or tag (entities);
-            auto tells by the columns.
+        task: What is asked of a row: classify (one label), choose (one of its own options), tag (entities) or
+            generate (a text); auto tells by the columns.
         split: Split of a hub data set.
         format: Print text or JSON.
         out: Write the JSON form to this file too.
@@ -71,6 +71,9 @@ def examine(
     if kind == "choose":
         found = data.find_choice_columns(table, texts=texts, answer=label)
         return data.check_questions(table, found, **options)
+    if kind == "generate":
+        asked = data.find_conversation_columns(table, texts=texts, label=label)
+        return data.check_conversations(table, asked, **options)
     return data.check(table, data.find_columns(table, texts=texts, label=label), **options)
 
 

@@ -7,6 +7,7 @@ from pegbox.errors import UsageError
 
 if TYPE_CHECKING:
     from pegbox.evaluation import RiskCoverage
+    from pegbox.tasks import Task
     from pegbox.tuning import GeneralText, OtherTask, Tuned
 
 PICTURES = (".png", ".svg")
@@ -63,7 +64,7 @@ def evaluate(
     from pegbox._atomic import write_text
     from pegbox.models import quiet_libraries
     from pegbox.reports import forgetting_panel, reliability_diagram, scores_panel
-    from pegbox.tasks import Tag
+    from pegbox.tasks import Generate, Tag
     from pegbox.tuning import Tuned
 
     check_least(resamples, 1, "--resamples")
@@ -76,8 +77,8 @@ def evaluate(
     loaded = Tuned.load(
         tuned, model=model, device=device, too_long=too_long, cache=feature_cache(not no_cache), say=say
     )
-    if isinstance(loaded.prompt.task, Tag):
-        _check_tags(reliability, abstain_above)
+    if isinstance(loaded.prompt.task, Tag | Generate):
+        _check_sure(loaded.prompt.task, reliability, abstain_above)
     elsewhere = _elsewhere(loaded, forgetting, names(also))
     rows = loaded.read(data, texts=names(text), label=label, on_bad=on_bad_rows)
     scores = loaded.evaluate(rows, resamples=resamples, seed=seed)
@@ -126,13 +127,13 @@ def check_picture(path: Path | None, name: str = "--reliability") -> None:
         )
 
 
-def _check_tags(reliability: Path | None, abstain_above: float | None) -> None:
+def _check_sure(task: "Task", reliability: Path | None, abstain_above: float | None) -> None:
+    from pegbox.tasks import Tag
+
+    what, why = ("tags have", "entities are") if isinstance(task, Tag) else ("free text has", "an answer is")
     told = {
-        "--reliability": (
-            reliability,
-            "tags have no reliability diagram: entities are right or wrong as a whole",
-        ),
-        "--abstain-above": (abstain_above, "tags have no one probability per row to abstain by"),
+        "--reliability": (reliability, f"{what} no reliability diagram: {why} right or wrong as a whole"),
+        "--abstain-above": (abstain_above, f"{what} no one probability per row to abstain by"),
     }
     for name, (value, what) in told.items():
         if value is not None:

@@ -1,16 +1,9 @@
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from pegbox.cli._options import check_least, feature_cache, names, say, tell_all, words
+from pegbox.cli._options import feature_cache, names, say, tell_all, words
 from pegbox.cli._output import Output
-from pegbox.cli._seeds import several_seeds
-from pegbox.errors import UsageError
-
-if TYPE_CHECKING:
-    from pegbox.data import Rows
-    from pegbox.methods import Method
-    from pegbox.tasks import Task
-    from pegbox.tuning import Replay
+from pegbox.cli._tuning import apart, checked_seeds, needed_bits, replay_of
 
 AUTO = "auto"
 
@@ -21,7 +14,7 @@ def fit(
     out: Path,
     model: str = "etude",
     method: str = "closed-form",
-    task: Literal["auto", "classify", "choose", "tag"] = "auto",
+    task: Literal["auto", "classify", "choose", "tag", "generate"] = "auto",
     options: dict[str, Any] | None = None,
     training: dict[str, Any] | None = None,
     text: str | None = None,
@@ -57,8 +50,8 @@ def fit(
         out: Folder for the tuned model.
         model: Hub id, folder, etude or etude-masked.
         method: One of the names that pegbox methods lists.
-        task: What is asked of a row: classify (one label), choose (one of its own options) or tag (entities);
-            auto tells by the columns.
+        task: What is asked of a row: classify (one label), choose (one of its own options), tag (entities) or
+            generate (a text, see pegbox sft); auto tells by the columns.
         options: Options of the method, see pegbox methods; for example --options.rank 4.
         training: How gradient methods train, for example --training.epochs 3.
         text: Text column, or two with a comma for pairs; guessed when not given.
@@ -97,10 +90,10 @@ def fit(
     from pegbox.tuning import Demonstrate, Training, fit_seeds, labelled_rows, read_by
     from pegbox.tuning import fit as tune
 
-    several = _checked_seeds(seed, seeds, holdout, test)
+    several = checked_seeds(seed, seeds, holdout, test)
     built, settings = build(method, options), Training.of(training or {})
     shown = Demonstrate.of(demonstrations) if demonstrations is not None else None
-    kept = _replay(replay, replay_ratio, readout)
+    kept = replay_of(replay, replay_ratio, readout)
     place = Output.free(out, built, overwrite=overwrite, resume=resume, several=several is not None)
     quiet_libraries()
     fixed = None if label_words == AUTO else words(label_words)
@@ -109,10 +102,10 @@ def fit(
         split=split, on_bad=on_bad_rows,
     ), readout)  # fmt: skip
     tell_all(asked.notes)
-    asked, held = _apart(asked, test, holdout, seed, on_bad_rows, several)
+    asked, held = apart(asked, test, holdout, seed, on_bad_rows, several)
     base = load(
         model, dtype=dtype, device=device, revision=revision, trust_remote_code=trust_remote_code,
-        max_length=max_length, quantise=quantise or _needed_bits(built, model),
+        max_length=max_length, quantise=quantise or needed_bits(built, model),
     )  # fmt: skip
     how: dict[str, Any] = {
         "valid": labelled_rows(asked, valid, on_bad=on_bad_rows, say=say) if valid else None,
@@ -132,68 +125,3 @@ def fit(
         place.save_seeds(fit_seeds(base, asked, built, seeds=several, **how), held, title)
     else:
         place.save(tune(base, asked, built, seed=seed, **how), held, title)
-
-
-def _replay(source: str | None, ratio: float | None, readout: str) -> "Replay | None":
-    from pegbox.tuning import Replay
-
-    if source is not None and readout == "head":
-        raise UsageError(
-            "a head stands in place of the output layer, which general text would be said by",
-            where=f"--replay {source} with --readout head",
-            expected="--replay with an answer by label words",
-            fix="leave --replay or --readout head out",
-        )
-
-    if source is None and ratio is not None:
-        raise UsageError(
-            "there is no text to replay a share of",
-            where=f"--replay-ratio {ratio:g}",
-            expected="--replay FILE, or --replay auto for etude",
-            fix="name the text, or leave --replay-ratio out",
-        )
-    return None if source is None else Replay(source, Replay.ratio if ratio is None else ratio)
-
-
-def _checked_seeds(
-    seed: int, seeds: int | str | None, share: float, test: str | None
-) -> tuple[int, ...] | None:
-    """The seeds of ``--seeds``, once all that concerns seeds and the rows held out is checked."""
-    check_least(seed, 0, "--seed")
-    several = several_seeds(seeds, first=seed)
-    if not 0 <= share < 1:
-        raise UsageError(
-            "the share to hold out is no share",
-            where=f"--holdout {share}",
-            expected="0 to below 1",
-            fix="write for example --holdout 0.2, or 0 for none",
-        )
-    if several and share == 0 and not test:
-        raise UsageError(
-            "several seeds are compared on rows that they were not tuned on, and there are none",
-            where="--holdout 0 with --seeds",
-            expected="--test FILE, or a share above 0",
-            fix="leave --holdout out",
-        )
-    return several
-
-
-def _needed_bits(method: "Method", model: str) -> Literal["nf4"] | None:
-    """In how many bits the method wants its base, told."""
-    if method.quantise:
-        say(f"{method.name}: {model} is loaded in 4 bits ({method.quantise})")
-    return method.quantise
-
-
-def _apart(
-    task: "Task", test: str | None, share: float, seed: int, on_bad: str, several: tuple[int, ...] | None
-) -> "tuple[Task, Rows | None]":
-    """The task with the rows to tune on, and rows to evaluate on that no choice ever sees."""
-    from pegbox.tuning import hold_out, labelled_rows
-
-    if test:
-        return task, labelled_rows(task, test, on_bad=on_bad, say=say)
-    if share == 0:
-        return task, None
-    same = ", the same for all seeds" if several else ""
-    return hold_out(task, share, seed=seed, say=lambda line: say(f"{line}{same}; --test FILE overrides"))

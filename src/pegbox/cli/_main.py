@@ -24,6 +24,7 @@ from pegbox.cli._methods import methods
 from pegbox.cli._options import GIVEN
 from pegbox.cli._predict import predict
 from pegbox.cli._rank import rank
+from pegbox.cli._sft import sft
 from pegbox.cli._signature import add_function, summary, typed
 from pegbox.errors import PegboxError, UsageError, nearest
 from pegbox.training import resumed_by
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 VERBS: dict[str, Callable[..., None]] = {
     "check": check,
     "fit": fit,
+    "sft": sft,
     "predict": predict,
     "evaluate": evaluate,
     "compare": compare,

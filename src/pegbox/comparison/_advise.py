@@ -20,7 +20,7 @@ from pegbox.evaluation import plain
 from pegbox.methods import Method, build
 from pegbox.methods import methods as all_methods
 from pegbox.models import Base, FeatureCache, load
-from pegbox.tasks import Choose, Classify, Tag, Task
+from pegbox.tasks import Choose, Classify, Generate, Tag, Task
 from pegbox.training import tell
 from pegbox.tuning import Training
 from pegbox.tuning._once import Once
@@ -111,6 +111,7 @@ def advise(
 
     Raises:
         InputError: Without labelled rows.
+        CapabilityError: For a generation task.
         UsageError: For no such method, a baseline, and a short LoRA without a pilot.
     """
     say = Once.of(say)
@@ -120,6 +121,13 @@ def advise(
     rows = rows if rows is not None else task.rows
     if rows is None or not len(rows):
         raise InputError("there are no rows to advise on", expected="labelled rows", fix="pass rows=")
+    if isinstance(task, Generate):
+        raise CapabilityError(
+            "the advice weighs answers that are right or wrong, and free text has none such",
+            where=rows.source,
+            expected="a Classify, Choose or Tag task",
+            fix="begin with lora: pegbox sft, whose scores have the base's beside them",
+        )
     task.gold(rows)  # type: ignore[arg-type]  # each task reads rows of its own kind
     base = base if isinstance(base, Base) else load(base)
     training = training or Training()

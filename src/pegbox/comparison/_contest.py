@@ -235,7 +235,9 @@ def contest_of(task: Task) -> Contest:
     if isinstance(task, Classify):
         return Labels()
     raise CapabilityError(
-        f"{type(task).__name__} tasks cannot be compared", expected="a Classify, Choose or Tag task"
+        f"the ladder compares answers that are right or wrong, and {type(task).__name__} asks for text",
+        expected="a Classify, Choose or Tag task",
+        fix="tune each method by pegbox sft with the same --test file and --seeds",
     )
 
 

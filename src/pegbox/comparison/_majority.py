@@ -107,6 +107,7 @@ def _learnt(task: Task, rows: Any) -> tuple[Callable[[Any], Any], int, dict[str,
         return _by_word(task, rows)
     if isinstance(task, Choose):
         return _by_place(task, rows)
+    assert isinstance(task, Classify)  # free text has no ladder
     return _by_label(task, rows)
 
 

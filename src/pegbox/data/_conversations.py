@@ -55,14 +55,10 @@ class Conversations:
 
     @property
     def texts(self) -> tuple[tuple[str, ...], ...]:
-        """Each row's prompt and its answer, where it has them: what two equal rows share."""
-        shown = ["\n".join(message.content for message in row) for row in self.prompts()]
-        if not self.answered:
-            return tuple((prompt,) for prompt in shown)
-        answers = [row[-1].content for row in self.messages]
+        """Each row's prompt, by which duplicates are found and kept together; of plain texts the text."""
         if self.plain:
-            return tuple((answer,) for answer in answers)
-        return tuple(zip(shown, answers, strict=True))
+            return tuple((row[-1].content,) for row in self.messages)
+        return tuple(("\n".join(message.content for message in row),) for row in self.prompts())
 
     def prompts(self) -> tuple[tuple[Message, ...], ...]:
         """The messages of each row without its answer; none for plain texts."""

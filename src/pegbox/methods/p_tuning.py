@@ -14,7 +14,7 @@ from pegbox.methods._peft_options import head_parameters
 from pegbox.methods._registry import register
 from pegbox.methods._soft_prompts import attach_soft, embedding_shape, with_soft
 from pegbox.models import Base
-from pegbox.tasks import MARK, Prompt, Soft
+from pegbox.tasks import MARK, GeneratePrompt, Prompt, Soft
 
 
 @register
@@ -80,6 +80,9 @@ class PTuning(Attached):
         if prompt.kind == "encoder":
             _check_unmarked(prompt.task.template)
             return with_soft(self.name, base, prompt, Soft(rows, front=self.length))
+        if isinstance(prompt, GeneratePrompt):
+            _check_unmarked(prompt.task.template)
+            return with_soft(self.name, base, prompt, Soft(rows, front=self.length))
         before, after = prompt.template.marks
         if before + after:
             _check_read(prompt, after)
@@ -119,10 +122,10 @@ class PTuning(Attached):
 def _check_unmarked(template: str | None) -> None:
     if template and MARK in template:
         raise CapabilityError(
-            f"the template marks soft tokens with {MARK}, and an encoder reads the plain texts without it",
+            f"the template marks soft tokens with {MARK}, and here they stand before the whole text alone",
             where=repr(template),
-            expected="no template",
-            fix="leave the template out: the soft tokens then stand before the text",
+            expected=f"no {MARK}: an encoder reads plain texts, and a conversation has several answers",
+            fix=f"leave {MARK} out: the soft tokens then stand before the text",
         )
 
 

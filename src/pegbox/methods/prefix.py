@@ -16,7 +16,7 @@ from pegbox.methods._peft import wrap
 from pegbox.methods._peft_options import common_options, head_parameters
 from pegbox.methods._registry import register
 from pegbox.models import Base
-from pegbox.tasks import Prompt
+from pegbox.tasks import GeneratePrompt, Prompt
 
 Initialise = Literal["words", "random", "vocabulary"]
 
@@ -29,7 +29,8 @@ class Prefix(Attached):
     Args:
         length: Learned keys and values P of each attention module.
         initialise: ``words`` (the keys and values that the frozen base gives the label words and the words of
-            the template, or the labels' names where there are neither, over and over), ``vocabulary`` (the
+            the template, or the labels' names where there are neither, over and over; those of the chat
+            template where text is generated), ``vocabulary`` (the
             same of random tokens), or ``random`` (small random numbers).
         reparametrise: Whether a network with one hidden layer makes the keys and values while they are
             trained (section 4.3 of the paper); saving folds it away.
@@ -124,8 +125,11 @@ class Prefix(Attached):
 
     def _tokens(self, base: Base, prompt: Prompt, seed: int) -> tuple[list[int], list[int], list[int]]:
         """The tokens to start from, between the special tokens that the tokenizer puts around a text."""
+        text = " ".join(_words(prompt)).strip()
+        if not text:  # a prompt without words of its own starts from those of the vocabulary
+            text = str(base.tokenizer.decode(_sample(base, self.length, seed)))
         coded = base.tokenizer(
-            " ".join(_words(prompt)),
+            text,
             split_special_tokens=True,
             return_special_tokens_mask=True,
             verbose=False,
@@ -141,6 +145,9 @@ class Prefix(Attached):
 def _words(prompt: Prompt) -> Iterator[str]:
     """Label words and the template's own words; the labels' names where a prompt has neither."""
     task: Any = prompt.task
+    if isinstance(prompt, GeneratePrompt):
+        yield prompt.wording
+        return
     yield from getattr(task, "label_words", None) or task.labels
     if getattr(task, "template", None):
         empty = dict.fromkeys(prompt.template.fields, "")

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from pegbox.models._batches import batches, collate
     from pegbox.models._cache import FeatureCache, Features
     from pegbox.models._cross_entropy import chunked_cross_entropy
+    from pegbox.models._decode import decode
     from pegbox.models._encoder import PooledClassifier, score_layer
     from pegbox.models._features import (
         answer_logits,
@@ -60,6 +61,7 @@ __all__ = [
     "chunked_cross_entropy",
     "class_means",
     "collate",
+    "decode",
     "encode",
     "extract",
     "find_model",
@@ -102,6 +104,7 @@ __getattr__, __dir__ = lazy(
         "check_safetensors": "pegbox.models._find",
         "class_means": "pegbox.models._vocabulary",
         "collate": "pegbox.models._batches",
+        "decode": "pegbox.models._decode",
         "encode": "pegbox.models._similar",
         "extract": "pegbox.models._features",
         "find_model": "pegbox.models._find",

@@ -1,8 +1,9 @@
 from typing import TYPE_CHECKING
 
-from pegbox.evaluation import FlipGroup, Flips, Scores, TagScores
+from pegbox.evaluation import FlipGroup, Flips, GenerationScores, Scores, TagScores
 from pegbox.reports import _format
 from pegbox.reports._cell import IntervalCell, plain
+from pegbox.reports._generation_panel import generation_panel
 from pegbox.reports._names import NAMES
 from pegbox.reports._tag_panel import tag_panel
 
@@ -13,11 +14,11 @@ if TYPE_CHECKING:
 _MOST_LABELS = 12
 
 
-def scores_panel(scores: Scores | TagScores, title: str = "") -> "RenderableType":
+def scores_panel(scores: Scores | TagScores | GenerationScores, title: str = "") -> "RenderableType":
     """Rich view of scores: metrics with intervals, labels, confusion (at most 12 labels) and flips.
 
     Args:
-        scores: What `pegbox.evaluation.score` or `score_tags` measured.
+        scores: What `pegbox.evaluation.score`, `score_tags` or `score_texts` measured.
         title: Shown on the panel's edge.
     """
     from rich.console import Group
@@ -25,6 +26,8 @@ def scores_panel(scores: Scores | TagScores, title: str = "") -> "RenderableType
 
     if isinstance(scores, TagScores):
         return tag_panel(scores, title)
+    if isinstance(scores, GenerationScores):
+        return generation_panel(scores, title)
     parts: list[RenderableType] = [_metrics(scores), "", _per_class(scores)]
     if len(scores.labels) <= _MOST_LABELS:
         parts += ["", _confusion(scores)]

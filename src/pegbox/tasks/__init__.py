@@ -3,6 +3,7 @@
 from pegbox.tasks._choose import Choose
 from pegbox.tasks._choose_prompt import ChoosePrompt, OptionPairs, OptionRows
 from pegbox.tasks._classify import Classify, Demonstration, align_words
+from pegbox.tasks._decoding import Decoding
 from pegbox.tasks._demonstrations import (
     demonstration,
     most_similar,
@@ -13,6 +14,8 @@ from pegbox.tasks._demonstrations import (
     text_keys,
 )
 from pegbox.tasks._encoded import Encoded
+from pegbox.tasks._generate import TABLE, Chat, Generate
+from pegbox.tasks._generate_prompt import GeneratePrompt, Spoken
 from pegbox.tasks._guess import TaskKind, guess_task, task_from_file
 from pegbox.tasks._prepare import prepare
 from pegbox.tasks._prompt import Kind, Prompt, TooLong
@@ -26,16 +29,22 @@ from pegbox.tasks._windows import TagPrompt, Windows, word_pieces
 
 __all__ = [
     "MARK",
+    "TABLE",
+    "Chat",
     "Choose",
     "ChoosePrompt",
     "Classify",
+    "Decoding",
     "Demonstration",
     "Encoded",
+    "Generate",
+    "GeneratePrompt",
     "Kind",
     "OptionPairs",
     "OptionRows",
     "Prompt",
     "Soft",
+    "Spoken",
     "Tag",
     "TagPrompt",
     "Task",

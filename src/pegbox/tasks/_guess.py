@@ -5,18 +5,31 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from pegbox.data import Table, find_choice_columns, find_tag_columns, read
+from pegbox.data import (
+    Table,
+    find_choice_columns,
+    find_columns,
+    find_conversation_columns,
+    find_tag_columns,
+    read,
+)
 from pegbox.errors import InputError, UsageError, nearest
 from pegbox.tasks._choose import Choose
 from pegbox.tasks._classify import Classify
+from pegbox.tasks._generate import Generate
 from pegbox.tasks._tag import Tag
 from pegbox.tasks._task import Task
 
-TaskKind = Literal["classify", "choose", "tag"]
+TaskKind = Literal["classify", "choose", "tag", "generate"]
+_CHATS = ("messages", "sharegpt")
 
 
 def guess_task(table: Table) -> TaskKind:
-    """What a table's columns are made for: lists of BIO tags, options of questions, or one label per row."""
+    """What a table's columns are made for: BIO tags, options, conversations, or one label per row.
+
+    Instructions with outputs, and prompts with completions, are to be generated unless their answers are few
+    and repeated, as labels are.
+    """
     for kind, find in (("tag", find_tag_columns), ("choose", find_choice_columns)):
         try:
             columns: Any = find(table)
@@ -24,10 +37,37 @@ def guess_task(table: Table) -> TaskKind:
             continue
         if kind == "tag" or _clear(columns.options):
             return kind  # type: ignore[return-value]
+    if _conversations(table):
+        return "generate"
     cells = [cell for column in table.columns.values() for cell in column[:100]]
     # Lists without a text are words whose tags could not be read, which the error of that kind tells.
     lists = any(isinstance(cell, list | tuple) for cell in cells)
     return "tag" if lists and not any(isinstance(cell, str) for cell in cells) else "classify"
+
+
+def _conversations(table: Table) -> bool:
+    """Whether a table holds conversations or preferences, or prompts with answers in free words."""
+    if {"chosen", "rejected"} <= {name.lower() for name in table.names}:
+        return True
+    try:
+        found = find_conversation_columns(table)
+    except InputError:
+        return False
+    if found.format in _CHATS:
+        return True
+    if found.format not in ("instruction", "prompt"):
+        return found.format == "input" and not _labelled(table)
+    answers = [str(cell) for cell in table.columns[found.columns["output"]] if cell not in (None, "")]
+    return len(set(answers)) > max(20, len(answers) // 2)
+
+
+def _labelled(table: Table) -> bool:
+    """Whether a table has a text and a label column by their names and contents."""
+    try:
+        find_columns(table)
+    except InputError:
+        return False
+    return True
 
 
 def task_from_file(
@@ -45,10 +85,10 @@ def task_from_file(
 
     Args:
         source: A file or hub id.
-        kind: ``classify``, ``choose``, ``tag``, or ``auto`` to tell by the columns.
+        kind: ``classify``, ``choose``, ``tag``, ``generate``, or ``auto`` to tell by the columns.
         texts: Text columns; of ``tag`` the column of words.
         label: Column of labels, answers or tags.
-        template: For ``classify`` and ``choose``.
+        template: For ``classify``, ``choose`` and ``generate``.
         label_words: For ``classify``.
         split: Split of a hub data set.
         on_bad: What to do with rows that cannot be used.
@@ -70,6 +110,8 @@ def task_from_file(
     if found == "tag":
         words = texts[0] if texts else None
         task: Task = Tag.from_table(table, tokens=words, tags=label, on_bad=on_bad)
+    elif found == "generate":
+        task = Generate.from_table(table, texts=texts, label=label, template=template, on_bad=on_bad)
     else:
         task = Choose.from_table(table, texts=texts, answer=label, template=template, on_bad=on_bad)
     if kind != "auto":

@@ -9,6 +9,8 @@ from pegbox.tasks._choose import Choose
 from pegbox.tasks._choose_prompt import prepare_choose
 from pegbox.tasks._classify import Classify
 from pegbox.tasks._defaults import derive_wording, plain_template
+from pegbox.tasks._generate import Generate
+from pegbox.tasks._generate_prompt import prepare_generate
 from pegbox.tasks._prompt import Kind, Prompt
 from pegbox.tasks._tag import Tag
 from pegbox.tasks._template import Template
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def prepare(
-    task: Classify | Tag | Choose,
+    task: Classify | Tag | Choose | Generate,
     tokenizer: PreTrainedTokenizerBase,
     kind: Kind,
     context: int,
@@ -46,6 +48,8 @@ def prepare(
         return prepare_tag(task, tokenizer, kind, context)
     if isinstance(task, Choose):
         return prepare_choose(task, tokenizer, kind, context)
+    if isinstance(task, Generate):
+        return prepare_generate(task, tokenizer, kind, context, start=start)
     if kind == "encoder":
         return Prompt(task, tokenizer, kind, context, notes=_unused(task))
     if kind == "masked" and tokenizer.mask_token_id is None:

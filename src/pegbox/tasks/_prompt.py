@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Kind = Literal["causal", "masked", "encoder", "encoder-decoder"]
-TooLong = Literal["shorten", "error"]
+TooLong = Literal["shorten", "drop", "error"]
 SEPARATOR = "\n\n"
 
 

@@ -4,13 +4,15 @@ from typing import Any
 from pegbox.errors import InputError
 from pegbox.tasks._choose import Choose
 from pegbox.tasks._classify import Classify
+from pegbox.tasks._generate import Generate
 from pegbox.tasks._tag import Tag
 
-Task = Classify | Tag | Choose
-_KINDS: dict[str, type[Classify] | type[Tag] | type[Choose]] = {
+Task = Classify | Tag | Choose | Generate
+_KINDS: dict[str, type[Classify] | type[Tag] | type[Choose] | type[Generate]] = {
     "classify": Classify,
     "tag": Tag,
     "choose": Choose,
+    "generate": Generate,
 }
 
 

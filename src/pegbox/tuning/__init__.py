@@ -18,7 +18,7 @@ from pegbox.tuning._replay import Replay
 from pegbox.tuning._run_folder import check_run_folder, clear_run_folder, seed_folder
 from pegbox.tuning._saving import adapter_bytes
 from pegbox.tuning._seeds import Seeds, SeedScores, fit_seeds
-from pegbox.tuning._shapes import Choice, Entity, Prediction, Tagged, option_names
+from pegbox.tuning._shapes import Choice, Entity, Prediction, Tagged, Written, option_names
 from pegbox.tuning._switch import Switchboard
 from pegbox.tuning._training import Training
 from pegbox.tuning._tuned import Cost, Tuned, base_alone
@@ -46,6 +46,7 @@ __all__ = [
     "Training",
     "Tuned",
     "Way",
+    "Written",
     "adapter_bytes",
     "adapter_folder",
     "base_alone",

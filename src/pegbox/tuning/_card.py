@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pegbox.evaluation import Scores, TagScores
-from pegbox.tasks import Choose, Classify, Tag, Task
+from pegbox.evaluation import GenerationScores, Scores, TagScores
+from pegbox.tasks import Choose, Classify, Decoding, Generate, Tag, Task
 from pegbox.tuning._card_loading import loading
 from pegbox.tuning._card_measured import data, how_good, limits
 
@@ -14,6 +14,7 @@ _PIPELINES: dict[type, str] = {
     Classify: "text-classification",
     Choose: "multiple-choice",
     Tag: "token-classification",
+    Generate: "text-generation",
 }
 _TO_FILL_IN = """\
 ## To be filled in by whoever publishes this folder
@@ -25,7 +26,7 @@ _TO_FILL_IN = """\
 - contact:"""
 
 
-def card(tuned: Tuned, scores: Scores | TagScores | None) -> str:
+def card(tuned: Tuned, scores: Scores | TagScores | GenerationScores | None) -> str:
     """The model card of a saved folder, in Markdown; of facts alone."""
     parts = [_front(tuned), _what(tuned), data(tuned), how_good(scores), limits(tuned, scores)]
     return "\n\n".join([*parts, *loading(tuned), _TO_FILL_IN]) + "\n"
@@ -86,4 +87,21 @@ def _asked(task: Task) -> str:
         return f"which words of {fields} are entities of the types {', '.join(f'`{t}`' for t in task.types)}"
     if isinstance(task, Choose):
         return f"which of its own options answers {fields}; log-probability divided by {task.normalise}"
+    if isinstance(task, Generate):
+        return _told(task)
     return f"which of {', '.join(f'`{label}`' for label in task.labels)} fits {fields}"
+
+
+def _told(task: Generate) -> str:
+    """What is asked for in a generation task, and how conversations become text."""
+    if task.plain:
+        return "texts like those it was tuned on, continued"
+    what = f"an answer to {' and '.join(f'`{name}`' for name in task.fields)}"
+    if task.among:
+        what = f"which of {', '.join(f'`{answer}`' for answer in task.among)} answers it"
+    how = "the chat template in `task.json`" if task.chat_template else "prompt and answer as they stand"
+    ways = {
+        name: value for name, value in task.decoding.to_json().items() if value != getattr(Decoding, name)
+    }
+    decoded = ", ".join(f"{name} {value}" for name, value in ways.items()) or "greedily"
+    return f"{what}; written by {how}; decoded {decoded}"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pegbox.models.etude import NAMES
-from pegbox.tasks import Choose, Task
+from pegbox.tasks import Choose, Generate, Task
 
 if TYPE_CHECKING:
     from pegbox.tuning._tuned import Tuned
@@ -54,7 +54,7 @@ def _plain_model(tuned: Tuned) -> str:
     auto = AUTO[tuned.base.kind]
     loading = f'{auto}.from_pretrained("FOLDER")'
     if tuned.base.kind != "encoder":
-        text = "With Transformers; the answer is read at the label words' first tokens."
+        text = f"With Transformers; {_read(tuned.prompt.task)}"
         return f"{text}\n\n" + _code([f"from transformers import {auto}", "", f"model = {loading}"])
     lines = [
         "from pegbox.models import PooledClassifier",
@@ -84,10 +84,7 @@ def _plain_peft(tuned: Tuned) -> str:
     loading = f"{auto}.from_pretrained({inner}{options})"
     if base.kind != "encoder":
         lines = [f"base = {loading}", 'model = PeftModel.from_pretrained(base, "FOLDER")']
-        read = "the answer is read at the label words' first tokens."
-        if isinstance(tuned.prompt.task, Choose):
-            read = "an option's score is the log-probability of its tokens after the template."
-        text = f"With PEFT; {read}"
+        text = f"With PEFT; {_read(tuned.prompt.task)}"
         if tuned.method.capability.output_only:
             text += " What PEFT says about tied embeddings and a missing bias concerns merging only:"
     else:
@@ -105,12 +102,22 @@ def _plain_peft(tuned: Tuned) -> str:
     return f"{text}\n\n" + _code([*sorted(imports), "", *lines])
 
 
+def _read(task: Task) -> str:
+    if isinstance(task, Generate):
+        return "write prompts by the `chat_template` in `task.json` where there is one, then `generate`."
+    if isinstance(task, Choose):
+        return "an option's score is the log-probability of its tokens after the template."
+    return "the answer is read at the label words' first tokens."
+
+
 def _code(lines: list[str]) -> str:
     return "\n".join(["```python", *lines, "```"])
 
 
 def _example(task: Task) -> str:
     texts = '"a text"' if len(task.fields) == 1 else '"a text", "another text"'
+    if isinstance(task, Generate):
+        return '["a prompt"]'
     if isinstance(task, Choose):
         return f'[({texts}, ["an option", "another"])]'
     return f"[{texts}]" if len(task.fields) == 1 else f"[({texts})]"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from pegbox.evaluation import Flips, Scores, TagScores
-from pegbox.tasks import Choose, Tag, Task
+from pegbox.evaluation import Flips, GenerationScores, Scores, TagScores
+from pegbox.tasks import Choose, Generate, Tag, Task
 
 if TYPE_CHECKING:
     from pegbox.tuning._provenance import Provenance
@@ -32,7 +32,7 @@ def data(tuned: Tuned) -> str:
     return "\n".join(["## Data", "", *lines])
 
 
-def how_good(scores: Scores | TagScores | None) -> str:
+def how_good(scores: Scores | TagScores | GenerationScores | None) -> str:
     """The metrics with intervals, calibration in words, and what tuning broke."""
     if scores is None:
         return "## How good\n\nNot evaluated when it was saved: `pegbox evaluate FOLDER TEST_FILE`."
@@ -41,6 +41,8 @@ def how_good(scores: Scores | TagScores | None) -> str:
         f"## How good\n\nOn {scores.rows:,} labelled rows, with 95 % intervals "
         f"(`scores.json` has all):\n\n| metric | value |\n| --- | --- |\n{rows}"
     )
+    if isinstance(scores, GenerationScores):
+        return "\n".join([table, *_missing(scores)])
     if isinstance(scores, TagScores):
         return table
     said = [f"- Calibration: {_calibration(scores)}."]
@@ -49,7 +51,7 @@ def how_good(scores: Scores | TagScores | None) -> str:
     return f"{table}\n\n" + "\n".join(said)
 
 
-def limits(tuned: Tuned, scores: Scores | TagScores | None) -> str:
+def limits(tuned: Tuned, scores: Scores | TagScores | GenerationScores | None) -> str:
     """What it cannot do, and how far its scores can be trusted."""
     task, context = tuned.prompt.task, tuned.base.context
     lines = [f"- {_answers(task)}", f"- {_context(task, context, cut=tuned.too_long == 'shorten')}"]
@@ -60,6 +62,13 @@ def limits(tuned: Tuned, scores: Scores | TagScores | None) -> str:
     if scores is not None:
         lines.append(f"- {_known(scores)}")
     return "\n".join(["## Limits", "", *lines])
+
+
+def _missing(scores: GenerationScores) -> list[str]:
+    """The metrics that were not computed, each with its reason."""
+    lines = [f"- Not computed: {name}, since {reason}." for name, reason in scores.missing.items()]
+    lines += [f"- {name.replace('_', ' ')}: {count:,}." for name, count in scores.counts.items()]
+    return ["", *lines] if lines else []
 
 
 def _stopped(found: Provenance) -> str:
@@ -97,21 +106,34 @@ def _answers(task: Task) -> str:
     if isinstance(task, Tag):
         types = ", ".join(f"`{name}`" for name in task.types)
         return f"It finds entities of the types {types} and no others, and none that lie within another."
+    if isinstance(task, Generate):
+        return _free(task)
     if isinstance(task, Choose):
         return "It always answers one of the options that it is given, also where none is right."
     return "It always answers one of its labels, also where none fits the text."
+
+
+def _free(task: Generate) -> str:
+    if task.among:
+        return "It always answers one of the answers that it chooses among, also where none is right."
+    return "It writes what is probable, not what is true: its answers can be fluent and wrong."
 
 
 def _context(task: Task, context: int, *, cut: bool) -> str:
     read = f"It reads {context:,} tokens at a time"
     if isinstance(task, Tag):
         return f"{read}; longer sentences are read in several windows."
-    what = "question" if isinstance(task, Choose) else "text"
+    what = "question" if isinstance(task, Choose | Generate) else "text"
     read += ", those of the template and of demonstrations included" if task.template else ""
     return f"{read}; a longer {what} is {'cut at its end, which is told' if cut else 'refused'}."
 
 
-def _known(scores: Scores | TagScores) -> str:
+def _known(scores: Scores | TagScores | GenerationScores) -> str:
+    if isinstance(scores, GenerationScores):
+        return (
+            f"It was scored on {scores.rows:,} rows; the intervals above say nothing of rows from elsewhere, "
+            "of other training rows or of another seed."
+        )
     name = "f1" if isinstance(scores, TagScores) else "accuracy"
     called = "F1" if name == "f1" else name
     found = scores.metrics[name]

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 
@@ -16,7 +16,7 @@ from pegbox.data import Rows, split
 from pegbox.errors import CapabilityError, InputError, UsageError
 from pegbox.methods import Attached, Method, Solved, Solver, build
 from pegbox.models import Base, FeatureCache, load, score_layer
-from pegbox.tasks import Classify, Task, TooLong
+from pegbox.tasks import Classify, Generate, Task, TooLong
 from pegbox.training import Settings, tell, train
 from pegbox.tuning._claim import claimed
 from pegbox.tuning._demonstrate import Demonstrate, check_trained, shown
@@ -89,6 +89,7 @@ def fit(
         )
     shape = shape_of(task)
     _check_words_asked(task, demonstrations=demonstrations, label_words=label_words)
+    _check_too_long(task, too_long)
     rows = _some(rows if rows is not None else task.rows)
     shape.check(task, rows, valid, say)
     if not isinstance(base, Base):
@@ -138,6 +139,19 @@ def _check_words_asked(task: Task, **given: object) -> None:
                 expected="a Classify task",
                 fix=f"leave {name} out",
             )
+
+
+def _check_too_long(task: Task, too_long: TooLong) -> None:
+    """Only rows of prompts and answers are left out for their length; others are read by their beginnings."""
+    if too_long not in get_args(TooLong) or (too_long == "drop" and not isinstance(task, Generate)):
+        raise UsageError(
+            "texts that do not fit cannot be left out in this task"
+            if too_long == "drop"
+            else f"there is no way {too_long!r} to treat texts that do not fit",
+            where=f"too_long={too_long!r}",
+            expected="shorten or error" + (", or drop" if isinstance(task, Generate) else ""),
+            fix="leave too_long out",
+        )
 
 
 def _some(rows: Rows | None) -> Rows:

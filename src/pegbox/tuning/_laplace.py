@@ -13,7 +13,7 @@ from torch import Tensor
 from pegbox.data import Questions, Rows
 from pegbox.errors import CapabilityError, InputError, UsageError
 from pegbox.models import answer_tokens, output_scale, output_tail_slope
-from pegbox.tasks import Tag
+from pegbox.tasks import Generate, Tag
 from pegbox.training import hush
 from pegbox.tuning._answers import Answers, answer, raw_logits
 from pegbox.tuning._deviation import moments as closed_form_moments
@@ -152,11 +152,14 @@ def uncertain(tuned: Tuned, part: str = "all") -> list[Place]:
             else f"take the weights of the top layer (part {LAST}1), or tune with --method lora",
         )
     task = tuned.prompt.task
-    if isinstance(task, Tag):
+    if isinstance(task, Tag | Generate):
+        given = (
+            "a tagger gives one per word" if isinstance(task, Tag) else "free text is many answers in a row"
+        )
         raise CapabilityError(
-            "a posterior is over one answer per row, and a tagger gives one per word",
+            f"a posterior is over one answer per row, and {given}",
             expected="a task that classifies or chooses",
-            fix="judge the tagger by pegbox evaluate",
+            fix="judge the model by pegbox evaluate",
         )
     if len(tuned.prompt.draws) > 1:
         raise CapabilityError(

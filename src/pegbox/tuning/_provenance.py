@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pegbox.data import Examples, Questions, Rows, Sentences
+from pegbox.data import Conversations, Examples, Questions, Rows, Sentences
 from pegbox.models import Base
 from pegbox.tasks import Choose, Prompt, Tag, Task, TooLong
 
@@ -55,7 +55,7 @@ class Provenance:
             notes: What was told when the rows were read.
             too_long: What was done with texts that do not fit.
         """
-        fitting = _encoded(base, prompt, rows, too_long).notes() if too_long == "shorten" else []
+        fitting = _encoded(base, prompt, rows, too_long).notes() if too_long != "error" else []
         return cls(
             source=bare_name(rows.source),
             rows=len(rows),
@@ -113,5 +113,7 @@ def _encoded(base: Base, prompt: Any, rows: Any, too_long: TooLong) -> Any:
     if isinstance(prompt.task, Choose):
         encode = prompt.encode_pairs if base.kind == "encoder" else prompt.encode_options
         return encode(rows, too_long=too_long)
+    if isinstance(rows, Conversations):
+        return prompt.speak(rows, too_long=too_long)
     assert isinstance(rows, Examples)
     return prompt.draws[0].encode(rows, too_long=too_long)

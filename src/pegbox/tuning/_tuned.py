@@ -137,10 +137,11 @@ class Tuned:
 
         Args:
             texts: Texts or pairs; for multiple choice (question, [option, ...]); for tagging lists of words,
-                or texts that are divided at their spaces; or rows.
+                or texts that are divided at their spaces; for generation prompts, or lists of messages that
+                end with the user's; or rows.
 
         Returns:
-            One :class:`pegbox.tuning.Prediction`, ``Choice`` or ``Tagged`` per row, in order.
+            One :class:`pegbox.tuning.Prediction`, ``Choice``, ``Tagged`` or ``Written`` per row, in order.
 
         Raises:
             UsageError: For one text instead of several.
@@ -173,7 +174,7 @@ class Tuned:
             on_bad: ``"error"`` or ``"drop"`` for rows that cannot be used; for tagging also ``"repair"``.
 
         Returns:
-            :class:`pegbox.evaluation.Scores`, or ``TagScores`` for tagging.
+            :class:`pegbox.evaluation.Scores`, ``TagScores`` for tagging, ``GenerationScores`` for generation.
 
         Raises:
             InputError: For rows that cannot be scored.

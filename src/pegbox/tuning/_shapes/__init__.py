@@ -4,6 +4,7 @@ from pegbox.tuning._shapes._find import shape_of
 from pegbox.tuning._shapes._predictions import Prediction
 from pegbox.tuning._shapes._shape import Shape, Work
 from pegbox.tuning._shapes.choose import Choice, option_names
+from pegbox.tuning._shapes.generate import Written
 from pegbox.tuning._shapes.tag import Entity, Tagged
 
-__all__ = ["Choice", "Entity", "Prediction", "Shape", "Tagged", "Work", "option_names", "shape_of"]
+__all__ = ["Choice", "Entity", "Prediction", "Shape", "Tagged", "Work", "Written", "option_names", "shape_of"]

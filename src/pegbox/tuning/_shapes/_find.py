@@ -1,13 +1,19 @@
 from __future__ import annotations
 
 from pegbox.errors import UsageError
-from pegbox.tasks import Choose, Classify, Tag, Task
+from pegbox.tasks import Choose, Classify, Generate, Tag, Task
 from pegbox.tuning._shapes._shape import Shape
 from pegbox.tuning._shapes.choose import ChooseShape
 from pegbox.tuning._shapes.classify import ClassifyShape
+from pegbox.tuning._shapes.generate import GenerateShape
 from pegbox.tuning._shapes.tag import TagShape
 
-_SHAPES: dict[type, Shape] = {Classify: ClassifyShape(), Choose: ChooseShape(), Tag: TagShape()}
+_SHAPES: dict[type, Shape] = {
+    Classify: ClassifyShape(),
+    Choose: ChooseShape(),
+    Tag: TagShape(),
+    Generate: GenerateShape(),
+}
 
 
 def shape_of(task: Task) -> Shape:

@@ -1,0 +1,79 @@
+"""What the verbs that tune have in common."""
+
+from typing import TYPE_CHECKING, Literal
+
+from pegbox.cli._options import check_least, say
+from pegbox.cli._seeds import several_seeds
+from pegbox.errors import UsageError
+
+if TYPE_CHECKING:
+    from pegbox.data import Rows
+    from pegbox.methods import Method
+    from pegbox.tasks import Task
+    from pegbox.tuning import Replay
+
+
+def replay_of(source: str | None, ratio: float | None, readout: str = "words") -> "Replay | None":
+    """The replay of ``--replay`` and ``--replay-ratio``."""
+    from pegbox.tuning import Replay
+
+    if source is not None and readout == "head":
+        raise UsageError(
+            "a head stands in place of the output layer, which general text would be said by",
+            where=f"--replay {source} with --readout head",
+            expected="--replay with an answer by label words",
+            fix="leave --replay or --readout head out",
+        )
+
+    if source is None and ratio is not None:
+        raise UsageError(
+            "there is no text to replay a share of",
+            where=f"--replay-ratio {ratio:g}",
+            expected="--replay FILE, or --replay auto for etude",
+            fix="name the text, or leave --replay-ratio out",
+        )
+    return None if source is None else Replay(source, Replay.ratio if ratio is None else ratio)
+
+
+def checked_seeds(
+    seed: int, seeds: int | str | None, share: float, test: str | None
+) -> tuple[int, ...] | None:
+    """The seeds of ``--seeds``, once all that concerns seeds and the rows held out is checked."""
+    check_least(seed, 0, "--seed")
+    several = several_seeds(seeds, first=seed)
+    if not 0 <= share < 1:
+        raise UsageError(
+            "the share to hold out is no share",
+            where=f"--holdout {share}",
+            expected="0 to below 1",
+            fix="write for example --holdout 0.2, or 0 for none",
+        )
+    if several and share == 0 and not test:
+        raise UsageError(
+            "several seeds are compared on rows that they were not tuned on, and there are none",
+            where="--holdout 0 with --seeds",
+            expected="--test FILE, or a share above 0",
+            fix="leave --holdout out",
+        )
+    return several
+
+
+def needed_bits(method: "Method", model: str) -> Literal["nf4"] | None:
+    """In how many bits the method wants its base, told."""
+    if method.quantise:
+        say(f"{method.name}: {model} is loaded in 4 bits ({method.quantise})")
+    return method.quantise
+
+
+def apart(
+    task: "Task", test: str | None, share: float, seed: int, on_bad: str, several: tuple[int, ...] | None
+) -> "tuple[Task, Rows | None]":
+    """The task with the rows to tune on, and rows to evaluate on that no choice ever sees."""
+    from pegbox.tuning import hold_out, labelled_rows
+
+    if test:
+        return task, labelled_rows(task, test, on_bad=on_bad, say=say)
+    if share == 0:
+        return task, None
+    same = ", the same for all seeds" if several else ""
+    return hold_out(task, share, seed=seed, say=lambda line: say(f"{line}{same}; --test FILE overrides"))
