@@ -15,6 +15,7 @@ from pegbox.methods import LoRA
 from tuning_toy import folder_of
 
 
+@pytest.mark.slow  # a cluster takes longer to begin than its cells
 def test_ray_gives_the_same_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ray: Any = pytest.importorskip("ray", reason="the extra ray is not installed")
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")

@@ -140,7 +140,7 @@ def test_validation_has_its_own_halving(tmp_path: Path) -> None:
         assert loss == pytest.approx(expected_loss, abs=1e-6)  # float32 sums in another order
 
 
-@pytest.mark.parametrize("since", [1, 14])
+@pytest.mark.parametrize("since", [1, pytest.param(14, marks=pytest.mark.slow)])
 def test_a_resume_after_halving_goes_on_with_fewer_rows(tmp_path: Path, since: int) -> None:
     settings = replace(SETTINGS, checkpoint_every=2)
     whole, expected, _ = run(tmp_path / "whole", Limited(2, since=since), settings)
