@@ -25,7 +25,7 @@ if TYPE_CHECKING:
         ZeroShot,
     )
     from pegbox.models import Base, FeatureCache, load
-    from pegbox.tasks import Choose, Classify, Decoding, Generate, Tag
+    from pegbox.tasks import Choose, Classify, Decoding, Generate, Prefer, Tag
     from pegbox.tuning import (
         Demonstrate,
         Replay,
@@ -55,6 +55,7 @@ __all__ = [
     "Head",
     "LoRA",
     "PTuning",
+    "Prefer",
     "Prefix",
     "QLoRA",
     "Replay",
@@ -95,6 +96,7 @@ __getattr__, __dir__ = lazy(
         "QLoRA": "pegbox.methods",
         "Head": "pegbox.methods",
         "Full": "pegbox.methods",
+        "Prefer": "pegbox.tasks",
         "Prefix": "pegbox.methods",
         "PTuning": "pegbox.methods",
         "Scores": "pegbox.evaluation",

@@ -16,7 +16,7 @@ def check(
     valid: str | None = None,
     test: str | None = None,
     model: str | None = None,
-    task: Literal["auto", "classify", "choose", "tag", "generate"] = "auto",
+    task: Literal["auto", "classify", "choose", "tag", "generate", "prefer"] = "auto",
     split: str | None = None,
     format: Literal["text", "json"] = "text",
     out: Path | None = None,
@@ -30,8 +30,8 @@ def check(
         valid: Validation file to look for leakage in.
         test: Test file to look for leakage in.
         model: Model whose tokenizer measures lengths in tokens.
-        task: What is asked of a row: classify (one label), choose (one of its own options), tag (entities) or
-            generate (a text); auto tells by the columns.
+        task: What is asked of a row: classify (one label), choose (one of its own options), tag (entities),
+            generate (a text) or prefer (which of two answers is better); auto tells by the columns.
         split: Split of a hub data set.
         format: Print text or JSON.
         out: Write the JSON form to this file too.
@@ -74,6 +74,8 @@ def examine(
     if kind == "generate":
         asked = data.find_conversation_columns(table, texts=texts, label=label)
         return data.check_conversations(table, asked, **options)
+    if kind == "prefer":
+        return data.check_preferences(table, data.find_preference_columns(table, texts=texts), **options)
     return data.check(table, data.find_columns(table, texts=texts, label=label), **options)
 
 

@@ -9,6 +9,14 @@ from pegbox.data._examples import Dropped, Examples, examples, from_texts
 from pegbox.data._findings import Finding, Findings
 from pegbox.data._general_text import GeneralText, read_general_text
 from pegbox.data._messages import Message
+from pegbox.data._preference_columns import (
+    Dialogue,
+    PreferenceColumns,
+    find_preference_columns,
+    is_ranked,
+)
+from pegbox.data._preference_doctor import check_preferences
+from pegbox.data._preferences import Preferences, from_answers, preferences
 from pegbox.data._questions import (
     AnswerKind,
     ChoiceColumns,
@@ -32,12 +40,15 @@ __all__ = [
     "Columns",
     "ConversationColumns",
     "Conversations",
+    "Dialogue",
     "Dropped",
     "Examples",
     "Finding",
     "Findings",
     "GeneralText",
     "Message",
+    "PreferenceColumns",
+    "Preferences",
     "Questions",
     "Rows",
     "Sentences",
@@ -45,6 +56,7 @@ __all__ = [
     "TagColumns",
     "check",
     "check_conversations",
+    "check_preferences",
     "check_questions",
     "check_sentences",
     "conversations",
@@ -52,11 +64,15 @@ __all__ = [
     "find_choice_columns",
     "find_columns",
     "find_conversation_columns",
+    "find_preference_columns",
     "find_tag_columns",
+    "from_answers",
     "from_prompts",
     "from_questions",
     "from_texts",
     "from_words",
+    "is_ranked",
+    "preferences",
     "questions",
     "read",
     "read_general_text",

@@ -288,8 +288,8 @@ def _refuse_preferences(table: Table) -> None:
             "these rows are preferences: chosen and rejected are two answers to a prompt, not a right one",
             where=table.source,
             expected=f"one of: {'; '.join(LOOKS.values())}",
-            fix="preferences are for a reward model or DPO; to imitate the chosen answers alone, name the "
-            "columns, such as --text prompt --label chosen",
+            fix="preferences are for a reward model (pegbox reward) or DPO; to imitate the chosen answers "
+            "alone, name the columns, such as --text prompt --label chosen",
         )  # fmt: skip
 
 

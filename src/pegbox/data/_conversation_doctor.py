@@ -177,11 +177,20 @@ def _echoes(rows: Sequence[_Turn]) -> Iterator[Finding]:
 
 
 def _marks(rows: Conversations) -> Iterator[Finding]:
-    """Find what chat templates write between messages: in a text it teaches the model to say it."""
+    yield from _marked(rows.numbers, [[m.content for m in messages] for messages in rows.messages])
+
+
+def _marked(numbers: Sequence[int], texts: Sequence[Sequence[str]]) -> Iterator[Finding]:
+    """Find what chat templates write between messages: in a text it teaches the model to say it.
+
+    Args:
+        numbers: Number of each row.
+        texts: Its texts.
+    """
     found: dict[int, str] = {}
-    for number, messages in zip(rows.numbers, rows.messages, strict=True):
-        for message in messages:
-            if mark := _MARKS.search(message.content):
+    for number, own in zip(numbers, texts, strict=True):
+        for text in own:
+            if mark := _MARKS.search(text):
                 found.setdefault(number, mark[0].strip())
     if found:
         what = ", ".join(repr(text) for text, _ in Counter(found.values()).most_common(3))
@@ -201,21 +210,24 @@ def _mixture(rows: Sequence[_Turn]) -> Iterator[Finding]:
 
 
 def _outliers(rows: Sequence[_Turn]) -> Iterator[Finding]:
-    for what, lengths in (
-        ("prompt", [len(row.prompt) for row in rows]),
-        ("answer", [len(row.answer) for row in rows]),
-    ):
-        if len(rows) < FEWEST or not any(lengths):
-            continue
-        low, middle, high = _bounds(lengths)
-        for side, far in (("longer", [n > high for n in lengths]), ("shorter", [n < low for n in lengths])):
-            numbers = tuple(row.number for row, out in zip(rows, far, strict=True) if out)
-            if numbers:
-                bound = f"over {math.floor(high):,}" if side == "longer" else f"under {math.ceil(low):,}"
-                is_or_are = "is" if len(numbers) == 1 else "are"
-                message = f"{counted(len(numbers), what)} {is_or_are} much {side} than the rest: {bound}"
-                message += f" characters, median {middle:,.0f}; look at them"
-                yield Finding(f"{side.removesuffix('er')}-{what}s", "info", message, numbers)
+    numbers = [row.number for row in rows]
+    yield from _far_lengths("prompt", numbers, [len(row.prompt) for row in rows])
+    yield from _far_lengths("answer", numbers, [len(row.answer) for row in rows])
+
+
+def _far_lengths(what: str, numbers: Sequence[int], lengths: Sequence[int]) -> Iterator[Finding]:
+    """Find texts much longer or shorter than the rest, by the rule of :func:`check_conversations`."""
+    if len(lengths) < FEWEST or not any(lengths):
+        return
+    low, middle, high = _bounds(lengths)
+    for side, far in (("longer", [n > high for n in lengths]), ("shorter", [n < low for n in lengths])):
+        found = tuple(number for number, out in zip(numbers, far, strict=True) if out)
+        if found:
+            bound = f"over {math.floor(high):,}" if side == "longer" else f"under {math.ceil(low):,}"
+            is_or_are = "is" if len(found) == 1 else "are"
+            message = f"{counted(len(found), what)} {is_or_are} much {side} than the rest: {bound}"
+            message += f" characters, median {middle:,.0f}; look at them"
+            yield Finding(f"{side.removesuffix('er')}-{what}s", "info", message, found)
 
 
 def _bounds(lengths: Sequence[int]) -> tuple[float, float, float]:
@@ -253,11 +265,16 @@ def _shared(rows: list[_Turn], others: Mapping[str, list[_Turn]], plain: bool) -
 
 
 def _lengths(rows: Sequence[_Turn], token_lengths: TokenLengths | None) -> dict[str, dict[str, int]]:
+    prompts = ["\n".join(filter(None, (row.system, row.prompt))) for row in rows]
+    return _measured({"prompt": prompts, "answer": [row.answer for row in rows]}, token_lengths)
+
+
+def _measured(
+    parts: Mapping[str, list[str]], token_lengths: TokenLengths | None
+) -> dict[str, dict[str, int]]:
+    """Lengths of texts by what they are; those that are all empty are left out."""
     found = {}
-    for what, texts in (
-        ("prompt", ["\n".join(filter(None, (row.system, row.prompt))) for row in rows]),
-        ("answer", [row.answer for row in rows]),
-    ):
+    for what, texts in parts.items():
         if not any(texts):
             continue
         found[f"{what} characters"] = percentiles(list(map(len, texts)))

@@ -71,7 +71,9 @@ class Base:
     def prepare(self, task: Task) -> Prompt:
         """The task made ready for this model."""
         start = decoder_start(self.model)
-        return prepare(task, self.tokenizer, self.kind, self.context, start=start)
+        # Only the trunk of a causal model is pooled at its last token.
+        forward = self.kind == "encoder" and self.pooling == "last"
+        return prepare(task, self.tokenizer, self.kind, self.context, start=start, forward=forward)
 
     def headed(self, pooling: Pooling | None = None) -> Base:
         """The same weights seen as an encoder: the trunk below the output layer, for a head of its own.

@@ -17,6 +17,8 @@ from pegbox.tasks._encoded import Encoded
 from pegbox.tasks._generate import TABLE, Chat, Generate
 from pegbox.tasks._generate_prompt import GeneratePrompt, Spoken
 from pegbox.tasks._guess import TaskKind, guess_task, task_from_file
+from pegbox.tasks._prefer import Prefer
+from pegbox.tasks._prefer_prompt import AnswerIds, PreferPrompt, no_encoder_decoder
 from pegbox.tasks._prepare import prepare
 from pegbox.tasks._prompt import Kind, Prompt, TooLong
 from pegbox.tasks._soft import Soft
@@ -30,6 +32,7 @@ from pegbox.tasks._windows import TagPrompt, Windows, word_pieces
 __all__ = [
     "MARK",
     "TABLE",
+    "AnswerIds",
     "Chat",
     "Choose",
     "ChoosePrompt",
@@ -42,6 +45,8 @@ __all__ = [
     "Kind",
     "OptionPairs",
     "OptionRows",
+    "Prefer",
+    "PreferPrompt",
     "Prompt",
     "Soft",
     "Spoken",
@@ -60,6 +65,7 @@ __all__ = [
     "guess_task",
     "most_similar",
     "nearest_rows",
+    "no_encoder_decoder",
     "prepare",
     "random_draws",
     "random_others",

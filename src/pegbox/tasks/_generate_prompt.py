@@ -162,6 +162,20 @@ class GeneratePrompt(Prompt):
             source=rows.source,
         )
 
+    def whole(
+        self, rows: Sequence[Sequence[Message]], where: Sequence[str] | None = None
+    ) -> list[tuple[int, ...]]:
+        """Token ids of conversations up to their last answers' ends, as :meth:`speak` has them, none cut.
+
+        Args:
+            rows: The messages of each; of a model that reads from left to right.
+            where: What each is called in errors.
+
+        Raises:
+            InputError: When the template fails.
+        """
+        return [found.ids for found in self._written(rows, where or [""] * len(rows))]
+
     def ask(self, rows: Conversations, *, room: int) -> tuple[list[tuple[int, ...]], list[int]]:
         """Token ids of the questions alone, up to where the answer begins.
 

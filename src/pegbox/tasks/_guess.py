@@ -11,25 +11,34 @@ from pegbox.data import (
     find_columns,
     find_conversation_columns,
     find_tag_columns,
+    is_ranked,
     read,
 )
 from pegbox.errors import InputError, UsageError, nearest
 from pegbox.tasks._choose import Choose
 from pegbox.tasks._classify import Classify
 from pegbox.tasks._generate import Generate
+from pegbox.tasks._prefer import Prefer
 from pegbox.tasks._tag import Tag
 from pegbox.tasks._task import Task
 
-TaskKind = Literal["classify", "choose", "tag", "generate"]
+TaskKind = Literal["classify", "choose", "tag", "generate", "prefer"]
 _CHATS = ("messages", "sharegpt")
+_HAVE = {
+    "label_words": "this option with a classify task only",
+    "template": "this option with a classify or choose task",
+    "label": "the columns of preferences with --text prompt,chosen,rejected",
+}
 
 
 def guess_task(table: Table) -> TaskKind:
-    """What a table's columns are made for: BIO tags, options, conversations, or one label per row.
+    """What a table's columns are made for: preferences, tags, options, conversations, or one label per row.
 
     Instructions with outputs, and prompts with completions, are to be generated unless their answers are few
     and repeated, as labels are.
     """
+    if is_ranked(table.names):
+        return "prefer"
     for kind, find in (("tag", find_tag_columns), ("choose", find_choice_columns)):
         try:
             columns: Any = find(table)
@@ -46,9 +55,7 @@ def guess_task(table: Table) -> TaskKind:
 
 
 def _conversations(table: Table) -> bool:
-    """Whether a table holds conversations or preferences, or prompts with answers in free words."""
-    if {"chosen", "rejected"} <= {name.lower() for name in table.names}:
-        return True
+    """Whether a table holds conversations, or prompts with answers in free words."""
     try:
         found = find_conversation_columns(table)
     except InputError:
@@ -85,7 +92,7 @@ def task_from_file(
 
     Args:
         source: A file or hub id.
-        kind: ``classify``, ``choose``, ``tag``, ``generate``, or ``auto`` to tell by the columns.
+        kind: ``classify``, ``choose``, ``tag``, ``generate``, ``prefer``, or ``auto`` to tell by the columns.
         texts: Text columns; of ``tag`` the column of words.
         label: Column of labels, answers or tags.
         template: For ``classify``, ``choose`` and ``generate``.
@@ -106,10 +113,14 @@ def task_from_file(
         return Classify.from_table(
             table, texts=texts, label=label, template=template, label_words=label_words, on_bad=on_bad
         )
-    _check_unused(found, label_words=label_words, template=template if found == "tag" else None)
+    plain = found in ("tag", "prefer")
+    _check_unused(found, label_words=label_words, template=template if plain else None)
     if found == "tag":
         words = texts[0] if texts else None
         task: Task = Tag.from_table(table, tokens=words, tags=label, on_bad=on_bad)
+    elif found == "prefer":
+        _check_unused(found, label=label)
+        task = Prefer.from_table(table, texts=texts, on_bad=on_bad)
     elif found == "generate":
         task = Generate.from_table(table, texts=texts, label=label, template=template, on_bad=on_bad)
     else:
@@ -135,8 +146,6 @@ def _check_unused(kind: str, **given: Any) -> None:
             raise UsageError(
                 f"a {kind} task has no {name.replace('_', ' ')}",
                 where=option,
-                expected="this option with a classify task only"
-                if name == "label_words"
-                else "this option with a classify or choose task",
+                expected=_HAVE[name],
                 fix=f"leave {option} out, or name another task with --task",
             )

@@ -11,6 +11,8 @@ from pegbox.tasks._classify import Classify
 from pegbox.tasks._defaults import derive_wording, plain_template
 from pegbox.tasks._generate import Generate
 from pegbox.tasks._generate_prompt import prepare_generate
+from pegbox.tasks._prefer import Prefer
+from pegbox.tasks._prefer_prompt import prepare_prefer
 from pegbox.tasks._prompt import Kind, Prompt
 from pegbox.tasks._tag import Tag
 from pegbox.tasks._template import Template
@@ -22,12 +24,13 @@ if TYPE_CHECKING:
 
 
 def prepare(
-    task: Classify | Tag | Choose | Generate,
+    task: Classify | Tag | Choose | Generate | Prefer,
     tokenizer: PreTrainedTokenizerBase,
     kind: Kind,
     context: int,
     *,
     start: Sequence[int] = (),
+    forward: bool = False,
 ) -> Prompt:
     """Fill in template and label words and find the tokens of the answers.
 
@@ -38,6 +41,7 @@ def prepare(
             ``encoder-decoder``.
         context: Longest sequence in tokens.
         start: Token ids that the decoder of an encoder-decoder starts with.
+        forward: Whether an encoder reads from left to right, as the trunk of a causal model does.
 
     Raises:
         InputError: For a label word that the tokenizer cannot say, or two that it says alike.
@@ -50,6 +54,9 @@ def prepare(
         return prepare_choose(task, tokenizer, kind, context)
     if isinstance(task, Generate):
         return prepare_generate(task, tokenizer, kind, context, start=start)
+    if isinstance(task, Prefer):
+        forward = forward or kind == "causal"
+        return prepare_prefer(task, tokenizer, kind, context, forward=forward)
     if kind == "encoder":
         return Prompt(task, tokenizer, kind, context, notes=_unused(task))
     if kind == "masked" and tokenizer.mask_token_id is None:

@@ -5,14 +5,16 @@ from pegbox.errors import InputError
 from pegbox.tasks._choose import Choose
 from pegbox.tasks._classify import Classify
 from pegbox.tasks._generate import Generate
+from pegbox.tasks._prefer import Prefer
 from pegbox.tasks._tag import Tag
 
-Task = Classify | Tag | Choose | Generate
-_KINDS: dict[str, type[Classify] | type[Tag] | type[Choose] | type[Generate]] = {
+Task = Classify | Tag | Choose | Generate | Prefer
+_KINDS: dict[str, type[Classify] | type[Tag] | type[Choose] | type[Generate] | type[Prefer]] = {
     "classify": Classify,
     "tag": Tag,
     "choose": Choose,
     "generate": Generate,
+    "prefer": Prefer,
 }
 
 

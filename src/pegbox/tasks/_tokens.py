@@ -137,6 +137,30 @@ def shorten(tokenizer: PreTrainedTokenizerBase, text: str, drop: int) -> str:
     return text[: min(end, len(text) - 1)].rstrip()
 
 
+def shorten_start(tokenizer: PreTrainedTokenizerBase, text: str, drop: int) -> str:
+    """As :func:`shorten`, from the beginning of a text: its last character always stays."""
+    if drop < 1 or not text:
+        return text
+    if tokenizer.is_fast:
+        coded = tokenizer(
+            text,
+            add_special_tokens=False,
+            split_special_tokens=True,
+            return_offsets_mapping=True,
+            verbose=False,
+        )
+        count = len(coded["input_ids"])
+        start = coded["offset_mapping"][drop - 1][1] if drop <= count else len(text)
+        return text[min(start, len(text) - 1) :].lstrip() or text[-1]
+    keep = len(plain_ids(tokenizer, [text])[0]) - drop
+    low, high = 0, len(text) - 1
+    while low < high:
+        middle = (low + high) // 2
+        fits = len(plain_ids(tokenizer, [text[middle:]])[0]) <= keep
+        low, high = (low, middle) if fits else (middle + 1, high)
+    return text[low:].lstrip() or text[-1]
+
+
 def _shorten_slowly(tokenizer: PreTrainedTokenizerBase, text: str, drop: int) -> str:
     keep = len(plain_ids(tokenizer, [text])[0]) - drop
     low, high = 0, len(text) - 1
