@@ -3,6 +3,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from pegbox.cli._options import say
+from pegbox.data import Conversations
 from pegbox.errors import UsageError
 
 if TYPE_CHECKING:
@@ -13,14 +14,18 @@ EXTRA = {
     "tag": ("predicted", "entities"),
     "choose": ("predicted", "predicted_index", "probability", "probabilities"),
     "generate": ("predicted", "finished"),
+    "prefer": ("predicted", "predicted_index", "probability", "probabilities", "rewards"),
+    "reward": ("reward", "reward_standard"),
 }
 
 
-_UNSURE = {"tag": "tags have", "generate": "free text has"}
+_UNSURE = {"tag": "tags have", "generate": "free text has", "reward": "rewards of single answers have"}
 
 
 def answer_lines(tuned: "Tuned", table: "Table", rows: "Rows", kind: str, above: float | None = None) -> str:
     """One JSON object per row of the table: its own columns, then the answer; null where there is none."""
+    if kind == "prefer" and isinstance(rows, Conversations):
+        kind = "reward"
     _check_sure(kind, above)
     extra = EXTRA[kind] if above is None else (*EXTRA[kind], "abstained")
     replaced = [name for name in table.columns if name in extra]
@@ -51,6 +56,18 @@ def _check_sure(kind: str, above: float | None) -> None:
 def _values(answer: Any, kind: str, above: float | None) -> Iterator[Any]:
     if kind == "generate":
         yield from (answer.text, answer.finished)
+        return
+    if kind == "reward":
+        standard = answer.standard
+        yield from (round(answer.reward, 6), None if standard is None else round(standard, 6))
+        return
+    if kind == "prefer":
+        both = (answer.probability, 1 - answer.probability)
+        yield from (answer.text, answer.index, round(both[answer.index], 6))
+        yield [round(value, 6) for value in both]
+        yield [round(value, 6) for value in answer.rewards]
+        if above is not None:
+            yield both[answer.index] < 1 - above
         return
     if kind == "choose":
         yield from (answer.text, answer.index, round(answer.probability, 6))

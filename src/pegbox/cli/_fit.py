@@ -14,7 +14,7 @@ def fit(
     out: Path,
     model: str = "etude",
     method: str = "closed-form",
-    task: Literal["auto", "classify", "choose", "tag", "generate"] = "auto",
+    task: Literal["auto", "classify", "choose", "tag", "generate", "prefer"] = "auto",
     options: dict[str, Any] | None = None,
     training: dict[str, Any] | None = None,
     text: str | None = None,
@@ -50,8 +50,9 @@ def fit(
         out: Folder for the tuned model.
         model: Hub id, folder, etude or etude-masked.
         method: One of the names that pegbox methods lists.
-        task: What is asked of a row: classify (one label), choose (one of its own options), tag (entities) or
-            generate (a text, see pegbox sft); auto tells by the columns.
+        task: What is asked of a row: classify (one label), choose (one of its own options), tag (entities),
+            generate (a text, see pegbox sft) or prefer (a reward, see pegbox reward); auto tells by the
+            columns.
         options: Options of the method, see pegbox methods; for example --options.rank 4.
         training: How gradient methods train, for example --training.epochs 3.
         text: Text column, or two with a comma for pairs; guessed when not given.

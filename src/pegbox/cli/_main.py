@@ -24,6 +24,7 @@ from pegbox.cli._methods import methods
 from pegbox.cli._options import GIVEN
 from pegbox.cli._predict import predict
 from pegbox.cli._rank import rank
+from pegbox.cli._reward import reward
 from pegbox.cli._sft import sft
 from pegbox.cli._signature import add_function, summary, typed
 from pegbox.errors import PegboxError, UsageError, nearest
@@ -36,6 +37,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "check": check,
     "fit": fit,
     "sft": sft,
+    "reward": reward,
     "predict": predict,
     "evaluate": evaluate,
     "compare": compare,

@@ -29,7 +29,8 @@ def predict(
 ) -> None:
     """Answer rows with a tuned model: lines of standard input or a file in, csv with probabilities out.
 
-    Chosen options and tagged sentences are written as jsonl, one object per row.
+    Chosen options, tagged sentences, written answers and rewards (of a prompt with an answer, or with two to
+    compare) are written as jsonl, one object per row.
 
     Args:
         tuned: Folder that pegbox fit wrote.
@@ -72,10 +73,12 @@ def predict(
 def _lines(tuned: "Tuned", text: str | None, kind: str) -> "Table":
     from pegbox.data import Table
 
-    if kind == "choose":
+    if kind in ("choose", "prefer"):
+        needed = "options" if kind == "choose" else "answers"
+        each = "a question and its options" if kind == "choose" else "a prompt and its answer, or two of them"
         raise InputError(
-            "standard input holds one text per line, and this task needs options",
-            expected="a file with a question and its options in each row",
+            f"standard input holds one text per line, and this task needs {needed}",
+            expected=f"a file with {each} in each row",
             fix="write them into a jsonl file",
         )
 

@@ -20,7 +20,7 @@ from pegbox.evaluation import plain
 from pegbox.methods import Method, build
 from pegbox.methods import methods as all_methods
 from pegbox.models import Base, FeatureCache, load
-from pegbox.tasks import Choose, Classify, Generate, Tag, Task
+from pegbox.tasks import Choose, Classify, Generate, Prefer, Tag, Task
 from pegbox.training import tell
 from pegbox.tuning import Training
 from pegbox.tuning._once import Once
@@ -121,6 +121,13 @@ def advise(
     rows = rows if rows is not None else task.rows
     if rows is None or not len(rows):
         raise InputError("there are no rows to advise on", expected="labelled rows", fix="pass rows=")
+    if isinstance(task, Prefer):
+        raise CapabilityError(
+            "the advice weighs answers that are right or wrong, and a reward is a number",
+            where=rows.source,
+            expected="a Classify, Choose or Tag task",
+            fix="begin with lora: pegbox reward, whose scores have the baselines beside them",
+        )
     if isinstance(task, Generate):
         raise CapabilityError(
             "the advice weighs answers that are right or wrong, and free text has none such",

@@ -24,7 +24,7 @@ from pegbox.evaluation import (
     score_tags,
     tag_sample,
 )
-from pegbox.tasks import Choose, Classify, Tag, Task
+from pegbox.tasks import Choose, Classify, Prefer, Tag, Task
 from pegbox.tuning import Tuned, option_names
 
 Array = npt.NDArray[np.float64]
@@ -234,6 +234,13 @@ def contest_of(task: Task) -> Contest:
         return Labels(kind="choose")
     if isinstance(task, Classify):
         return Labels()
+    if isinstance(task, Prefer):
+        raise CapabilityError(
+            "the ladder compares answers that are right or wrong, and a reward is a number, which an untuned "
+            "base does not give",
+            expected="a Classify, Choose or Tag task",
+            fix="tune each method by pegbox reward with the same --test file and --seeds",
+        )
     raise CapabilityError(
         f"the ladder compares answers that are right or wrong, and {type(task).__name__} asks for text",
         expected="a Classify, Choose or Tag task",

@@ -16,6 +16,7 @@ from pegbox.evaluation._generation import TEXT_METRICS, GenerationScores, score_
 from pegbox.evaluation._json import plain, read_estimate
 from pegbox.evaluation._paired import Paired, compare
 from pegbox.evaluation._records import SqlTable, parse_record
+from pegbox.evaluation._reward import Margins, RewardScores, score_rewards
 from pegbox.evaluation._scores import ClassScores, Scores, score
 from pegbox.evaluation._selective import Answered, RiskCoverage, risk_coverage
 from pegbox.evaluation._separation import Undefined, error_auroc, ood_auroc, uncertainties
@@ -37,8 +38,10 @@ __all__ = [
     "Flips",
     "Forgetting",
     "GenerationScores",
+    "Margins",
     "Paired",
     "Reliability",
+    "RewardScores",
     "RiskCoverage",
     "Sample",
     "Scores",
@@ -65,6 +68,7 @@ __all__ = [
     "score",
     "score_also",
     "score_forgetting",
+    "score_rewards",
     "score_tags",
     "score_texts",
     "score_truth",

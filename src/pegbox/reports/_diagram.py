@@ -1,7 +1,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pegbox.evaluation import Scores
+from pegbox.evaluation import RewardScores, Scores
 from pegbox.reports._figure import GREY, INK, check_suffix, new_figure, quiet, write_figure
 from pegbox.reports._format import legible
 
@@ -10,14 +10,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def reliability_diagram(scores: Scores, path: str | Path, title: str = "") -> Path:
+def reliability_diagram(scores: Scores | RewardScores, path: str | Path, title: str = "") -> Path:
     """Draw accuracy against confidence, with 95 % intervals, over a histogram of rows.
 
     Source: DeGroot and Fienberg, The comparison and evaluation of forecasters, 1983. The same scores give
     the same bytes with the same Matplotlib.
 
     Args:
-        scores: What `pegbox.evaluation.score` measured.
+        scores: What `pegbox.evaluation.score` or `score_rewards` measured.
         path: File to write, ``.png`` or ``.svg``; written whole or not at all.
         title: Line above the diagram.
 
@@ -34,11 +34,11 @@ def reliability_diagram(scores: Scores, path: str | Path, title: str = "") -> Pa
     return write_figure(figure, place)
 
 
-def reliability_figure(scores: Scores, title: str = "", *, small: bool = False) -> "Figure":
+def reliability_figure(scores: Scores | RewardScores, title: str = "", *, small: bool = False) -> "Figure":
     """The reliability diagram as a figure.
 
     Args:
-        scores: What `pegbox.evaluation.score` measured.
+        scores: What `pegbox.evaluation.score` or `score_rewards` measured.
         title: Lines above it.
         small: For many beside each other: half as wide, without legend.
     """
@@ -63,7 +63,7 @@ def _shrink(upper: "Axes", lower: "Axes") -> None:
     lower.set(xlabel="confidence", ylabel="")
 
 
-def _draw_accuracy(axes: "Axes", scores: Scores, small: bool) -> None:
+def _draw_accuracy(axes: "Axes", scores: Scores | RewardScores, small: bool) -> None:
     bins = scores.reliability.bins
     confidence = [part.confidence for part in bins]
     accuracy = [part.accuracy for part in bins]
@@ -85,7 +85,7 @@ def _draw_accuracy(axes: "Axes", scores: Scores, small: bool) -> None:
     axes.grid(color=GREY, linewidth=0.5, alpha=0.5)
 
 
-def _draw_counts(axes: "Axes", scores: Scores) -> None:
+def _draw_counts(axes: "Axes", scores: Scores | RewardScores) -> None:
     from matplotlib.ticker import MaxNLocator
 
     counts = scores.reliability.histogram
@@ -95,7 +95,7 @@ def _draw_counts(axes: "Axes", scores: Scores) -> None:
     axes.yaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
 
 
-def _limits(scores: Scores) -> tuple[float, float]:
+def _limits(scores: Scores | RewardScores) -> tuple[float, float]:
     """From the chance level, below which no confidence lies, to one, with a margin for the markers."""
     lowest = 1 / len(scores.labels)
     margin = 0.03 * (1 - lowest)

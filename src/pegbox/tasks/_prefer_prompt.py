@@ -48,6 +48,11 @@ class AnswerIds:
         """Token ids of each row's first answer (0) or second (1) after its prompt, end included."""
         return [self.encoded.ids[row[place]] for row in self.rows]
 
+    def check_whole(self, context: int) -> None:
+        """Raise InputError when a row was left out."""
+        if self.left_out:
+            raise unfit(self.encoded.source, self.left_out, context)
+
     def notes(self) -> list[str]:
         """Lines for the user on what was cut and left out."""
         where = f"{self.encoded.source}: " if self.encoded.source else ""

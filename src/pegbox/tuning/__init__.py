@@ -18,7 +18,19 @@ from pegbox.tuning._replay import Replay
 from pegbox.tuning._run_folder import check_run_folder, clear_run_folder, seed_folder
 from pegbox.tuning._saving import adapter_bytes
 from pegbox.tuning._seeds import Seeds, SeedScores, fit_seeds
-from pegbox.tuning._shapes import Choice, Entity, Prediction, Tagged, Written, option_names
+from pegbox.tuning._shapes import (
+    Choice,
+    Entity,
+    Prediction,
+    Preferred,
+    Rewarded,
+    Tagged,
+    Written,
+    option_names,
+    reward_scale,
+    reward_scores,
+    with_reward_scale,
+)
 from pegbox.tuning._switch import Switchboard
 from pegbox.tuning._training import Training
 from pegbox.tuning._tuned import Cost, Tuned, base_alone
@@ -36,8 +48,10 @@ __all__ = [
     "Merged",
     "OtherTask",
     "Prediction",
+    "Preferred",
     "Ranks",
     "Replay",
+    "Rewarded",
     "SeedScores",
     "Seeds",
     "Spectrum",
@@ -64,7 +78,10 @@ __all__ = [
     "option_names",
     "rank",
     "read_by",
+    "reward_scale",
+    "reward_scores",
     "save_posterior",
     "search_label_words",
     "seed_folder",
+    "with_reward_scale",
 ]

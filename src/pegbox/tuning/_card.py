@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pegbox.evaluation import GenerationScores, Scores, TagScores
-from pegbox.tasks import Choose, Classify, Decoding, Generate, Tag, Task
+from pegbox.evaluation import GenerationScores, RewardScores, Scores, TagScores
+from pegbox.tasks import Choose, Classify, Decoding, Generate, Prefer, Tag, Task
 from pegbox.tuning._card_loading import loading
 from pegbox.tuning._card_measured import data, how_good, limits
 
@@ -15,6 +15,7 @@ _PIPELINES: dict[type, str] = {
     Choose: "multiple-choice",
     Tag: "token-classification",
     Generate: "text-generation",
+    Prefer: "reward-model",
 }
 _TO_FILL_IN = """\
 ## To be filled in by whoever publishes this folder
@@ -26,7 +27,7 @@ _TO_FILL_IN = """\
 - contact:"""
 
 
-def card(tuned: Tuned, scores: Scores | TagScores | GenerationScores | None) -> str:
+def card(tuned: Tuned, scores: Scores | TagScores | GenerationScores | RewardScores | None) -> str:
     """The model card of a saved folder, in Markdown; of facts alone."""
     parts = [_front(tuned), _what(tuned), data(tuned), how_good(scores), limits(tuned, scores)]
     return "\n\n".join([*parts, *loading(tuned), _TO_FILL_IN]) + "\n"
@@ -89,7 +90,18 @@ def _asked(task: Task) -> str:
         return f"which of its own options answers {fields}; log-probability divided by {task.normalise}"
     if isinstance(task, Generate):
         return _told(task)
+    if isinstance(task, Prefer):
+        return _rewarded(task, fields)
     return f"which of {', '.join(f'`{label}`' for label in task.labels)} fits {fields}"
+
+
+def _rewarded(task: Prefer, fields: str) -> str:
+    """What a reward is of, and how it is read."""
+    how = "the chat template in `task.json`" if task.chat_template else "prompt and answer as they stand"
+    return (
+        f"how good an answer to a prompt is, a reward learnt from {fields}; the probability that one answer "
+        f"is better than another is the logistic function of their rewards' difference; written by {how}"
+    )
 
 
 def _told(task: Generate) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pegbox.models.etude import NAMES
-from pegbox.tasks import Choose, Generate, Task
+from pegbox.tasks import Choose, Generate, Prefer, Task
 
 if TYPE_CHECKING:
     from pegbox.tuning._tuned import Tuned
@@ -118,6 +118,8 @@ def _example(task: Task) -> str:
     texts = '"a text"' if len(task.fields) == 1 else '"a text", "another text"'
     if isinstance(task, Generate):
         return '["a prompt"]'
+    if isinstance(task, Prefer):
+        return '[("a prompt", "an answer")]'
     if isinstance(task, Choose):
         return f'[({texts}, ["an option", "another"])]'
     return f"[{texts}]" if len(task.fields) == 1 else f"[({texts})]"

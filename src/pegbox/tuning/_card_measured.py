@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from pegbox.evaluation import Flips, GenerationScores, Scores, TagScores
-from pegbox.tasks import Choose, Generate, Tag, Task
+from pegbox.evaluation import Flips, GenerationScores, RewardScores, Scores, TagScores
+from pegbox.tasks import Choose, Generate, Prefer, Tag, Task
 
 if TYPE_CHECKING:
     from pegbox.tuning._provenance import Provenance
@@ -32,7 +32,7 @@ def data(tuned: Tuned) -> str:
     return "\n".join(["## Data", "", *lines])
 
 
-def how_good(scores: Scores | TagScores | GenerationScores | None) -> str:
+def how_good(scores: Scores | TagScores | GenerationScores | RewardScores | None) -> str:
     """The metrics with intervals, calibration in words, and what tuning broke."""
     if scores is None:
         return "## How good\n\nNot evaluated when it was saved: `pegbox evaluate FOLDER TEST_FILE`."
@@ -45,16 +45,28 @@ def how_good(scores: Scores | TagScores | GenerationScores | None) -> str:
         return "\n".join([table, *_missing(scores)])
     if isinstance(scores, TagScores):
         return table
+    if isinstance(scores, RewardScores):
+        against = [
+            f"- Against {name} ({part.b:.3f}): {part}, paired on the same pairs."
+            for name, part in scores.baselines.items()
+        ]
+        return "\n".join([table, "", f"- Calibration: {_calibration(scores)}.", *against])
     said = [f"- Calibration: {_calibration(scores)}."]
     if scores.flips is not None:
         said.append(f"- Against the untuned base: {_broken(scores.flips)}.")
     return f"{table}\n\n" + "\n".join(said)
 
 
-def limits(tuned: Tuned, scores: Scores | TagScores | GenerationScores | None) -> str:
+def limits(tuned: Tuned, scores: Scores | TagScores | GenerationScores | RewardScores | None) -> str:
     """What it cannot do, and how far its scores can be trusted."""
     task, context = tuned.prompt.task, tuned.base.context
     lines = [f"- {_answers(task)}", f"- {_context(task, context, cut=tuned.too_long == 'shorten')}"]
+    if isinstance(task, Prefer) and (scale := tuned.details.get("reward")):
+        lines.append(
+            f"- Rewards of the {scale['of']} ({scale['answers']:,} answers) have mean {scale['mean']:.3f} "
+            f"and standard deviation {scale['sd']:.3f}; answers of another kind, such as those of a policy "
+            "that is tuned on it, have others."
+        )
     lines.append(
         "- Language and subject are those of the training rows; nothing is known of others, and its "
         "probabilities do not tell when a text is of another kind."
@@ -81,7 +93,7 @@ def _counted(task: Task) -> str:
     return "Questions with so many options" if isinstance(task, Choose) else "Rows of each label"
 
 
-def _calibration(scores: Scores) -> str:
+def _calibration(scores: Scores | RewardScores) -> str:
     """The calibration error, and on which side the model errs, where it can be told."""
     error = scores.metrics["ece"]
     bins = scores.reliability.bins
@@ -108,6 +120,11 @@ def _answers(task: Task) -> str:
         return f"It finds entities of the types {types} and no others, and none that lie within another."
     if isinstance(task, Generate):
         return _free(task)
+    if isinstance(task, Prefer):
+        return (
+            "It gives what the preferences rewarded, length and style included, not what is right; a policy "
+            "that is tuned on it finds answers that it overrates."
+        )
     if isinstance(task, Choose):
         return "It always answers one of the options that it is given, also where none is right."
     return "It always answers one of its labels, also where none fits the text."
@@ -123,12 +140,15 @@ def _context(task: Task, context: int, *, cut: bool) -> str:
     read = f"It reads {context:,} tokens at a time"
     if isinstance(task, Tag):
         return f"{read}; longer sentences are read in several windows."
+    if isinstance(task, Prefer):
+        told = "cut at its beginning, which is told" if cut else "not shortened"
+        return f"{read}, prompt and answer together; a longer prompt is {told}, an answer never."
     what = "question" if isinstance(task, Choose | Generate) else "text"
     read += ", those of the template and of demonstrations included" if task.template else ""
     return f"{read}; a longer {what} is {'cut at its end, which is told' if cut else 'refused'}."
 
 
-def _known(scores: Scores | TagScores | GenerationScores) -> str:
+def _known(scores: Scores | TagScores | GenerationScores | RewardScores) -> str:
     if isinstance(scores, GenerationScores):
         return (
             f"It was scored on {scores.rows:,} rows; the intervals above say nothing of rows from elsewhere, "

@@ -16,7 +16,7 @@ from pegbox.data import Rows, split
 from pegbox.errors import CapabilityError, InputError, UsageError
 from pegbox.methods import Attached, Method, Solved, Solver, build
 from pegbox.models import Base, FeatureCache, load, score_layer
-from pegbox.tasks import Classify, Generate, Task, TooLong
+from pegbox.tasks import Classify, Generate, Prefer, Task, TooLong
 from pegbox.training import Settings, tell, train
 from pegbox.tuning._claim import claimed
 from pegbox.tuning._demonstrate import Demonstrate, check_trained, shown
@@ -26,7 +26,7 @@ from pegbox.tuning._provenance import Provenance
 from pegbox.tuning._readout import as_read, with_readout
 from pegbox.tuning._replay import Replay, check_replay, read_replay, remembered
 from pegbox.tuning._seen import row_digests
-from pegbox.tuning._shapes import Shape, Work, shape_of
+from pegbox.tuning._shapes import Shape, Work, scaled_on_training_rows, shape_of
 from pegbox.tuning._training import Training
 from pegbox.tuning._trunk_rows import TrunkCache, with_trunk_cached
 from pegbox.tuning._tuned import Cost, Tuned
@@ -117,6 +117,8 @@ def fit(
     assert settings is not None
     run = _Run(shape, shown(work, used) if demonstrations is not None else work)
     tuned = run.train(method, used, valid, settings, folder, resume, training.trunk_cache)
+    if isinstance(task, Prefer):
+        tuned = scaled_on_training_rows(tuned, used)  # type: ignore[arg-type]
     return _with_provenance(tuned, work, task, rows, used, valid)
 
 
@@ -143,13 +145,14 @@ def _check_words_asked(task: Task, **given: object) -> None:
 
 def _check_too_long(task: Task, too_long: TooLong) -> None:
     """Only rows of prompts and answers are left out for their length; others are read by their beginnings."""
-    if too_long not in get_args(TooLong) or (too_long == "drop" and not isinstance(task, Generate)):
+    dropped = isinstance(task, Generate | Prefer)
+    if too_long not in get_args(TooLong) or (too_long == "drop" and not dropped):
         raise UsageError(
             "texts that do not fit cannot be left out in this task"
             if too_long == "drop"
             else f"there is no way {too_long!r} to treat texts that do not fit",
             where=f"too_long={too_long!r}",
-            expected="shorten or error" + (", or drop" if isinstance(task, Generate) else ""),
+            expected="shorten or error" + (", or drop" if dropped else ""),
             fix="leave too_long out",
         )
 

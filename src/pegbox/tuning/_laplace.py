@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from pegbox.data import Questions, Rows
+from pegbox.data import Preferences, Questions, Rows
 from pegbox.errors import CapabilityError, InputError, UsageError
 from pegbox.models import answer_tokens, output_scale, output_tail_slope
 from pegbox.tasks import Generate, Tag
@@ -204,7 +204,8 @@ def around_initial(tuned: Tuned, part: str, spots: Sequence[Place], mean: str) -
 def scored(tuned: Tuned, rows: Any, *, labelled: bool = True) -> Scored:
     """Rows as the posterior sees them, told what was shortened; any answer stands in for ones unknown."""
     if not labelled:
-        first = {"answers": (0,) * len(rows)} if isinstance(rows, Questions) else {}
+        first: dict[str, Any] = {"answers": (0,) * len(rows)} if isinstance(rows, Questions) else {}
+        first |= {"answered": True} if isinstance(rows, Preferences) else {}
         rows = replace(rows, **first) if first else replace(rows, labels=(tuned.labels[0],) * len(rows))
     work = Work(tuned.base, tuned.prompt, 0, tuned.too_long, tuned.cache, tuned.say)
     (found,) = shape_of(tuned.prompt.task).trainable(work, [rows])

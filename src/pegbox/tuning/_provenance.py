@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pegbox.data import Conversations, Examples, Questions, Rows, Sentences
+from pegbox.data import Conversations, Examples, Preferences, Questions, Rows, Sentences
 from pegbox.models import Base
 from pegbox.tasks import Choose, Prompt, Tag, Task, TooLong
 
@@ -102,6 +102,8 @@ def _counts(task: Task, rows: Rows) -> dict[str, int]:
     if isinstance(rows, Questions):
         sizes = Counter(map(len, rows.options))
         return {f"{size} options": sizes[size] for size in sorted(sizes)}
+    if isinstance(rows, Preferences):
+        return {}
     labels = Counter(rows.labels or ())
     return {label: labels[label] for label in task.labels}
 
@@ -115,5 +117,7 @@ def _encoded(base: Base, prompt: Any, rows: Any, too_long: TooLong) -> Any:
         return encode(rows, too_long=too_long)
     if isinstance(rows, Conversations):
         return prompt.speak(rows, too_long=too_long)
+    if isinstance(rows, Preferences):
+        return prompt.encode_pairs(rows, too_long=too_long)
     assert isinstance(rows, Examples)
     return prompt.draws[0].encode(rows, too_long=too_long)

@@ -138,10 +138,12 @@ class Tuned:
         Args:
             texts: Texts or pairs; for multiple choice (question, [option, ...]); for tagging lists of words,
                 or texts that are divided at their spaces; for generation prompts, or lists of messages that
-                end with the user's; or rows.
+                end with the user's; for rewards (prompt, answer), or (prompt, first, second) to compare two;
+                or rows.
 
         Returns:
-            One :class:`pegbox.tuning.Prediction`, ``Choice``, ``Tagged`` or ``Written`` per row, in order.
+            One :class:`pegbox.tuning.Prediction`, ``Choice``, ``Tagged``, ``Written``, ``Rewarded`` or
+            ``Preferred`` per row, in order.
 
         Raises:
             UsageError: For one text instead of several.
@@ -174,7 +176,8 @@ class Tuned:
             on_bad: ``"error"`` or ``"drop"`` for rows that cannot be used; for tagging also ``"repair"``.
 
         Returns:
-            :class:`pegbox.evaluation.Scores`, ``TagScores`` for tagging, ``GenerationScores`` for generation.
+            :class:`pegbox.evaluation.Scores`, ``TagScores`` for tagging, ``GenerationScores`` for generation,
+            ``RewardScores`` for rewards.
 
         Raises:
             InputError: For rows that cannot be scored.

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 from pegbox.errors import UsageError
-from pegbox.tasks import Choose, Classify, Generate, Tag, Task
+from pegbox.tasks import Choose, Classify, Generate, Prefer, Tag, Task
 from pegbox.tuning._shapes._shape import Shape
 from pegbox.tuning._shapes.choose import ChooseShape
 from pegbox.tuning._shapes.classify import ClassifyShape
 from pegbox.tuning._shapes.generate import GenerateShape
+from pegbox.tuning._shapes.prefer import PreferShape
 from pegbox.tuning._shapes.tag import TagShape
 
 _SHAPES: dict[type, Shape] = {
@@ -13,6 +14,7 @@ _SHAPES: dict[type, Shape] = {
     Choose: ChooseShape(),
     Tag: TagShape(),
     Generate: GenerateShape(),
+    Prefer: PreferShape(),
 }
 
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pegbox.models import Base, batches, collate
-from pegbox.tasks import OptionPairs
+from pegbox.tasks import AnswerIds, OptionPairs
 
 GOLD, THERE = "gold", "there"
 TOKENS_PER_BATCH = {"cpu": 1024}
@@ -17,6 +17,8 @@ TOKENS_ON_ACCELERATOR = 16384
 class PairRows:
     """Questions, trained by cross-entropy over a head's scores of (question, option) pairs.
 
+    Of preferences the options are two answers, and the loss is -log sigma(better - other).
+
     Args:
         base: The base; an encoder.
         pairs: Each question with each of its options as token ids.
@@ -25,7 +27,7 @@ class PairRows:
 
     own_texts = True
 
-    def __init__(self, base: Base, pairs: OptionPairs, gold: Sequence[int]) -> None:
+    def __init__(self, base: Base, pairs: OptionPairs | AnswerIds, gold: Sequence[int]) -> None:
         self.answers = max(map(len, pairs.rows), default=0)
         self._base, self._pairs = base, pairs
         self._gold = torch.tensor(list(gold))
@@ -71,6 +73,6 @@ def pair_scores(module: nn.Module, base: Base, pairs: OptionPairs) -> list[Tenso
     return [found[list(row)] for row in pairs.rows]
 
 
-def _inputs(base: Base, pairs: OptionPairs, indices: Sequence[int]) -> dict[str, Tensor]:
+def _inputs(base: Base, pairs: OptionPairs | AnswerIds, indices: Sequence[int]) -> dict[str, Tensor]:
     batch = collate(pairs.encoded, indices, kind=base.kind, pad=base.pad)
     return {name: value for name, value in batch.items() if name != "answer_positions"}
