@@ -81,7 +81,7 @@ def plans(*, quick: bool) -> list[Plan]:
     made = [
         Plan("real", data, method, rows=rows, tested=tested, epochs=epochs)
         for data, rows, tested, epochs in (
-            ("e2e_nlg", 500, 200, None), ("wikisql", 500, 200, None), ("instruct_mix", 200, 60, 4),
+            ("e2e_nlg", 300, 150, None), ("wikisql", 300, 150, None), ("instruct_mix", 160, 60, 4),
         )
         for method in ("zero-shot", "lora")
     ]  # fmt: skip
@@ -481,12 +481,12 @@ def instructions_part(found: Found) -> list[str]:
     intro = (
         f"{plan.rows} instructions in equal parts of {', '.join((*CLOSED, *FREE))}; 15 % choose where "
         f"training stops. Exact match: {counts[RIGHT]} other questions of {', '.join(CLOSED)}, which have "
-        f"one right answer, and all {counts[HELD]} questions of {HELD}, a family that neither pretraining nor "
-        f"tuning showed. Free: {counts[OPEN]} other questions of {' and '.join(FREE)}, which have many right "
-        "answers, against one of them. etude was pretrained on the five families in this very form, so that "
-        f"zero-shot is no stranger to them. Bits per byte: {elsewhere().bytes // 1024} KiB of all of the "
-        'world\'s genres (what `forgetting("auto")` reads for a generation task; instructions are one genre '
-        "of eight), with the lowest and highest limits of the seeds' intervals in brackets."
+        f"one right answer, and all {counts[HELD]} questions of {HELD}, a family that neither pretraining "
+        f"nor tuning showed. Free: {counts[OPEN]} other questions of {' and '.join(FREE)}, which have many "
+        "right answers, against one of them. etude was pretrained on the five families in this very form, "
+        f"so that zero-shot is no stranger to them. Bits per byte: {elsewhere().bytes // 1024} KiB of all "
+        'of the world\'s genres (what `forgetting("auto")` reads for a generation task; instructions are '
+        "one genre of eight), with the lowest and highest limits of the seeds' intervals in brackets."
     )
     parts = ["### Instructions of the world", intro, common.markdown(head, lines)]
     if len(right) > 1:
