@@ -333,7 +333,7 @@ class Plan:
         same: Sides on the same batches, by setting: number format and rows a step.
         best: Each side's own ways, one run each.
         repeats: Runs of each side on the same batches.
-        slow: Those of the latest release where the batch is large, which take minutes.
+        slow: Those of the latest release, which take minutes and are far away.
     """
 
     same: Mapping[tuple[str, int], tuple[Setup, tuple[Side, ...]]]
@@ -342,7 +342,7 @@ class Plan:
     slow: int
 
     def runs(self, side: Side) -> int:
-        return self.slow if side.trl == LATEST and side.batch > 4 else self.repeats
+        return self.slow if side.trl == LATEST else self.repeats
 
 
 WAYS: dict[str, dict[str, Any]] = {
