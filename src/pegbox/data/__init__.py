@@ -16,7 +16,7 @@ from pegbox.data._preference_columns import (
     is_ranked,
 )
 from pegbox.data._preference_doctor import check_preferences
-from pegbox.data._preferences import Preferences, from_answers, preferences
+from pegbox.data._preferences import Preferences, from_answers, in_turns, preferences
 from pegbox.data._questions import (
     AnswerKind,
     ChoiceColumns,
@@ -71,6 +71,7 @@ __all__ = [
     "from_questions",
     "from_texts",
     "from_words",
+    "in_turns",
     "is_ranked",
     "preferences",
     "questions",

@@ -2,7 +2,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Any
 
@@ -168,6 +168,32 @@ def from_answers(inputs: Sequence[Sequence[Any]]) -> Preferences | Conversations
         return Preferences(where, prompts, first, second, numbers, answered=False)
     messages = tuple((*prompt, Message("assistant", answers[0])) for prompt, answers in rows)
     return Conversations(where, messages, tuple(answers for _, answers in rows), numbers)
+
+
+def in_turns(rows: Conversations) -> Conversations:
+    """The same conversations with prompts of one message that is a dialogue read as turns; see `turns_of`.
+
+    Raises:
+        InputError: For a prompt that is none.
+    """
+    found = []
+    for number, messages in zip(rows.numbers, rows.messages, strict=True):
+        start = 1 if messages[0].role == "system" else 0
+        if len(messages) != start + 2:
+            found.append(messages)
+            continue
+        try:
+            prompt = turns_of(messages[start].content)
+            check_turns(prompt, answered=False)
+        except RowFaultError as fault:
+            raise InputError(
+                str(fault),
+                where=f"{rows.source}, row {number}",
+                expected="turns of 'Human: ...' and 'Assistant: ...', as the model was tuned on",
+                fix="mend the row or leave it out",
+            ) from None
+        found.append((*messages[:start], *prompt, messages[-1]))
+    return replace(rows, messages=tuple(found))
 
 
 def turns_of(text: str, what: str = "the prompt") -> tuple[Message, ...]:

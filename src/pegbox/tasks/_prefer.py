@@ -14,6 +14,7 @@ from pegbox.data import (
     conversations,
     find_conversation_columns,
     find_preference_columns,
+    in_turns,
     preferences,
     read,
 )
@@ -170,7 +171,8 @@ class Prefer:
         """Prompts with one answer each."""
         prompt, answer = texts or ("", "")
         found = find_conversation_columns(table, texts=(prompt,) if prompt else (), label=answer or None)
-        return conversations(table, found, on_bad=on_bad)
+        rows = conversations(table, found, on_bad=on_bad)
+        return rows if self.dialogue == "none" else in_turns(rows)
 
     def check(self, rows: Any, say: Callable[[str], None]) -> None:
         """Refuse rows that are no preferences; say where one prompt's length decides nearly all of them."""

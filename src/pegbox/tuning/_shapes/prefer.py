@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pegbox._progress import track
 from pegbox.data import Conversations, Preferences, Table, from_answers
 from pegbox.errors import CapabilityError, InputError, RunError
 from pegbox.evaluation import RewardScores, score_rewards
 from pegbox.methods import Method, Solved, Solver
-from pegbox.models import Base, batches, collate
+from pegbox.models import POSITIONS, Base, batches, collate
 from pegbox.tasks import AnswerIds, Encoded, Prefer, PreferPrompt, no_encoder_decoder
 from pegbox.training import Trainable
 from pegbox.tuning._answers import Array, softmax
@@ -256,13 +257,11 @@ def _scores(tuned: Tuned, encoded: Encoded) -> Tensor:
     assert module is not None
     found = torch.empty(len(encoded))
     size = TOKENS_PER_BATCH.get(base.device.type, TOKENS_ON_ACCELERATOR)
-    training = module.training
-    module.eval()
-    for indices in track(batches(encoded.lengths, size), "reading answers"):
-        batch = collate(encoded, indices, kind="encoder", pad=base.pad)
-        inputs = {name: value.to(base.device) for name, value in batch.items() if name != "answer_positions"}
-        found[indices] = module(**inputs).float().squeeze(-1).cpu()
-    module.train(training)
+    with _evaluating(module):
+        for indices in track(batches(encoded.lengths, size), "reading answers"):
+            batch = collate(encoded, indices, kind="encoder", pad=base.pad)
+            inputs = {name: value.to(base.device) for name, value in batch.items() if name != POSITIONS}
+            found[indices] = module(**inputs).float().squeeze(-1).cpu()
     if not torch.isfinite(found).all():
         raise RunError(
             "a reward is not a finite number",
@@ -272,6 +271,18 @@ def _scores(tuned: Tuned, encoded: Encoded) -> Tensor:
             fix=f"load {base.name} in another number format than {base.dtype}",
         )
     return found
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode, and each part's own mode afterwards: a wrapper's need not be that of what it wraps."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
 
 
 def _whole(answers: AnswerIds, tuned: Tuned) -> AnswerIds:
