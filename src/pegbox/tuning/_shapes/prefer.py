@@ -159,7 +159,7 @@ class PreferShape:
         found = _scores(tuned, pairs.encoded).double().numpy().reshape(-1, 2)
         margins = _log_odds(tuned.probabilities(kept)) if tuned.averaged else None
         seconds = time.perf_counter() - started
-        told_seen(tuned, kept)
+        told_seen(tuned, kept, "prompts")
         lengths = [np.array([len(answer) for answer in side]) for side in (kept.chosen, kept.rejected)]
         how: dict[str, Any] = {"margins": margins, "resamples": resamples, "seed": seed}
         scores = score_rewards(found[:, 0], found[:, 1], *lengths, **how)
