@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from pegbox.models._batches import batches, collate
     from pegbox.models._cache import FeatureCache, Features
     from pegbox.models._cross_entropy import chunked_cross_entropy
-    from pegbox.models._decode import decode
+    from pegbox.models._decode import decode, written_by
     from pegbox.models._encoder import PooledClassifier, score_layer
     from pegbox.models._features import (
         answer_logits,
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     )
     from pegbox.models._find import check_safetensors, find_model
     from pegbox.models._fingerprint import fingerprint
-    from pegbox.models._language import IGNORED, language_loss
+    from pegbox.models._language import IGNORED, language_loss, logits_of, output_inputs
     from pegbox.models._language_rows import LanguageRows, check_language
     from pegbox.models._loading import load, tokenizer
     from pegbox.models._options import option_logprobs, read_texts
@@ -69,8 +69,10 @@ __all__ = [
     "frozen_trunk",
     "language_loss",
     "load",
+    "logits_of",
     "narrowed",
     "option_logprobs",
+    "output_inputs",
     "output_layer",
     "output_rows",
     "output_scale",
@@ -87,6 +89,7 @@ __all__ = [
     "unwrapped",
     "watched",
     "word_logprobs",
+    "written_by",
 ]
 
 __getattr__, __dir__ = lazy(
@@ -131,10 +134,13 @@ __getattr__, __dir__ = lazy(
         "IGNORED": "pegbox.models._language",
         "chunked_cross_entropy": "pegbox.models._cross_entropy",
         "language_loss": "pegbox.models._language",
+        "logits_of": "pegbox.models._language",
+        "output_inputs": "pegbox.models._language",
         "LanguageRows": "pegbox.models._language_rows",
         "check_language": "pegbox.models._language_rows",
         "unwrapped": "pegbox.models._readout",
         "watched": "pegbox.models._readout",
         "word_logprobs": "pegbox.models._sequences",
+        "written_by": "pegbox.models._decode",
     },
 )

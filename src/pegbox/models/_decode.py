@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -45,28 +45,70 @@ def decode(
     Returns:
         Token ids of each answer, in the order of the prompts; one of ``decoding.max_tokens`` was cut off.
     """
-    own: Any = unwrapped(module)
     found: list[list[int]] = [[] for _ in prompts]
     lengths = [len(ids) + decoding.max_tokens for ids in prompts]
     size = TOKENS_PER_BATCH.get(base.device.type, TOKENS_ON_ACCELERATOR) // decoding.beams
     places = [base.device] if base.device.type == "cuda" else []
-    was_training = module.training
-    module.eval()
-    with torch.random.fork_rng(places), _settings(own, _config(base, decoding, stops, start)):
+    with torch.random.fork_rng(places), _as_writing(module, _config(base, decoding, stops, start)):
         torch.manual_seed(decoding.seed)
         for indices in track(batches(lengths, size), "writing answers"):
-            inputs = _inputs(base, [prompts[index] for index in indices], start)
-            written = _generate(module, inputs, base)
-            first = inputs["decoder_input_ids"].shape[1] if start else inputs["input_ids"].shape[1]
-            for index, row in zip(indices, written[:, first:].tolist(), strict=True):
+            rows = _written(module, base, [prompts[index] for index in indices], start)
+            for index, row in zip(indices, rows, strict=True):
                 found[index] = _ended(row, stops)
-    module.train(was_training)
     return found
 
 
-def _generate(module: Any, inputs: dict[str, Tensor], base: Base) -> Tensor:
+@torch.no_grad()
+def written_by(
+    module: nn.Module,
+    base: Base,
+    prompts: Sequence[Sequence[int]],
+    *,
+    most: int,
+    stops: Sequence[int],
+    processors: Sequence[Callable[[Tensor, Tensor], Tensor]] = (),
+) -> list[list[int]]:
+    """What a causal model writes after some prompts, in one batch: the greatest score at each place.
+
+    Args:
+        module: The base's model, with or without adapters.
+        base: The base.
+        prompts: Token ids of each prompt.
+        most: Most tokens of an answer.
+        stops: Token ids that end an answer; what follows one is padding.
+        processors: What is done to the scores (rows, vocabulary) before, in order.
+    """
+    with _as_writing(module, _config(base, Decoding(max_tokens=most), stops, ())):
+        return _written(module, base, prompts, (), logits_processor=list(processors))
+
+
+def _written(
+    module: nn.Module,
+    base: Base,
+    prompts: Sequence[Sequence[int]],
+    start: Sequence[int],
+    **options: Any,
+) -> list[list[int]]:
+    inputs = _inputs(base, prompts, start)
+    written = _generate(module, inputs, base, **options)
+    first = inputs["decoder_input_ids"].shape[1] if start else inputs["input_ids"].shape[1]
+    rows: list[list[int]] = written[:, first:].tolist()
+    return rows
+
+
+@contextmanager
+def _as_writing(module: nn.Module, config: Any) -> Iterator[None]:
+    """While the context lasts, in eval mode and by these settings alone."""
+    training = module.training
+    module.eval()
+    with _settings(unwrapped(module), config):
+        yield
+    module.train(training)
+
+
+def _generate(module: Any, inputs: dict[str, Tensor], base: Base, **options: Any) -> Tensor:
     try:
-        written: Tensor = module.generate(**inputs)
+        written: Tensor = module.generate(**inputs, **options)
     except RuntimeError as error:
         if "inf" not in str(error) and "nan" not in str(error):
             raise

@@ -176,6 +176,16 @@ class GeneratePrompt(Prompt):
         """
         return [found.ids for found in self._written(rows, where or [""] * len(rows))]
 
+    def answer_sizes(self, rows: Sequence[Sequence[Message]]) -> list[int]:
+        """Tokens of each conversation's last answer, its end included; however much of a prompt is cut."""
+        found = []
+        for written in self._written(rows, [""] * len(rows)):
+            start = len(written.said)
+            while start and written.said[start - 1]:
+                start -= 1
+            found.append(len(written.said) - start)
+        return found
+
     def ask(self, rows: Conversations, *, room: int) -> tuple[list[tuple[int, ...]], list[int]]:
         """Token ids of the questions alone, up to where the answer begins.
 

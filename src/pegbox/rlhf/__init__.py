@@ -1,0 +1,48 @@
+"""Reinforcement learning from rewards: PPO and RLOO on one copy of the weights."""
+
+from pegbox.rlhf._align import METRICS, Aligner, Prompts, Roles
+from pegbox.rlhf._monitor import Monitor
+from pegbox.rlhf._rewards import FunctionReward, Reward, Scale
+from pegbox.rlhf._sample import sample
+from pegbox.rlhf._sequences import Answered, Batch, entropies, logprobs, values
+from pegbox.rlhf._settings import Alignment
+from pegbox.rlhf._signals import (
+    Frontier,
+    KLControl,
+    clipped,
+    frontier,
+    gae,
+    leave_one_out,
+    preference_loss,
+    token_rewards,
+    value_loss,
+    whiten,
+)
+
+__all__ = [
+    "METRICS",
+    "Aligner",
+    "Alignment",
+    "Answered",
+    "Batch",
+    "Frontier",
+    "FunctionReward",
+    "KLControl",
+    "Monitor",
+    "Prompts",
+    "Reward",
+    "Roles",
+    "Scale",
+    "clipped",
+    "entropies",
+    "frontier",
+    "gae",
+    "leave_one_out",
+    "logprobs",
+    "preference_loss",
+    "sample",
+    "token_rewards",
+    "value_loss",
+    "values",
+    "whiten",
+]

@@ -1,0 +1,337 @@
+"""A policy from a tuned model and a reward: PPO and RLOO on one copy of the weights."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from pegbox.data import Conversations, Message, Preferences, from_prompts, read
+from pegbox.errors import CapabilityError, InputError, UsageError
+from pegbox.methods import Attached, LoRA
+from pegbox.models import Base
+from pegbox.rlhf import Aligner, Alignment, Frontier, Prompts, Reward, Roles, Scale, frontier
+from pegbox.tasks import GeneratePrompt
+from pegbox.training import tell
+from pegbox.tuning._once import Once
+from pegbox.tuning._reward_of import reward_of
+from pegbox.tuning._run_folder import no_trace_of_wrong_use
+from pegbox.tuning._tuned import Cost, Tuned
+
+HELD_SHARE, MOST_HELD, SHOWN = 0.1, 128, 4
+BETAS = tuple(10 ** (exponent / 8) for exponent in range(8, -13, -1))
+
+
+@dataclass(frozen=True, eq=False)
+class Aligned:
+    """What reinforcement learning made.
+
+    Args:
+        tuned: The policy, ready to predict, evaluate and save.
+        history: Metrics of each step.
+        samples: Held-out prompts with an answer before and after.
+        scale: Mean and standard deviation of the reward on the reference's answers.
+        aligner: The run, for :meth:`reach`.
+    """
+
+    tuned: Tuned
+    history: list[dict[str, Any]]
+    samples: tuple[dict[str, str], ...]
+    scale: Scale
+    aligner: Aligner
+
+    def reach(self, *, draws: int = 128, prompts: int = 16) -> Reach:
+        """Of the reward that reweighting the reference's own answers reaches, what the policy has.
+
+        Args:
+            draws: Answers of the reference per held-out prompt.
+            prompts: Held-out prompts.
+        """
+        return reach(self.aligner, draws=draws, prompts=prompts)
+
+
+@dataclass(frozen=True)
+class Reach:
+    """A policy beside the frontier of reward and divergence.
+
+    Args:
+        frontier: What reweighting the reference's answers reaches.
+        reward: Mean reward of the policy, standardised.
+        divergence: Its divergence in nats per answer.
+        share: Of the gain reachable at that divergence, the share it has; NaN beyond the frontier.
+        effective: Effective number of the reference's answers per prompt there; below 50 the frontier itself
+            is a poor estimate.
+    """
+
+    frontier: Frontier
+    reward: float
+    divergence: float
+    share: float
+    effective: float
+
+
+def align(
+    sft: Tuned | str | Path,
+    reward: Any,
+    rows: Conversations | Preferences | str | Path,
+    *,
+    settings: Alignment | None = None,
+    held: Conversations | Preferences | str | Path | None = None,
+    gold: Any = None,
+    adapter: LoRA | None = None,
+    folder: str | Path,
+    resume: bool = False,
+    say: Callable[[str], None] = tell,
+    **options: Any,
+) -> Aligned:
+    """Tune a policy by reinforcement learning so that its answers are rewarded, close to where it starts.
+
+    All roles share the base's weights: the policy is a copy of the tuned model's adapter, which itself is
+    the reference; the value model starts as a copy of the reward model's adapter and head.
+
+    Args:
+        sft: The tuned model to start from (``pegbox sft``), or its folder: tuned by lora or qlora, fully
+            tuned or merged (its weights are then the base), or a base by zero-shot.
+        reward: Reward model on the same base, or its folder; a function of prompt and answer, or
+            ``module:function``; a .json file of rules.
+        rows: Prompts: rows, file or hub id; answers that are there are not read.
+        settings: How to train.
+        held: Prompts for win rates; else a tenth of the prompts, at most 128.
+        gold: A second reward that nothing is trained on, to see over-optimisation by.
+        adapter: LoRA of the policy where the tuned model has no adapter of its own.
+        folder: Where checkpoints and ``metrics.jsonl`` go.
+        resume: Continue from the newest checkpoint in ``folder``.
+        say: Receives lines for the user.
+        options: As for :meth:`Tuned.load`, where a folder is given.
+
+    Raises:
+        CapabilityError: For a model that writes no text, or an adapter that cannot be copied.
+        InputError: For a reward of another base, constant or not finite, and prompts that cannot be read.
+        UsageError: For wrong settings, or a folder with an unfinished run.
+    """
+    say = Once.of(say)
+    settings = settings or Alignment()
+    start = sft if isinstance(sft, Tuned) else Tuned.load(sft, say=say, **options)
+    prompt = writes(start)
+    base = start.base
+    prompts, others = _prompts(start, prompt, rows, held, settings, say)
+    scored, model, name = reward_of(reward, base, prompt.task.chat_template)
+    truth = None if gold is None else reward_of(gold, base, prompt.task.chat_template)[0]
+    method, policy = policy_of(start, adapter or LoRA(), settings.seed)
+    value = None if settings.algorithm == "rloo" else _value(base, model, adapter or LoRA(), settings.seed)
+    reference = start.module if start.module is not None else base.model
+    reference.requires_grad_(False).eval()
+    roles = Roles(base, policy, reference, value, scored, truth)
+    tokenizer = prompt.tokenizer
+    aligner = Aligner(
+        roles=roles,
+        prompts=prompts,
+        held=others,
+        settings=settings,
+        stops=prompt.stops,
+        decode=lambda ids: [
+            text.strip()
+            for text in tokenizer.batch_decode([list(row) for row in ids], skip_special_tokens=True)
+        ],
+        folder=Path(folder),
+        key=_key(start, name, prompts, others),
+        say=say,
+    )
+    started = time.perf_counter()
+    with no_trace_of_wrong_use(Path(folder)):
+        history = aligner.run(resume=resume)
+    policy.requires_grad_(False).eval()
+    count = aligner.learners["policy"].count
+    tuned = replace(
+        start,
+        method=method,
+        module=method.trained(base, policy),
+        cost=Cost(time.perf_counter() - started, count, len(prompts)),
+        details=_details(start, settings, name, aligner, history),
+        weights=False,
+        origin=None,
+        say=say,
+    )
+    return Aligned(tuned, history, _samples(start, tuned, others), aligner.scale, aligner)
+
+
+def reach(aligner: Aligner, *, draws: int, prompts: int) -> Reach:
+    """See :meth:`Aligned.reach`."""
+    if not len(aligner.held):
+        raise UsageError("there are no held-out prompts", expected="held=, or more prompts")
+    count = min(prompts, len(aligner.held))
+    chosen = [index for index in range(count) for _ in range(draws)]
+    before = aligner.drawn_on_held(aligner.roles.reference, chosen, "frontier")
+    scores = aligner.told(before, chosen).reshape(count, draws)
+    found = frontier(scores, BETAS)
+    after = aligner.drawn_on_held(aligner.roles.policy, chosen, "reach")
+    reward = float(aligner.told(after, chosen).mean())
+    divergence = aligner.divergence(after)
+    nearest = min(range(len(BETAS)), key=lambda at: abs(found.divergence[at] - divergence))
+    return Reach(found, reward, divergence, found.share(reward, divergence), found.effective[nearest])
+
+
+def writes(start: Tuned) -> GeneratePrompt:
+    prompt = start.prompt
+    if not isinstance(prompt, GeneratePrompt) or prompt.kind != "causal":
+        raise CapabilityError(
+            "a policy writes answers token by token, and this model does not",
+            where=f"{start.base.name}, a {start.prompt.task.to_json()['task']} task",
+            expected="a causal model tuned by pegbox sft",
+            fix="tune one with pegbox sft",
+        )
+    return prompt
+
+
+def _prompts(
+    start: Tuned,
+    prompt: GeneratePrompt,
+    rows: Any,
+    held: Any,
+    settings: Alignment,
+    say: Callable[[str], None],
+) -> tuple[Prompts, Prompts]:
+    """Prompts to learn on and prompts held out, as token ids that leave room for an answer."""
+    asked = _asked(start, rows)
+    others = None if held is None else _asked(start, held)
+    if others is None:
+        count = min(MOST_HELD, int(len(asked) * HELD_SHARE))
+        order = torch.randperm(len(asked), generator=torch.Generator().manual_seed(settings.seed)).tolist()
+        others, asked = asked.select(sorted(order[:count])), asked.select(sorted(order[count:]))
+        if count:
+            say(f"{count} of {count + len(asked)} prompts held out for win rates (seed {settings.seed})")
+    room = prompt.context - settings.max_tokens
+    if room < 1:
+        raise UsageError(
+            "answers leave no room for prompts",
+            where=f"max_tokens {settings.max_tokens}, context {prompt.context}",
+            expected=f"max_tokens below {prompt.context}",
+            fix="lower max_tokens",
+        )
+    found = []
+    for part in (asked, others):
+        ids, cut = prompt.ask(part, room=room) if len(part) else ([], [])
+        if cut:
+            say(f"{part.source}: {len(cut)} of {len(part)} prompts shortened to leave room for answers")
+        texts = tuple(messages[-1].content for messages in part.messages)
+        found.append(Prompts(tuple(ids), texts))
+    return found[0], found[1]
+
+
+def _asked(start: Tuned, rows: Any) -> Conversations:
+    """Prompts without answers."""
+    if isinstance(rows, str | Path):
+        table = read(rows)
+        if {"chosen", "rejected"} <= set(table.columns) and "prompt" in table.columns:
+            cells = [cell for cell in table.columns["prompt"] if isinstance(cell, str) and cell.strip()]
+            return from_prompts(cells)
+        task: Any = start.prompt.task
+        rows = task.read_table(table, answered=False)
+    if isinstance(rows, Preferences):
+        named = [[{"role": one.role, "content": one.content} for one in asked] for asked in rows.prompts]
+        rows = from_prompts(named)
+    found: Conversations = rows
+    if found.references is not None:
+        found = replace(found, messages=found.prompts(), references=None)
+    if not len(found):
+        raise InputError("there are no prompts", where=found.source, expected="one prompt or more")
+    return found
+
+
+def policy_of(start: Tuned, adapter: LoRA, seed: int) -> tuple[Attached, nn.Module]:
+    """A trainable copy of the tuned model's adapter, or a new one where it has none."""
+    base, prompt = start.base, start.prompt
+    if start.module is None or start.weights:
+        if start.weights and start.origin is None:
+            raise CapabilityError(
+                "the tuned weights are another copy than the base's, which would be the reference",
+                where=base.name,
+                expected="the folder of the tuned model, so that its weights are the base",
+                fix="save it, and pass the folder",
+            )
+        return adapter, adapter.attach(base, prompt, seed=seed)
+    method = start.method
+    if method.name not in ("lora", "qlora") or not isinstance(method, Attached):
+        raise CapabilityError(
+            f"a policy cannot start from an adapter of the method {method.name}",
+            where=base.name,
+            expected="a model tuned by lora, qlora or full, or merged",
+            fix="merge it with pegbox merge where that can be done, or tune with --method lora",
+        )
+    return method, copied(method, base, prompt, start.module, seed)
+
+
+def copied(method: Attached, base: Base, prompt: Any, module: nn.Module, seed: int) -> nn.Module:
+    """A trainable module with the numbers of another that the same method made."""
+    found = method.attach(base, prompt, seed=seed)
+    numbers = dict(module.named_parameters())
+    with torch.no_grad():
+        for name, value in found.named_parameters():
+            if value.requires_grad:
+                value.copy_(numbers[name])
+    return found
+
+
+def _value(base: Base, reward: Tuned | None, adapter: LoRA, seed: int) -> nn.Module:
+    """A model that foresees rewards before each token: it starts as the reward model, else as the base."""
+    trunk = base.headed("none")
+    if reward is not None and isinstance(reward.method, Attached) and not reward.weights:
+        assert reward.module is not None
+        return copied(reward.method, trunk, reward.prompt, reward.module, seed)
+    from types import SimpleNamespace
+
+    lone: Any = SimpleNamespace(task=SimpleNamespace(labels=("value",)))
+    return adapter.attach(trunk, lone, seed=seed)
+
+
+def _key(start: Tuned, reward: str, prompts: Prompts, held: Prompts) -> dict[str, str]:
+    """What a run depends on beside its settings."""
+    from hashlib import sha256
+
+    def digest(part: Prompts) -> str:
+        return sha256(repr(part.ids).encode()).hexdigest()
+
+    return {
+        "base": start.base.fingerprint,
+        "start": f"{start.method.name} {sorted(start.training_rows)[:1]} {len(start.training_rows)}",
+        "reward": reward,
+        "prompts": digest(prompts),
+        "held-out prompts": digest(held),
+    }
+
+
+def _details(
+    start: Tuned, settings: Alignment, reward: str, aligner: Aligner, history: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    return {
+        **start.details,
+        "alignment": {
+            "settings": settings.to_json(),
+            "reward": reward,
+            "scale": {"mean": aligner.scale.mean, "deviation": aligner.scale.deviation},
+            "last": {key: value for key, value in history[-1].items() if math.isfinite(value)},
+            "warnings": dict(aligner.monitor.told),
+        },
+    }
+
+
+def _samples(start: Tuned, tuned: Tuned, held: Prompts) -> tuple[dict[str, str], ...]:
+    """Greedy answers before and after to a few held-out prompts."""
+    texts = list(held.texts[:SHOWN])
+    if not texts:
+        return ()
+    rows = from_prompts([[Message("user", text)] for text in texts])
+    before, after = start.predict(rows), tuned.predict(rows)
+    return tuple(
+        {"prompt": text, "before": one.text, "after": other.text}
+        for text, one, other in zip(texts, before, after, strict=True)
+    )
+
+
+__all__ = ["Aligned", "Reach", "Reward", "align", "reach"]

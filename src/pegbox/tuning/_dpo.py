@@ -1,0 +1,240 @@
+"""Preferences learnt by the policy itself, without a reward model: direct preference optimisation."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pegbox._progress import track
+from pegbox.data import Message, Preferences, read, split
+from pegbox.errors import UsageError
+from pegbox.methods import LoRA
+from pegbox.models import Base, batches
+from pegbox.rlhf import Answered, Batch, logprobs, preference_loss
+from pegbox.tasks import GeneratePrompt, Prefer, PreferPrompt, TooLong
+from pegbox.training import Trainable, tell, train
+from pegbox.tuning._align import policy_of, writes
+from pegbox.tuning._claim import claimed
+from pegbox.tuning._fit import MIN_VALID_ROWS, VALID_SHARE
+from pegbox.tuning._once import Once
+from pegbox.tuning._seen import row_digests
+from pegbox.tuning._training import Training
+from pegbox.tuning._tuned import Cost, Tuned
+
+# A tenth of the rate that LoRA learns answers at: pairs say less, and the loss has no floor.
+RATE = 1e-4
+TOKENS_PER_BATCH = {"cpu": 4096}
+TOKENS_ON_ACCELERATOR = 32768
+
+
+class PairedAnswers:
+    """Pairs of answers, trained by -log sigma(beta (log-ratio of chosen - log-ratio of rejected)).
+
+    Args:
+        base: The base.
+        chosen: Prompts with the preferred answers.
+        rejected: The same prompts with the other answers.
+        beta: Weight of the divergence.
+        reference: Summed log-probabilities (pairs, 2) of both answers under the reference.
+    """
+
+    def __init__(
+        self, base: Base, chosen: Answered, rejected: Answered, beta: float, reference: Tensor
+    ) -> None:
+        self._base, self._pairs, self._beta, self._reference = base, (chosen, rejected), beta, reference
+        self.lengths = [max(pair) for pair in zip(chosen.lengths, rejected.lengths, strict=True)]
+
+    def __len__(self) -> int:
+        return len(self._pairs[0])
+
+    def collate(self, indices: Sequence[int]) -> dict[str, Tensor]:
+        """Chosen answers first, then rejected ones, (2 x pairs, tokens), and what the reference says."""
+        chosen, rejected = (part.select(indices) for part in self._pairs)
+        whole = Answered(
+            (*chosen.prompts, *rejected.prompts),
+            (*chosen.answers, *rejected.answers),
+            (*chosen.finished, *rejected.finished),
+        )
+        batch = Batch.of(whole, self._base.pad, torch.device("cpu"))
+        known = self._reference[list(indices)]
+        return {
+            "input_ids": batch.ids,
+            "real": batch.real,
+            "targets": batch.targets,
+            "mask": batch.mask,
+            "reference": known.T.flatten(),
+        }
+
+    def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Summed loss and the number of pairs."""
+        whole = Batch(batch["input_ids"], batch["real"], batch["targets"], batch["mask"])
+        said = logprobs(model, whole).sum(1)
+        chosen, rejected = said.chunk(2)
+        before, other = batch["reference"].to(said.dtype).chunk(2)
+        losses = preference_loss(chosen, rejected, before, other, self._beta)
+        return losses.float().sum(), batch["targets"].new_tensor(len(losses))
+
+
+def dpo(
+    sft: Tuned | str | Path,
+    rows: Preferences | str | Path,
+    *,
+    beta: float = 0.1,
+    valid: Preferences | str | Path | None = None,
+    training: Training | None = None,
+    adapter: LoRA | None = None,
+    folder: str | Path | None = None,
+    resume: bool = False,
+    seed: int = 0,
+    too_long: TooLong = "shorten",
+    say: Callable[[str], None] = tell,
+    **options: Any,
+) -> Tuned:
+    """Tune a policy on pairs of answers directly (Rafailov et al. 2023), held to where it starts.
+
+    Args:
+        sft: The tuned model to start from, which is the reference; as for :func:`align`.
+        rows: Preferences: rows, file or hub id.
+        beta: Weight of the divergence, above 0.
+        valid: Preferences that choose where training stops; else a share of the rows.
+        training: How to train; the learning rate is 1e-4 where it says none.
+        adapter: LoRA of the policy where the tuned model has no adapter of its own.
+        folder: Where checkpoints go; needed to resume.
+        resume: Continue from the newest checkpoint in ``folder``.
+        seed: Of the order of the rows.
+        too_long: What to do with rows that do not fit.
+        say: Receives lines for the user.
+        options: As for :meth:`Tuned.load`, where a folder is given.
+
+    Raises:
+        UsageError: For a beta that is not above 0.
+        CapabilityError: For a model that writes no text.
+        InputError: For rows that cannot be used.
+    """
+    if isinstance(beta, bool) or not isinstance(beta, int | float) or not beta > 0:
+        raise UsageError(
+            "beta is the weight of the divergence and cannot be this",
+            where=f"beta {beta!r}",
+            expected="a number above 0, such as 0.1",
+            fix="leave it out for 0.1",
+        )
+    if resume and folder is None:
+        raise UsageError(
+            "there is nothing to resume from", expected="the folder of the run", fix="pass folder="
+        )
+    say = Once.of(say)
+    start = sft if isinstance(sft, Tuned) else Tuned.load(sft, say=say, **options)
+    prompt, base = writes(start), start.base
+    own, others = _apart(_read(rows), None if valid is None else _read(valid), seed, say)
+    method, policy = policy_of(start, adapter or LoRA(), seed)
+    given = training or Training()
+    settings = replace(given, learning_rate=given.learning_rate or RATE).settings(method, seed)
+    reference = start.module if start.module is not None else base.model
+    parts: list[Trainable] = []
+    for part in filter(None, (own, others)):
+        chosen, rejected = paired(prompt, part, too_long, say)
+        known = torch.stack([_said(reference, base, side) for side in (chosen, rejected)], dim=1)
+        parts.append(PairedAnswers(base, chosen, rejected, float(beta), known))
+    key = {
+        "base": base.fingerprint,
+        "method": f"dpo {method.name} {method.options()} beta {beta:g}",
+        "start": f"{len(start.training_rows)} {start.cost.seconds}",
+        "rows": own.digest(),
+        "validation rows": "none" if others is None else others.digest(),
+        "too_long": too_long,
+    }
+    started = time.perf_counter()
+    temporary = TemporaryDirectory(prefix="pegbox-") if folder is None else nullcontext(str(folder))
+    with temporary as place, claimed(Path(place), key, resume=resume):
+        history = train(
+            policy,
+            parts[0],
+            settings=settings,
+            folder=place,
+            valid=parts[1] if len(parts) > 1 else None,
+            resume=resume,
+            say=say,
+        )
+    module = method.trained(base, policy.requires_grad_(False).eval())
+    details = {"dpo": {"beta": float(beta), "pairs": len(own)}, "history": history.to_json(), "seed": seed}
+    return replace(
+        start,
+        method=method,
+        module=module,
+        cost=Cost(
+            max(time.perf_counter() - started, history.seconds),
+            sum(value.numel() for name, value in policy.named_parameters() if "lora_" in name),
+            len(own),
+        ),
+        details={**start.details, **details},
+        training_rows=start.training_rows | frozenset(row_digests(own)),
+        validation_rows=start.validation_rows | frozenset(row_digests(others) if others else ()),
+        weights=False,
+        origin=None,
+        say=say,
+    )
+
+
+def paired(
+    prompt: GeneratePrompt, rows: Preferences, too_long: TooLong, say: Callable[[str], None]
+) -> tuple[Answered, Answered]:
+    """Chosen and rejected answers after their prompts, as the policy reads and writes them."""
+    task: Any = Prefer(
+        system=prompt.task.system, chat=prompt.task.chat, chat_template=prompt.task.chat_template
+    )
+    reader = PreferPrompt(task, prompt.tokenizer, "encoder", prompt.context, writer=prompt)
+    pairs = reader.encode_pairs(rows, too_long=too_long)
+    for note in pairs.notes():
+        say(note)
+    sides = []
+    for place in (0, 1):
+        whole = pairs.ids(place)
+        answers = [rows.chosen, rows.rejected][place]
+        chains = [(*rows.prompts[index], Message("assistant", answers[index])) for index in pairs.kept]
+        sizes = prompt.answer_sizes(chains)
+        starts = [len(ids) - size for ids, size in zip(whole, sizes, strict=True)]
+        sides.append(
+            Answered(
+                tuple(ids[:at] for ids, at in zip(whole, starts, strict=True)),
+                tuple(ids[at:] for ids, at in zip(whole, starts, strict=True)),
+                (True,) * len(whole),
+            )
+        )
+    return sides[0], sides[1]
+
+
+@torch.no_grad()
+def _said(module: nn.Module, base: Base, rows: Answered) -> Tensor:
+    """Summed log-probability of each answer (rows,) under a model."""
+    found = torch.zeros(len(rows))
+    size = TOKENS_PER_BATCH.get(base.device.type, TOKENS_ON_ACCELERATOR)
+    for indices in track(batches(rows.lengths, size), "reading answers by the reference"):
+        batch = Batch.of(rows.select(indices), base.pad, base.device)
+        found[indices] = logprobs(module, batch).sum(1).float().cpu()
+    return found
+
+
+def _read(rows: Preferences | str | Path) -> Preferences:
+    if isinstance(rows, Preferences):
+        return rows
+    found = Prefer.from_table(read(rows)).rows
+    assert found is not None
+    return found
+
+
+def _apart(
+    rows: Preferences, valid: Preferences | None, seed: int, say: Callable[[str], None]
+) -> tuple[Preferences, Preferences | None]:
+    if valid is not None or len(rows) < MIN_VALID_ROWS:
+        return rows, valid
+    parts = split(rows, fractions={"train": 1 - VALID_SHARE, "valid": VALID_SHARE}, seed=seed)
+    say(f"{len(parts['valid'])} of {len(rows)} pairs held out for early stopping (seed {seed})")
+    return parts["train"], parts["valid"]
