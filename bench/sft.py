@@ -399,16 +399,21 @@ Best = list[tuple[str, Side, common.Cell]]
 
 
 def gather(wanted: Plan, take: Callable[[Setup, Side, int], common.Cell | None]) -> tuple[Same, Best]:
-    """Take all runs, those of one setting by turns."""
+    """Take all runs, those of one setting by turns; at the end those of the latest release."""
     same: Same = {setting: {side: [] for side in sides} for setting, (_, sides) in _settings(wanted)}
-    for repeat in range(wanted.repeats):
-        for setting, (setup, sides) in _settings(wanted):
-            for side in sides:
-                if repeat < wanted.runs(side):
-                    found = take(setup, side, repeat)
-                    same[setting][side] += [] if found is None else [found]
-    best = [(way, side, take(setup, side, 0)) for way, setup, side in wanted.best]
-    return same, [(way, side, cell) for way, side, cell in best if cell is not None]
+    own: Best = []
+    for late in (False, True):
+        for repeat in range(wanted.repeats):
+            for setting, (setup, sides) in _settings(wanted):
+                for side in sides:
+                    if (side.trl == LATEST) == late and repeat < wanted.runs(side):
+                        found = take(setup, side, repeat)
+                        same[setting][side] += [] if found is None else [found]
+        for way, setup, side in wanted.best:
+            if (side.trl == LATEST) == late:
+                found = take(setup, side, 0)
+                own += [] if found is None else [(way, side, found)]
+    return same, own
 
 
 def _settings(wanted: Plan) -> list[tuple[tuple[str, int], tuple[Setup, tuple[Side, ...]]]]:
