@@ -40,6 +40,7 @@ SHARES = ("sql_match", "slot_error_rate")
 LOWER = ("slot_error_rate", "perplexity")
 CLOSED, FREE, HELD = ("words", "numbers", "lists"), ("advice", "sentences"), "calendar"
 RIGHT, OPEN = "closed", "free"
+DOMAIN, SEEN = "festivals", "restaurants"
 
 
 @dataclass(frozen=True)
@@ -85,11 +86,12 @@ def plans(*, quick: bool) -> list[Plan]:
         )
         for method in ("zero-shot", "lora")
     ]  # fmt: skip
+    made.append(Plan("records", SEEN, "zero-shot"))
     for seed in seeds:
         ways = [("zero-shot", 0.0)] * (not seed) + [("lora", 0.0), ("full", 0.0), ("full", RATIO)]
         made += [Plan("instructions", "open", name, seed, 300, 150, ratio) for name, ratio in ways]
         names = [name for name in METHODS if name != "zero-shot" or not seed]
-        made += [Plan("records", "festivals", name, seed) for name in names]
+        made += [Plan("records", DOMAIN, name, seed) for name in names]
     if quick:
         made = [replace(plan, rows=48, tested=12, epochs=1) for plan in made]
     return sorted(made, key=lambda plan: (plan.seed, PARTS.index(plan.part)))
@@ -101,23 +103,22 @@ def plans(*, quick: bool) -> list[Plan]:
 @cache
 def rows_of(plan: Plan) -> Rows:
     """The task and the test rows of a plan."""
-    made = {"festivals": _festivals, "open": _instructions}.get(plan.data, _real)
-    return made(plan)
+    return _MAKERS[plan.part](plan)
 
 
-def _festivals(plan: Plan) -> Rows:
+def _world_records(plan: Plan) -> Rows:
     from pegbox.models.etude import world
 
     train = _records(world.records(plan.data, plan.rows, seed=100 + plan.seed), many=False)
     test = _records(world.records(plan.data, plan.tested, seed=10_000), many=True)
     task = _task(train, label="targets", template="{record}\nText:", chat="none")
-    return Rows(task, {"festivals": task.read_table(test)})
+    return Rows(task, {plan.data: task.read_table(test)})
 
 
 def _records(rows: Sequence[Any], *, many: bool) -> Table:
     """Rows with one target to learn from, or all of them to be measured by."""
     targets = [[row.text, *row.references] if many else row.text for row in rows]
-    return _table("festivals", {"record": [row.record for row in rows], "targets": targets})
+    return _table("records", {"record": [row.record for row in rows], "targets": targets})
 
 
 def _instructions(plan: Plan) -> Rows:
@@ -173,6 +174,9 @@ def _real(plan: Plan) -> Rows:
     assert task.rows is not None
     train = _drawn(task.rows, plan.rows, plan.seed)
     return Rows(task.with_rows(train), {plan.data: _drawn(test, plan.tested, 0)})
+
+
+_MAKERS = {"records": _world_records, "instructions": _instructions, "real": _real}
 
 
 def _drawn(rows: Conversations, count: int, seed: int) -> Conversations:
@@ -404,7 +408,9 @@ def _cost(cells: Sequence[common.Cell]) -> list[str]:
 
 
 def records_part(found: Found) -> list[str]:
-    """Records of festivals put into words."""
+    """Records of a held-back domain put into words, and of one that pretraining knows."""
+    seen = {plan: cell for plan, cell in found.items() if plan.data == SEEN}
+    found = {plan: cell for plan, cell in found.items() if plan.data == DOMAIN}
     plan = next(iter(found))
     made = samples(found, plan.data, RECORDS)
     intro = (
@@ -415,11 +421,8 @@ def records_part(found: Found) -> list[str]:
         "and tickets it has hardly seen, as zero-shot's perplexity tells. Rates and epochs are the defaults: "
         f"{_defaults()}."
     )
-    parts = [
-        "### Records to text: festivals, held back",
-        intro,
-        _score_table(found, plan.data, RECORDS, made),
-    ]
+    parts = [f"### Records to text: {DOMAIN}, held back", intro, _score_table(found, DOMAIN, RECORDS, made)]
+    parts += [_seen(seen)] if seen else []
     if len(made) > 1:
         parts += ["Between the best and the runner-up of each metric:", verdicts(made, list(RECORDS))]
     early = sum(_stopped(cell) for cell in found.values())
@@ -430,6 +433,13 @@ def records_part(found: Found) -> list[str]:
         f"{last} the validation loss was lowest at the very end, so that more epochs would have helped."
     )
     return [*parts, *_examples(found, made)]
+
+
+def _seen(found: Found) -> str:
+    """What the base alone does on records of a domain that it was pretrained on."""
+    own = estimates(samples(found, SEEN, RECORDS))["zero-shot"]
+    told = [f"{_words(name)} {_shown(name, own[name])}" for name in ("bleu", "slot_error_rate", "perplexity")]
+    return f"For scale, zero-shot on new records of {SEEN}, which pretraining knows: {', '.join(told)}."
 
 
 def _stopped(cell: common.Cell) -> bool:
@@ -554,18 +564,27 @@ def real_part(found: Found) -> list[str]:
         plan = list(own)[-1]
         rate = f", at most {plan.epochs:g} epochs" if plan.epochs else ""
         cell = own[plan]
-        left = plan.rows - cell["learnt"]
-        dropped = sum(not tokens for tokens in cell["tests"][data]["tokens"])
         parts += [
             f"#### {data}",
-            f"{plan.rows} training rows ({left} of them to stop by{rate}), {plan.tested} test rows"
-            + (f", of which the right answers of {dropped} do not fit into the context" if dropped else "")
-            + ".",
+            f"{plan.rows} training rows ({plan.rows - cell['learnt']} of them to stop by{rate}), "
+            f"{plan.tested} test rows.{_left_out(plan)}",
             _score_table(own, data, wanted, samples(own, data, wanted)),
         ]
         if cell["history"]:
             parts.append(_curve(plan, cell["history"]))
     return parts
+
+
+def _left_out(plan: Plan) -> str:
+    """How many rows do not fit into the context, which are not learnt from and not in the perplexity."""
+    rows = rows_of(plan)
+    prompt: Any = etude().prepare(rows.task.with_rows(None))
+    parts = {"training": rows.task.rows, "test": rows.tests[plan.data]}
+    left = {name: len(prompt.speak(part, too_long="drop").left_out) for name, part in parts.items()}
+    if not any(left.values()):
+        return ""
+    counts = " and ".join(f"{count} {name} rows" for name, count in left.items())
+    return f" {counts} do not fit into the context and are left out of training and perplexity."
 
 
 def _curve(plan: Plan, history: Mapping[str, Any]) -> str:
