@@ -439,7 +439,11 @@ def _seen(found: Found) -> str:
     """What the base alone does on records of a domain that it was pretrained on."""
     own = estimates(samples(found, SEEN, RECORDS))["zero-shot"]
     told = [f"{_words(name)} {_shown(name, own[name])}" for name in ("bleu", "slot_error_rate", "perplexity")]
-    return f"For scale, zero-shot on new records of {SEEN}, which pretraining knows: {', '.join(told)}."
+    return (
+        f"For scale, zero-shot on new records of {SEEN}, which pretraining knows: {', '.join(told)}. Even "
+        "there etude knows the form and says frequent values instead of copying those of the record: high "
+        "slot error rates are its own limit before they are a method's."
+    )
 
 
 def _stopped(cell: common.Cell) -> bool:
