@@ -110,7 +110,7 @@ def aligner(folder: Path, seed: int = 0, *, scores: Any = None, **settings: Any)
 
 
 def share(run: Aligner, policy: nn.Module | None = None) -> float:
-    """Of what the best policy gains over the reference, reward less beta times divergence, the share it has."""
+    """Of what the best policy gains over the reference (reward less beta times divergence), its share."""
     beta, penalty = run.settings.beta, run.settings.missing_end_penalty
     raw = torch.tensor([table()[answer] for answer in answers()], dtype=torch.float64)
     ended = torch.tensor([answer[-1] == END for answer in answers()])

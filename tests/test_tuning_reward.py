@@ -21,6 +21,7 @@ from pegbox.models import Base, score_layer
 from pegbox.reports import scores_panel
 from pegbox.tasks import Prefer, PreferPrompt
 from pegbox.tuning import (
+    OtherTask,
     Preferred,
     Rewarded,
     reward_scale,
@@ -275,6 +276,19 @@ def test_a_reward_of_a_base_fully_tuned_loads_without_it(tmp_path: Path) -> None
     assert isinstance(again.prompt, PreferPrompt)
     assert again.prompt.writer is not None
     assert torch.equal(again.logits(ROWS), tuned.logits(ROWS))
+
+
+def test_a_merged_reward_is_the_same(tmp_path: Path) -> None:
+    training = pegbox.Training(max_steps=4, learning_rate=1e-2, precision="float32")
+    tuned = fit(base_of("llama"), "lora", ROWS, task=Prefer(), training=training)
+    again = pegbox.Tuned.load(tuned.merge().save(tmp_path / "out"), say=hush)
+    torch.testing.assert_close(again.logits(ROWS), tuned.logits(ROWS), atol=1e-5, rtol=1e-5)
+    assert reward_scale(again) == reward_scale(tuned)
+
+
+def test_other_tasks_cannot_be_rewards() -> None:
+    with pytest.raises(CapabilityError, match="rewards cannot be asked of a model without a head"):
+        OtherTask.of(Prefer().with_rows(ROWS))
 
 
 CHOSEN, REJECTED = [2.0, 0.5, 0.0, 1.0], [1.0, 1.0, 0.0, -1.0]

@@ -123,6 +123,7 @@ __getattr__, __dir__ = lazy(
         "methods",
         "models",
         "reports",
+        "rlhf",
         "tasks",
         "training",
         "tuning",

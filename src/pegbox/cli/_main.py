@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from pegbox._version import __version__
 from pegbox.cli._advise import advise
+from pegbox.cli._align import dpo, ppo
 from pegbox.cli._calibrate import calibrate
 from pegbox.cli._check import check
 from pegbox.cli._compare import compare
@@ -38,6 +39,8 @@ VERBS: dict[str, Callable[..., None]] = {
     "fit": fit,
     "sft": sft,
     "reward": reward,
+    "ppo": ppo,
+    "dpo": dpo,
     "predict": predict,
     "evaluate": evaluate,
     "compare": compare,

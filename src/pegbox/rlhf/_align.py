@@ -242,9 +242,9 @@ class Aligner:
         self.control.update(float(divergence.mean()), len(rows))
         metrics = {
             "reward": float(scores.mean()),
-            "reward_error": float(scores.std() / math.sqrt(len(rows))),
+            "reward_error": _error(scores),
             "kl": float(divergence.mean()),
-            "kl_error": float(divergence.std() / math.sqrt(len(rows))),
+            "kl_error": _error(divergence),
             "beta": self.control.beta,
             "entropy": self._entropy(batches),
             "length": float(mask.sum(1).float().mean()),
@@ -479,7 +479,7 @@ class Aligner:
         found: Metrics = {}
         for name, scores in now.items():
             found[f"held_{name}"] = float(scores.mean())
-            found[f"held_{name}_error"] = float(scores.std() / math.sqrt(len(scores)))
+            found[f"held_{name}_error"] = _error(scores)
             wins = (scores > self.before[name]).double() + 0.5 * (scores == self.before[name]).double()
             found[f"win_rate_{name}"] = float(wins.mean())
         return found
@@ -578,6 +578,11 @@ class _Learner:
             for name, value in zip(self._names, self.trained, strict=True):
                 value.copy_(tensors[name])
         moments.load(self.optimizer, state, groups)
+
+
+def _error(values: Tensor) -> float:
+    """Standard error of a mean; 0 of a single value."""
+    return float(values.std() / math.sqrt(len(values))) if len(values) > 1 else 0.0
 
 
 def _line(metrics: Mapping[str, Any], steps: int) -> str:

@@ -1,8 +1,10 @@
 """Tuning: fit a method on rows, and the tuned model that comes out of it."""
 
 from pegbox.data import GeneralText
+from pegbox.tuning._align import Aligned, Reach, align
 from pegbox.tuning._calibrate import WAYS, Calibrated, Way, calibrate
 from pegbox.tuning._demonstrate import Demonstrate
+from pegbox.tuning._dpo import dpo
 from pegbox.tuning._fit import fit
 from pegbox.tuning._foreign_head import adapter_folder
 from pegbox.tuning._forgetting import OtherTask, forgetting
@@ -37,6 +39,7 @@ from pegbox.tuning._tuned import Cost, Tuned, base_alone
 
 __all__ = [
     "WAYS",
+    "Aligned",
     "Calibrated",
     "Candidate",
     "Choice",
@@ -50,6 +53,7 @@ __all__ = [
     "Prediction",
     "Preferred",
     "Ranks",
+    "Reach",
     "Replay",
     "Rewarded",
     "SeedScores",
@@ -63,10 +67,12 @@ __all__ = [
     "Written",
     "adapter_bytes",
     "adapter_folder",
+    "align",
     "base_alone",
     "calibrate",
     "check_run_folder",
     "clear_run_folder",
+    "dpo",
     "fit",
     "fit_seeds",
     "forgetting",

@@ -18,7 +18,7 @@ from pegbox.data import GeneralText, Rows
 from pegbox.errors import CapabilityError, InputError, UsageError
 from pegbox.evaluation import Also, Forgetting, only_also, score_also, score_forgetting
 from pegbox.models import Base, LanguageRows, check_language, load, share, unwrapped
-from pegbox.tasks import Soft, Tag, Task, task_from_file
+from pegbox.tasks import Prefer, Soft, Tag, Task, task_from_file
 from pegbox.tuning._answers import Array, softmax
 from pegbox.tuning._shapes import shape_of
 from pegbox.tuning._tuned import NO_POSTERIOR
@@ -55,7 +55,7 @@ class OtherTask:
         Raises:
             InputError: For rows that cannot be used.
             UsageError: For a task without rows.
-            CapabilityError: For a tagging task, which no base answers without a head.
+            CapabilityError: For a task of tags or preferences, which no base answers without a head.
         """
         if isinstance(given, OtherTask):
             return given
@@ -63,9 +63,10 @@ class OtherTask:
         task: Task = task_from_file(given) if named else given  # type: ignore[arg-type, assignment]
         rows = task.rows
         name = str(given) if named else rows.source if rows is not None else type(task).__name__
-        if isinstance(task, Tag):
+        if isinstance(task, Tag | Prefer):
+            what = "entities" if isinstance(task, Tag) else "rewards"
             raise CapabilityError(
-                "entities cannot be asked of a model without a head for them",
+                f"{what} cannot be asked of a model without a head for them",
                 where=name,
                 expected="a task to classify or to choose",
                 fix="leave it out",

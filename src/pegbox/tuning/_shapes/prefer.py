@@ -189,7 +189,8 @@ def reward_scores(tuned: Tuned, ids: Sequence[Sequence[int]]) -> Tensor:
             expected=f"1 to {context}, the context of {tuned.base.name}",
             fix="shorten prompts or answers",
         )
-    return _scores(tuned, Encoded(tuple(map(tuple, ids)), (0,) * len(ids)))
+    # Without progress: it is asked in every step of a policy.
+    return _scores(tuned, Encoded(tuple(map(tuple, ids)), (0,) * len(ids)), quiet=True)
 
 
 def reward_scale(tuned: Tuned) -> tuple[float, float] | None:
@@ -251,14 +252,15 @@ def _compared(tuned: Tuned, rows: Preferences) -> list[Preferred]:
 
 
 @torch.no_grad()
-def _scores(tuned: Tuned, encoded: Encoded) -> Tensor:
+def _scores(tuned: Tuned, encoded: Encoded, *, quiet: bool = False) -> Tensor:
     """Raw rewards (sequences,), in batches of like length."""
     module, base = tuned.module, tuned.base
     assert module is not None
     found = torch.empty(len(encoded))
     size = TOKENS_PER_BATCH.get(base.device.type, TOKENS_ON_ACCELERATOR)
     with _evaluating(module):
-        for indices in track(batches(encoded.lengths, size), "reading answers"):
+        parts = batches(encoded.lengths, size)
+        for indices in parts if quiet else track(parts, "reading answers"):
             batch = collate(encoded, indices, kind="encoder", pad=base.pad)
             inputs = {name: value.to(base.device) for name, value in batch.items() if name != POSITIONS}
             found[indices] = module(**inputs).float().squeeze(-1).cpu()

@@ -1,0 +1,143 @@
+from pathlib import Path
+from typing import Any, Literal
+
+from pegbox.cli._options import check_free, check_writable, say
+from pegbox.errors import UsageError
+
+
+def ppo(
+    data: str,
+    *,
+    sft: Path,
+    reward: str,
+    out: Path,
+    algorithm: Literal["ppo", "rloo"] = "ppo",
+    rl: dict[str, Any] | None = None,
+    gold: str | None = None,
+    held: str | None = None,
+    options: dict[str, Any] | None = None,
+    model: str | None = None,
+    device: str = "auto",
+    resume: bool = False,
+    overwrite: bool = False,
+) -> None:
+    """Tune a policy by reinforcement learning: rewarded answers, close to where it starts.
+
+    Args:
+        data: csv, tsv, json, jsonl or parquet file, or hub id, with prompts; answers there are not read.
+        sft: Folder that pegbox sft wrote: where the policy starts, and what it is held to.
+        reward: Folder that pegbox reward wrote on the same base, module:function of prompt and answer, or a
+            .json file of rules.
+        out: Folder for the policy; its metrics are kept beside it as OUT-metrics.jsonl.
+        algorithm: ppo, or rloo, which needs no value model.
+        rl: Settings of reinforcement learning, for example --rl.steps 200 --rl.beta 0.05.
+        gold: A second reward that nothing is trained on, given like --reward, to see over-optimisation by.
+        held: File of prompts for win rates; else a tenth of the prompts is held out.
+        options: Options of the policy's LoRA where the tuned model has no adapter of its own.
+        model: Where the base lies now, when its name no longer leads there.
+        device: auto, cpu, cuda or mps.
+        resume: Continue an interrupted run of the same command.
+        overwrite: Replace the output folder.
+    """
+    from pegbox.methods import LoRA, build
+    from pegbox.models import quiet_libraries
+    from pegbox.rlhf import METRICS, Alignment
+    from pegbox.tuning import align, clear_run_folder
+
+    settings = Alignment.of({"algorithm": algorithm, **(rl or {})})
+    adapter = build("lora", options)
+    assert isinstance(adapter, LoRA)
+    run, kept = _places(out, overwrite)
+    quiet_libraries()
+    found = align(
+        sft, reward, data, settings=settings, held=held, gold=gold, adapter=adapter, folder=run,
+        resume=resume, say=say, model=model, device=device,
+    )  # fmt: skip
+    kept.write_bytes((run / METRICS).read_bytes())
+    found.tuned.save(out, overwrite=overwrite)
+    clear_run_folder(run)
+    print(_told(found.history))
+    for sample in found.samples:
+        print(f"prompt: {sample['prompt']}\n  before: {sample['before']}\n  after:  {sample['after']}")
+    say(
+        f"{found.tuned.cost.parameters:,} tuned parameters in {found.tuned.cost.seconds:.0f} s, saved in {out}"
+    )
+
+
+def dpo(
+    data: str,
+    *,
+    sft: Path,
+    out: Path,
+    beta: float = 0.1,
+    training: dict[str, Any] | None = None,
+    valid: str | None = None,
+    options: dict[str, Any] | None = None,
+    model: str | None = None,
+    device: str = "auto",
+    too_long: Literal["shorten", "drop", "error"] = "shorten",
+    seed: int = 0,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> None:
+    """Tune a policy on pairs of answers of which one was preferred, without a reward model.
+
+    Args:
+        data: csv, tsv, json, jsonl or parquet file, or hub id, with a prompt, a chosen and a rejected answer
+            in each row.
+        sft: Folder that pegbox sft wrote: where the policy starts, and what it is held to.
+        out: Folder for the policy.
+        beta: Weight of the divergence from where it starts.
+        training: How to train, for example --training.epochs 1; the learning rate is 1e-4 when not given.
+        valid: File of pairs for early stopping; else a share of the rows.
+        options: Options of the policy's LoRA where the tuned model has no adapter of its own.
+        model: Where the base lies now, when its name no longer leads there.
+        device: auto, cpu, cuda or mps.
+        too_long: What to do with rows longer than the context: cut the prompt at its beginning, never an
+            answer (shorten), leave the row out (drop), or refuse (error).
+        seed: Seed of the rows held out and of the order.
+        resume: Continue an interrupted run of the same command.
+        overwrite: Replace the output folder.
+    """
+    from pegbox.methods import LoRA, build
+    from pegbox.models import quiet_libraries
+    from pegbox.tuning import Training, clear_run_folder
+    from pegbox.tuning import dpo as tune
+
+    settings, adapter = Training.of(training or {}), build("lora", options)
+    assert isinstance(adapter, LoRA)
+    run, _ = _places(out, overwrite)
+    quiet_libraries()
+    tuned = tune(
+        sft, data, beta=beta, valid=valid, training=settings, adapter=adapter, folder=run, resume=resume,
+        seed=seed, too_long=too_long, say=say, model=model, device=device,
+    )  # fmt: skip
+    tuned.save(out, overwrite=overwrite)
+    clear_run_folder(run)
+    say(f"{tuned.cost.parameters:,} tuned parameters in {tuned.cost.seconds:.0f} s, saved in {out}")
+
+
+def _places(out: Path, overwrite: bool) -> tuple[Path, Path]:
+    """Folder of the checkpoints and file of the metrics, once the output folder is free."""
+    check_free(out, overwrite)
+    check_writable(out / "README.md", "--out")
+    if not out.name:
+        raise UsageError("the output folder has no name", where=f"--out {out}", expected="a folder to make")
+    return out.parent / f"{out.name}-run", out.parent / f"{out.name}-metrics.jsonl"
+
+
+def _told(history: list[dict[str, Any]]) -> str:
+    """First and last step in a small table."""
+    names = [name for name in _SHOWN if name in history[-1]]
+    width = max(map(len, names))
+    lines = [f"{'':{width}}  {'first':>9}  {'last':>9}"]
+    for name in names:
+        first = f"{history[0][name]:9.3f}" if name in history[0] else f"{'-':>9}"
+        lines.append(f"{name:{width}}  {first}  {history[-1][name]:9.3f}")
+    return "\n".join(lines)
+
+
+_SHOWN = (
+    *("reward", "gold", "kl", "beta", "entropy", "length", "ended", "explained_variance"),
+    *("held_reward", "win_rate_reward", "held_gold", "win_rate_gold"),
+)
