@@ -146,7 +146,7 @@ def test_predict_says_which_rows_have_no_answer(
     path.write_text("text,label\nThe tea was hot,positive\n,negative\nIt broke,negative\n")
     code, _, told = run(capsys, "predict", tuned, path, "--out", tmp_path / "p.csv", "--no-cache")
     assert code == 0
-    assert f"3 rows written to {tmp_path / 'p.csv'}, 2 labelled (row 2 without text has empty cells)" in told
+    assert f"3 rows written to {tmp_path / 'p.csv'}, 2 answered (row 2 without text has empty cells)" in told
 
 
 @pytest.mark.parametrize(

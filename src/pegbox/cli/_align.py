@@ -59,9 +59,8 @@ def ppo(
     print(_told(found.history))
     for sample in found.samples:
         print(f"prompt: {sample['prompt']}\n  before: {sample['before']}\n  after:  {sample['after']}")
-    say(
-        f"{found.tuned.cost.parameters:,} tuned parameters in {found.tuned.cost.seconds:.0f} s, saved in {out}"
-    )
+    cost = found.tuned.cost
+    say(f"{cost.parameters:,} tuned parameters in {cost.seconds:.0f} s, saved in {out}")
 
 
 def dpo(

@@ -28,6 +28,8 @@ def answer_lines(tuned: "Tuned", table: "Table", rows: "Rows", kind: str, above:
         kind = "reward"
     _check_sure(kind, above)
     extra = EXTRA[kind] if above is None else (*EXTRA[kind], "abstained")
+    if kind == "generate" and tuned.prompt.task.among:  # type: ignore[union-attr, attr-defined]
+        extra = (*extra, "probability")
     replaced = [name for name in table.columns if name in extra]
     if replaced:
         say(f"columns of {table.source} replaced by the new answers: {', '.join(replaced)}")
@@ -56,6 +58,8 @@ def _check_sure(kind: str, above: float | None) -> None:
 def _values(answer: Any, kind: str, above: float | None) -> Iterator[Any]:
     if kind == "generate":
         yield from (answer.text, answer.finished)
+        if answer.probability is not None:
+            yield round(answer.probability, 6)
         return
     if kind == "reward":
         standard = answer.standard

@@ -3,6 +3,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pegbox.cli._options import check_least, check_share, check_writable, emit, feature_cache, names, say
+from pegbox.cli._predict import decoded
 from pegbox.errors import UsageError
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ def evaluate(
     also: str | None = None,
     abstain_above: float | None = None,
     on_bad_rows: Literal["error", "drop", "repair"] = "error",
-    too_long: Literal["shorten", "error"] = "shorten",
+    too_long: Literal["shorten", "drop", "error"] = "shorten",
+    decoding: dict[str, Any] | None = None,
     resamples: int = 1000,
     seed: int = 0,
     device: str = "auto",
@@ -51,7 +53,10 @@ def evaluate(
         abstain_above: Tell too how many answers are wrong when rows are left out whose answer has a
             probability below 1 less this, and at other shares of rows answered.
         on_bad_rows: What to do with rows without text or label; repair makes stray I- tags B-.
-        too_long: What to do with texts that do not fit into the context.
+        too_long: What to do with texts that do not fit into the context; drop leaves rows out, which a model
+            that writes answers or gives rewards can do.
+        decoding: How answers are written, in place of what the model was tuned with; for example
+            --decoding.max_tokens 64.
         resamples: Bootstrap resamples of the intervals.
         seed: Their seed.
         device: auto, cpu, cuda or mps.
@@ -64,7 +69,7 @@ def evaluate(
     from pegbox._atomic import write_text
     from pegbox.models import quiet_libraries
     from pegbox.reports import forgetting_panel, reliability_diagram, scores_panel
-    from pegbox.tasks import Generate, Tag
+    from pegbox.tasks import Generate, Prefer, Tag
     from pegbox.tuning import Tuned
 
     check_least(resamples, 1, "--resamples")
@@ -77,6 +82,14 @@ def evaluate(
     loaded = Tuned.load(
         tuned, model=model, device=device, too_long=too_long, cache=feature_cache(not no_cache), say=say
     )
+    loaded = decoded(loaded, decoding)
+    if too_long == "drop" and not isinstance(loaded.prompt.task, Generate | Prefer):
+        raise UsageError(
+            "rows of this task are not left out for their length",
+            where="--too-long drop",
+            expected="shorten or error",
+            fix="leave --too-long out",
+        )
     if isinstance(loaded.prompt.task, Tag | Generate):
         _check_sure(loaded.prompt.task, reliability, abstain_above)
     elsewhere = _elsewhere(loaded, forgetting, names(also))

@@ -24,13 +24,14 @@ def predict(
     model: str | None = None,
     device: str = "auto",
     too_long: Literal["shorten", "error"] = "shorten",
+    decoding: dict[str, Any] | None = None,
     abstain_above: float | None = None,
     no_cache: bool = False,
 ) -> None:
     """Answer rows with a tuned model: lines of standard input or a file in, csv with probabilities out.
 
     Chosen options, tagged sentences, written answers and rewards (of a prompt with an answer, or with two to
-    compare) are written as jsonl, one object per row.
+    compare) are written as jsonl, one object per row, whatever the file is called.
 
     Args:
         tuned: Folder that pegbox fit wrote.
@@ -40,6 +41,8 @@ def predict(
         model: Where the base lies now, when its name no longer leads there.
         device: auto, cpu, cuda or mps.
         too_long: What to do with texts that do not fit into the context.
+        decoding: How answers are written, in place of what the model was tuned with; for example
+            --decoding.max_tokens 64.
         abstain_above: Mark rows whose answer has a probability below 1 less this; 0.2 leaves answers that are
             at least 0.8 sure.
         no_cache: Neither read nor write the feature cache.
@@ -55,6 +58,7 @@ def predict(
     loaded = Tuned.load(
         tuned, model=model, device=device, too_long=too_long, cache=feature_cache(not no_cache), say=say
     )
+    loaded = decoded(loaded, decoding)
     kind = loaded.prompt.task.to_json()["task"]
     table = _lines(loaded, text, kind) if data == "-" else read(data)
     texts = names(text) or loaded.prompt.task.fields
@@ -68,6 +72,30 @@ def predict(
         say(f"{len(table)} rows written to {out}, {_labelled(rows)}")
     else:
         emit(content)
+
+
+def decoded(tuned: "Tuned", values: dict[str, Any] | None) -> "Tuned":
+    """The model with another way to write its answers.
+
+    Raises:
+        UsageError: For a model that writes none.
+    """
+    from dataclasses import replace
+
+    from pegbox.tasks import Decoding, Generate, GeneratePrompt
+
+    if values is None:
+        return tuned
+    task, prompt = tuned.prompt.task, tuned.prompt
+    if not isinstance(task, Generate) or not isinstance(prompt, GeneratePrompt):
+        raise UsageError(
+            "this model writes no answers that could be decoded",
+            where="--decoding",
+            expected="a model that pegbox sft tuned",
+            fix="leave --decoding out",
+        )
+    way = Decoding.of({**task.decoding.to_json(), **values})
+    return replace(tuned, prompt=replace(prompt, task=replace(task, decoding=way)))  # type: ignore[arg-type]
 
 
 def _lines(tuned: "Tuned", text: str | None, kind: str) -> "Table":
@@ -90,6 +118,8 @@ def _lines(tuned: "Tuned", text: str | None, kind: str) -> "Table":
             fix="leave --text out, or name a file",
         )
     fields = tuned.prompt.task.fields
+    if kind == "generate" and len(fields) != 1:
+        fields = ("prompt",)
     if len(fields) != 1:
         raise InputError(
             "standard input holds one text per line, and this task needs two",
@@ -152,6 +182,8 @@ def _rows(tuned: "Tuned", table: "Table", texts: Sequence[str]) -> Any:
     from pegbox.tuning._shapes import shape_of
 
     task = tuned.prompt.task
+    if table.source == STDIN and task.to_json()["task"] == "generate":
+        return _asked(table)
     given = () if tuple(texts) == tuned.prompt.task.fields else texts
     try:
         rows: Any = shape_of(task).rows(task, table, texts=given, labelled=False, on_bad="drop")
@@ -165,11 +197,29 @@ def _rows(tuned: "Tuned", table: "Table", texts: Sequence[str]) -> Any:
     return rows
 
 
+def _asked(table: "Table") -> Any:
+    """Each line of standard input as a question; blank ones are told and get empty answers."""
+    from dataclasses import replace
+
+    from pegbox.data import from_prompts
+
+    lines = list(zip(table.numbers, next(iter(table.columns.values())), strict=True))
+    kept = [(number, text) for number, text in lines if str(text).strip()]
+    if not kept:
+        raise InputError(
+            "there is no question", where=STDIN, expected="one text per line", fix="send at least one line"
+        )
+    if len(kept) < len(lines):
+        say(f"{STDIN}: {len(lines) - len(kept)} blank lines have no answer")
+    rows = from_prompts([str(text) for _, text in kept])
+    return replace(rows, source=STDIN, numbers=tuple(number for number, _ in kept))
+
+
 def _labelled(rows: "Examples") -> str:
     """How many rows have an answer, and which have none."""
     from pegbox.data._table import rows_text
 
-    told = f"{len(rows)} labelled"
+    told = f"{len(rows)} answered"
     if not rows.dropped:
         return told
     have = "has" if len(rows.dropped) == 1 else "have"

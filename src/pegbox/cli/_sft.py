@@ -7,8 +7,13 @@ from pegbox.cli._output import Output
 from pegbox.cli._tuning import apart, checked_seeds, needed_bits, replay_of
 
 if TYPE_CHECKING:
+    from pegbox.data import Rows
     from pegbox.models import Base
     from pegbox.tasks import Generate
+
+
+# Rows that the example is looked for in, as the first may be left out; characters of a part that are shown.
+_TRIED, _SHOWN = 16, 1200
 
 
 def sft(
@@ -119,7 +124,8 @@ def sft(
     text_elsewhere = None
     if forgetting is not None:
         text_elsewhere = general_text(forgetting, base=base, task=asked, say=say)
-    _show_example(base, asked)
+    _show_example(base, asked, too_long)
+    _check_held(base, asked, held, too_long)
     how: dict[str, Any] = {
         "valid": labelled_rows(asked, valid, on_bad=on_bad_rows, say=say) if valid else None,
         "training": settings,
@@ -146,7 +152,17 @@ def _unescaped(template: str | None) -> str | None:
     return None if template is None else template.replace("\\n", "\n")
 
 
-def _show_example(base: "Base", task: "Generate") -> None:
+def _check_held(base: "Base", task: "Generate", held: "Rows | None", too_long: Any) -> None:
+    """Rows that cannot be read are found before training, not after it."""
+    from pegbox.data import Conversations
+    from pegbox.tasks import GeneratePrompt
+
+    prompt = base.prepare(task.with_rows(None))
+    if isinstance(held, Conversations) and isinstance(prompt, GeneratePrompt):
+        prompt.speak(held, too_long=too_long)
+
+
+def _show_example(base: "Base", task: "Generate", too_long: Any) -> None:
     """Print the first row as the model reads it: what it is trained to say, and the rest dimmed."""
     from rich.console import Console
     from rich.text import Text
@@ -156,15 +172,19 @@ def _show_example(base: "Base", task: "Generate") -> None:
     rows, prompt = task.rows, base.prepare(task.with_rows(None))
     assert rows is not None
     assert isinstance(prompt, GeneratePrompt)
-    first = rows.select([0])
-    spoken = prompt.speak(first)
+    first = rows.select(range(min(_TRIED, len(rows))))
+    spoken = prompt.speak(first, too_long=too_long)
     console = Console(stderr=True, highlight=False)
     seen = console.is_terminal and not console.no_color
     parts = prompt.example(spoken)
     told = "the rest is dimmed" if seen else "it stands between [[ and ]]"
-    say(f"row {first.numbers[0]} as the model reads it; what it learns to say is the answer, {told}:")
+    number = first.numbers[spoken.rows[0]]
+    say(f"row {number} as the model reads it; what it learns to say is the answer, {told}:")
     shown = Text()
     for part, said in parts:
+        if len(part) > _SHOWN:
+            half = _SHOWN // 2
+            part = f"{part[:half]} ... {len(part) - _SHOWN:,} characters ... {part[-half:]}"
         if seen:
             shown.append(part, style="" if said else "dim")
         else:

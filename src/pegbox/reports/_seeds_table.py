@@ -22,15 +22,17 @@ def seeds_table(scores: "SeedScores", *, kept: int | None = None, title: str = "
     """
     table = new_table(title)
     table.add_column("seed", no_wrap=True)
-    for name in scores.metrics:
+    # What the base alone gives is the same for all seeds.
+    names = [name for name in scores.metrics if not name.startswith("base_")]
+    for name in names:
         table.add_column(plain(NAMES.get(name, name)), justify="right", overflow="fold")
     for seed, part in zip(scores.seeds, scores.scores, strict=True):
         label = f"{seed}, kept" if seed == kept else str(seed)
-        table.add_row(label, *(_format.value(part.metrics.get(name)) for name in scores.metrics))
+        table.add_row(label, *(_format.value(part.metrics.get(name)) for name in names))
     table.add_section()
     ends = {"mean": "value", "95 % from": "low", "95 % to": "high"}
     for label, end in ends.items():
-        table.add_row(label, *(_end(estimate, end) for estimate in scores.metrics.values()))
+        table.add_row(label, *(_end(scores.metrics[name], end) for name in names))
     return table
 
 

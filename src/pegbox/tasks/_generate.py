@@ -78,6 +78,22 @@ class Generate:
                 expected=", ".join(get_args(Chat)),
                 fix=nearest(str(self.chat), get_args(Chat)) or "leave --chat out",
             )
+        idle = [
+            name
+            for name, given in (
+                ("system", self.system),
+                ("among", self.among),
+                ("chat", self.chat in ("model", "plain")),
+            )
+            if given
+        ]
+        if self.plain and idle:
+            raise UsageError(
+                f"plain texts are no conversations, so {' and '.join(idle)} would do nothing",
+                where=f"format text, {idle[0]} {getattr(self, idle[0])!r}",
+                expected="rows of prompts and answers, or none of these",
+                fix=f"leave {idle[0]} out, or name the columns with --text and --label",
+            )
         blank = any(not isinstance(answer, str) or not answer.strip() for answer in self.among)
         if blank or len(set(self.among)) != len(self.among) or len(self.among) == 1:
             raise UsageError(
@@ -143,7 +159,8 @@ class Generate:
         columns = find_conversation_columns(
             table, format=format, texts=texts, label=label, template=options.get("template")
         )
-        rows = conversations(table, columns, on_bad=on_bad, extra=_extra(table))
+        extra = _extra(table, columns.inputs, options.get("template"))
+        rows = conversations(table, columns, on_bad=on_bad, extra=extra)
         notes = (columns.note, *rows.notes())
         return cls(format=columns.format, columns=columns.columns, rows=rows, notes=notes, **options)
 
@@ -169,7 +186,13 @@ class Generate:
             columns = find_conversation_columns(
                 table, texts=texts, label=label, template=self.template, need_answers=answered
             )
-        return conversations(table, columns, need_answers=answered, on_bad=on_bad, extra=_extra(table))
+        return conversations(
+            table,
+            columns,
+            need_answers=answered,
+            on_bad=on_bad,
+            extra=_extra(table, columns.inputs, self.template),
+        )
 
     def tell_absent(self, rows: Conversations, say: Callable[[str], None]) -> None:
         """Refuse rows without answers; say where closed answers are others than those to choose among."""
@@ -182,7 +205,8 @@ class Generate:
                 if not any(" ".join(answer.split()) in own for answer in answers)
             ]
             if others:
-                say(f"{rows.source}: {len(others)} answers are none of those to choose among")
+                listed = ", ".join(map(str, others[:8])) + (", ..." if len(others) > 8 else "")
+                say(f"{rows.source}: {len(others)} answers are none of those to choose among (rows {listed})")
 
     def gold(self, rows: Conversations) -> tuple[tuple[str, ...], ...]:
         """The right answers of each row.
@@ -254,7 +278,9 @@ class Generate:
             ) from None
 
 
-def _extra(table: Table) -> tuple[str, ...]:
-    """The column of tables, where there is one."""
+def _extra(table: Table, inputs: Sequence[str], template: str | None) -> tuple[str, ...]:
+    """The column of tables, where there is one, and what a template was filled with, for the metrics."""
     cells = table.columns.get(TABLE, ())
-    return (TABLE,) if any(isinstance(cell, Mapping) for cell in cells[:10]) else ()
+    found = [TABLE] if any(isinstance(cell, Mapping) for cell in cells[:10]) else []
+    found += [name for name in inputs if template is not None and name in table.columns]
+    return tuple(dict.fromkeys(found))

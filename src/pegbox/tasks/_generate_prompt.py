@@ -199,12 +199,12 @@ class GeneratePrompt(Prompt):
         Raises:
             InputError: When the template alone does not fit.
         """
-        if rows.plain:
+        if rows.plain and not all(rows.messages):
             raise CapabilityError(
                 "plain texts have no question that could be answered",
                 where=rows.source,
                 expected="prompts",
-                fix="pass prompts as texts, or score whole texts with evaluate",
+                fix="pass beginnings of texts, or score whole texts with evaluate",
             )
         where = [f"{rows.source}, row {number}" for number in rows.numbers]
         pieces = [
@@ -560,7 +560,7 @@ def _named(tokenizer: PreTrainedTokenizerBase) -> str | None:
 def _no_template(tokenizer: PreTrainedTokenizerBase) -> InputError:
     return InputError(
         "the tokenizer has no chat template",
-        where=type(tokenizer).__name__,
+        where=tokenizer.name_or_path or type(tokenizer).__name__,
         expected="a tokenizer with a chat template, for --chat model",
         fix="use --chat plain",
     )

@@ -264,7 +264,9 @@ class _Run:
     def _key(self, method: Method, rows: Rows, valid: Rows | None) -> dict[str, str]:
         """All that a fit depends on and the engine cannot see."""
         work = self.work
-        task = json.dumps(work.prompt.task.to_json(), sort_keys=True)
+        # How answers are decoded later changes nothing of the fit.
+        saved = {key: value for key, value in work.prompt.task.to_json().items() if key != "decoding"}
+        task = json.dumps(saved, sort_keys=True)
         replayed = {} if work.replayed is None else {"replay": work.replayed.key}
         return replayed | {
             "base": work.base.fingerprint,

@@ -49,7 +49,11 @@ def hold_out(
         parts = split(rows, fractions={"train": 1 - share, "test": share}, seed=seed)
     except InputError as error:
         fix = "add rows of it, leave the class out, or give rows to evaluate on (--test FILE)"
-        raise InputError(error.what, where=error.where, expected=error.expected, fix=fix) from None
+        expected = error.expected
+        if rows.labels is None:
+            fix = "add rows, or give rows to evaluate on (--test FILE)"
+            expected = "different rows for each part, with equal texts in one part"
+        raise InputError(error.what, where=error.where, expected=expected, fix=fix) from None
     say(f"{len(parts['test'])} of {len(rows)} rows held out for evaluation (seed {seed})")
     return task.with_rows(parts["train"]), parts["test"]  # type: ignore[return-value]
 

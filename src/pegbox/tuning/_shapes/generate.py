@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from pegbox.data import Conversations, Message, Table, from_prompts
-from pegbox.errors import CapabilityError, UsageError
+from pegbox.errors import CapabilityError, InputError, UsageError
 from pegbox.evaluation import GenerationScores, SqlTable, parse_record, score_texts, which_metrics
 from pegbox.methods import FewShot, Method, Solved, Solver, ZeroShot
 from pegbox.models import Base, decode
@@ -73,27 +73,30 @@ class GenerateShape:
             raise CapabilityError(
                 f"{method.name} fits one output per label, and free text has no labels",
                 expected="zero-shot, few-shot, or a method that trains, such as lora",
-                fix="use --method lora",
+                fix="use pegbox sft, or --method lora",
             )
         return base
 
     def solver(self, work: Work, method: Solver, rows: Conversations) -> Callable[[], Solved]:
         """Zero-shot as it is; few-shot with rows drawn at random, as earlier turns."""
+        _room(_prompt(work.prompt), work.base)
         if isinstance(method, FewShot):
             return partial(_few_shot, work, method, rows)
         return partial(Solved, work.prompt)
 
     def trainable(self, work: Work, parts: Sequence[Conversations]) -> list[Trainable]:
         """The conversations of each part."""
+        _room(_prompt(work.prompt), work.base)
         found: list[Trainable] = []
         for part in parts:
             spoken = _prompt(work.prompt).speak(part, too_long=work.too_long)
             for note in spoken.notes():
                 work.say(note)
             rows = ResponseRows(work.base, spoken)
+            count = f"{len(spoken):,} sequence{'s' if len(spoken) > 1 else ''}"
             work.say(
-                f"{part.source}: {len(spoken):,} sequences, {rows.tokens:,} of {sum(rows.lengths):,} tokens "
-                "are answers, which alone are learnt"
+                f"{part.source}: {count}, {rows.tokens:,} of {sum(rows.lengths):,} tokens are answers, which "
+                "alone are learnt"
             )
             found.append(rows)
         return found
@@ -144,12 +147,15 @@ class GenerateShape:
         spoken = prompt.speak(rows, too_long=tuned.too_long)
         for note in spoken.notes():
             tuned.say(note)
+        if spoken.left_out:
+            rows = rows.select(sorted(set(spoken.rows)))
+            spoken = prompt.speak(rows, too_long=tuned.too_long)
         predictions = None if rows.plain else [answer.text for answer in self.predict(tuned, rows)]
         seconds = time.perf_counter() - started
         told_seen(tuned, rows)
         told: dict[str, Any] = {"resamples": resamples, "seed": seed}
         said = _said(tuned, spoken, rows)
-        scores = score_texts(predictions, **_measured(rows), **said, **told)
+        scores = score_texts(predictions, **_measured(rows, prompt.task), **said, **told)
         if tuned.module is not None and tuned.origin is None:
             before = _said(base_alone(tuned), base_spoken(tuned, rows), rows)
             alone = score_texts(None, **before, **told)
@@ -163,11 +169,14 @@ def base_spoken(tuned: Tuned, rows: Conversations) -> Spoken:
     return _prompt(tuned.prompt).without_soft().speak(rows, too_long=tuned.too_long)
 
 
-def _measured(rows: Conversations) -> dict[str, Any]:
+def _measured(rows: Conversations, task: Generate) -> dict[str, Any]:
     """What the rows are measured by: right answers, records and tables where they have them."""
     if rows.plain or rows.references is None:
         return {}
     asked = [messages[-1].content if messages else "" for messages in rows.prompts()]
+    if task.template is not None and len(task.fields) == 1 and task.fields[0] in rows.cells:
+        # What the template says around a record is no part of it.
+        asked = [str(cell) for cell in rows.cells[task.fields[0]]]
     records = [parse_record(text) for text in asked]
     tables = [_table(cell) for cell in rows.cells.get(TABLE, ())] or None
     wanted = which_metrics(rows.references, records=records, tables=tables)
@@ -202,20 +211,39 @@ def _said(tuned: Tuned, spoken: Spoken, rows: Conversations) -> dict[str, Any]:
     return {"nats": nats, "tokens": tokens, "sizes": sizes}
 
 
+def _room(prompt: GeneratePrompt, base: Base) -> int:
+    """Most tokens of a question that leave room for an answer.
+
+    Raises:
+        UsageError: When hardly any are left.
+    """
+    most = prompt.task.decoding.max_tokens
+    if base.kind != "causal" or prompt.task.among:
+        return base.context
+    least = max(2, base.context // 8)
+    if base.context - most < least:
+        raise UsageError(
+            "the answers leave no room for questions",
+            where=f"decoding.max_tokens {most}, {base.name}, context {base.context} tokens",
+            expected=f"at most {base.context - least}",
+            fix=f"set for example --decoding.max_tokens {base.context // 2}, or raise --max-length",
+        )
+    return base.context - most
+
+
 def _written(tuned: Tuned, rows: Conversations) -> list[Written]:
     prompt, base = _prompt(tuned.prompt), tuned.base
     decoding = prompt.task.decoding
-    room = base.context - (decoding.max_tokens if base.kind == "causal" else 0)
-    if room < max(2, base.context // 8):
-        raise UsageError(
-            "the answers leave no room for questions",
-            where=f"decoding.max_tokens {decoding.max_tokens}, {base.name}, context {base.context} tokens",
-            expected=f"at most {base.context - max(2, base.context // 8)}",
-            fix="set --decoding.max_tokens lower, or raise --max-length",
-        )
-    prompts, cut = prompt.ask(rows, room=room)
+    prompts, cut = prompt.ask(rows, room=_room(prompt, base))
     if cut:
         listed = ", ".join(map(str, cut[:8])) + (", ..." if len(cut) > 8 else "")
+        if tuned.too_long == "error":
+            raise InputError(
+                f"{len(cut)} questions are too long to be answered in {decoding.max_tokens} tokens",
+                where=f"{rows.source}, rows {listed}",
+                expected=f"at most {base.context} tokens, question and answer together",
+                fix="shorten them, set --decoding.max_tokens lower, or use --too-long shorten",
+            )
         tuned.say(
             f"{rows.source}: {len(cut)} of {len(rows)} questions shortened, so that {decoding.max_tokens} "
             f"tokens of an answer fit into the context (rows {listed})"
@@ -267,6 +295,13 @@ def _few_shot(work: Work, method: FewShot, rows: Conversations) -> Solved:
             fix="leave selection at random",
         )
     prompt = _prompt(work.prompt)
+    if rows.plain:
+        raise CapabilityError(
+            "solved questions are shown, and plain texts have none",
+            where=rows.source,
+            expected="rows with prompts and answers",
+            fix="use zero-shot",
+        )
     single = [
         index
         for index, messages in enumerate(rows.messages)
@@ -286,7 +321,9 @@ def _few_shot(work: Work, method: FewShot, rows: Conversations) -> Solved:
             break
         shown.pop()
     if len(shown) < method.per_class:
-        work.say(f"{len(shown)} instead of {method.per_class} demonstrations")
+        few = len(single) < method.per_class
+        why = f"{len(single)} rows have one turn" if few else f"the context holds {prompt.context} tokens"
+        work.say(f"{len(shown)} instead of {method.per_class} demonstrations: {why}")
     return Solved(prompt.with_demonstrations(shown), details={"demonstrations": len(shown)})
 
 
