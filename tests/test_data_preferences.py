@@ -320,6 +320,8 @@ def test_check_knows_preferences(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "preferences, format prompt" in said
     assert "error: 1 row: chosen and rejected are the same (row 2)" in said
     assert main(["check", str(path), "--task", "prefer", "--text", "prompt,rejected,chosen"]) == 0
+    assert main(["check", str(path), "--label", "chosen"]) == 2
+    assert "preferences have no column of labels" in capsys.readouterr().err
 
 
 @needs_data

@@ -3,6 +3,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pegbox.cli._options import check_writable, emit, names
+from pegbox.errors import UsageError
 
 if TYPE_CHECKING:
     from pegbox.data import Findings, Table
@@ -75,6 +76,13 @@ def examine(
         asked = data.find_conversation_columns(table, texts=texts, label=label)
         return data.check_conversations(table, asked, **options)
     if kind == "prefer":
+        if label is not None:
+            raise UsageError(
+                "preferences have no column of labels",
+                where=f"--label {label}",
+                expected="the columns of prompt, chosen and rejected",
+                fix="name them with --text prompt,chosen,rejected",
+            )
         return data.check_preferences(table, data.find_preference_columns(table, texts=texts), **options)
     return data.check(table, data.find_columns(table, texts=texts, label=label), **options)
 
