@@ -39,6 +39,7 @@ def ppo(
         resume: Continue an interrupted run of the same command.
         overwrite: Replace the output folder.
     """
+    from pegbox._atomic import write_bytes
     from pegbox.methods import LoRA, build
     from pegbox.models import quiet_libraries
     from pegbox.rlhf import METRICS, Alignment
@@ -53,8 +54,9 @@ def ppo(
         sft, reward, data, settings=settings, held=held, gold=gold, adapter=adapter, folder=run,
         resume=resume, say=say, model=model, device=device,
     )  # fmt: skip
-    kept.write_bytes((run / METRICS).read_bytes())
+    write_bytes(kept, (run / METRICS).read_bytes())
     found.tuned.save(out, overwrite=overwrite)
+    (run / METRICS).unlink()
     clear_run_folder(run)
     print(_told(found.history))
     for sample in found.samples:

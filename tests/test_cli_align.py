@@ -1,0 +1,115 @@
+"""pegbox ppo and pegbox dpo, from files to a policy's folder."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import pegbox
+from pegbox.cli import main
+from reward_toy import toy_pairs
+from tuning_toy import folder_of, hush
+
+LEARN = ["--training.epochs", "4", "--training.learning_rate", "0.01"]
+SMALL = ["--training.epochs", "1", "--training.precision", "float32"]
+RL = [
+    *("--rl.steps", "2", "--rl.batch_size", "8", "--rl.minibatch_size", "4", "--rl.max_tokens", "6"),
+    *("--rl.evaluate_every", "2"),
+]
+ROWS = toy_pairs(12)
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    capsys.readouterr()
+    code = main([str(argument) for argument in arguments])
+    streams = capsys.readouterr()
+    return code, streams.out, " ".join(streams.err.split())
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Prompts, pairs, a tuned model and a reward model on one base."""
+    folder = tmp_path_factory.mktemp("align")
+    found = zip([texts[0] for texts in ROWS.texts], ROWS.chosen, ROWS.rejected, strict=True)
+    pairs = [dict(zip(("prompt", "chosen", "rejected"), row, strict=True)) for row in found]
+    write(folder / "pairs.jsonl", pairs)
+    asked = [{"instruction": row["prompt"], "output": row["chosen"]} for row in pairs]
+    model = folder_of("llama", "causal")
+    data = write(folder / "asked.jsonl", asked)
+    way = ["--decoding.max_tokens", "6", "--holdout", "0"]
+    calls = [
+        ["sft", data, "--model", model, "--out", folder / "sft", *SMALL, *way],
+        ["reward", folder / "pairs.jsonl", "--model", model, "--out", folder / "reward", *SMALL, *LEARN],
+    ]
+    for call in calls:
+        assert main(list(map(str, call))) == 0
+    return folder
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "rloo"])
+def test_a_policy_and_its_metrics_are_saved(
+    algorithm: str, place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "policy"
+    call = ["ppo", place / "asked.jsonl", "--sft", place / "sft", "--reward", place / "reward", "--out", out]
+    code, printed, told = run(capsys, *call, "--algorithm", algorithm, *RL)
+    assert code == 0, told
+    assert "win_rate_reward" in printed
+    assert "before:" in printed
+    assert "step 2 of 2" in told
+    lines = (tmp_path / "policy-metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2]
+    assert not (tmp_path / "policy-run").exists()
+    assert pegbox.Tuned.load(out, say=hush).predict(["Who?"])
+
+
+def test_pairs_tune_a_policy_directly(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "policy"
+    code, _, told = run(capsys, "dpo", place / "pairs.jsonl", "--sft", place / "sft", "--out", out, *SMALL)
+    assert code == 0, told
+    assert pegbox.Tuned.load(out, say=hush).predict(["Who?"])
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        (["--rl.beta", "0"], "nothing holds the policy"),
+        (["--rl.step", "3"], "no setting 'step'"),
+        (["--reward", "nowhere"], "is no reward"),
+        (["--reward", "{place}/sft"], "gives no rewards"),
+        (["--sft", "{place}/reward"], "token by token"),
+        (["--sft", "{place}/nothing"], "no such folder"),
+        (["--rl.max_tokens", "300"], "no room"),
+        (["--out", "{place}/sft"], "the output folder exists"),
+    ],
+)
+def test_wrong_use_has_one_error_and_leaves_nothing(
+    changed: list[str], said: str, place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "policy"
+    call = ["ppo", place / "asked.jsonl", "--sft", place / "sft", "--reward", place / "reward", "--out", out]
+    code, _, told = run(capsys, *call, *RL, *[part.format(place=place) for part in changed])
+    assert code == 2
+    assert said in told
+    assert told.count("error:") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_bases_reward_is_refused(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = folder_of("llama", "causal", seed=1)
+    call = ["reward", place / "pairs.jsonl", "--model", other, "--out", tmp_path / "other", *SMALL]
+    assert run(capsys, *call)[0] == 0
+    call = ["ppo", place / "asked.jsonl", "--sft", place / "sft", "--reward", tmp_path / "other"]
+    code, _, told = run(capsys, *call, "--out", tmp_path / "policy", *RL)
+    assert code == 2
+    assert "another base" in told
