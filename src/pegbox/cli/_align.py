@@ -1,3 +1,5 @@
+import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,7 +45,7 @@ def ppo(
     from pegbox.methods import LoRA, build
     from pegbox.models import quiet_libraries
     from pegbox.rlhf import METRICS, Alignment
-    from pegbox.tuning import align, clear_run_folder
+    from pegbox.tuning import align
 
     settings = Alignment.of({"algorithm": algorithm, **(rl or {})})
     adapter = build("lora", options)
@@ -56,8 +58,7 @@ def ppo(
     )  # fmt: skip
     write_bytes(kept, (run / METRICS).read_bytes())
     found.tuned.save(out, overwrite=overwrite)
-    (run / METRICS).unlink()
-    clear_run_folder(run)
+    _clear(run, METRICS)
     print(_told(found.history))
     for sample in found.samples:
         print(f"prompt: {sample['prompt']}\n  before: {sample['before']}\n  after:  {sample['after']}")
@@ -125,6 +126,15 @@ def _places(out: Path, overwrite: bool) -> tuple[Path, Path]:
     if not out.name:
         raise UsageError("the output folder has no name", where=f"--out {out}", expected="a folder to make")
     return out.parent / f"{out.name}-run", out.parent / f"{out.name}-metrics.jsonl"
+
+
+def _clear(run: Path, metrics: str) -> None:
+    """Delete what a finished run kept, and its folder when nothing else is in it."""
+    for place in run.glob("checkpoint-*"):
+        shutil.rmtree(place)
+    (run / metrics).unlink()
+    with suppress(OSError):
+        run.rmdir()
 
 
 def _told(history: list[dict[str, Any]]) -> str:
