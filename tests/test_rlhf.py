@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -417,3 +419,51 @@ def test_rewards_are_told_in_deviations_of_the_references_own() -> None:
     scale = Scale.of(torch.tensor([1.0, 3.0]), "reward")
     assert scale.mean == 2.0
     assert scale.standard(torch.tensor([2.0, 2 + scale.deviation])).tolist() == pytest.approx([0.0, 1.0])
+
+
+# Several processes
+
+CHILD = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import torch, torch.distributed as dist
+import rlhf_toy as toy
+from pathlib import Path
+dist.init_process_group("gloo")
+options = dict(steps=3, batch_size=30, minibatch_size=10, draws=3)
+run = toy.aligner(Path(sys.argv[2]), algorithm=sys.argv[3], **options)
+run.run(resume=False)
+if dist.get_rank() == 0:
+    torch.save(run.roles.policy.state_dict(), sys.argv[4])
+dist.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="this PyTorch has no distributed training")
+@pytest.mark.parametrize("algorithm", ["ppo", "rloo"])
+def test_two_processes_learn_what_one_does(algorithm: str, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"steps": 3, "batch_size": 30, "minibatch_size": 10, "draws": 3}
+    one = toy.aligner(tmp_path / "one", algorithm=algorithm, **options)
+    wanted = one.run(resume=False)
+    script, kept = tmp_path / "child.py", tmp_path / "two.pt"
+    script.write_text(CHILD, "utf-8")
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node=2",
+        str(script),
+    ]
+    command += [str(Path(__file__).parent), str(tmp_path / "two"), algorithm, str(kept)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    found = torch.load(kept, weights_only=True)
+    for name, value in one.roles.policy.state_dict().items():
+        torch.testing.assert_close(found[name], value, atol=2e-4, rtol=0)
+    lines = [json.loads(line) for line in (tmp_path / "two" / METRICS).read_text().splitlines()]
+    assert len(lines) == 3
+    for ours, theirs in zip(lines, wanted, strict=True):
+        assert ours["reward"] == pytest.approx(theirs["reward"], abs=1e-3)
+        assert ours["kl"] == pytest.approx(theirs["kl"], abs=1e-3)

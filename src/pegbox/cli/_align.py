@@ -44,7 +44,7 @@ def ppo(
     from pegbox._atomic import write_bytes
     from pegbox.methods import LoRA, build
     from pegbox.models import quiet_libraries
-    from pegbox.rlhf import METRICS, Alignment
+    from pegbox.rlhf import METRICS, Alignment, rank
     from pegbox.tuning import align
 
     settings = Alignment.of({"algorithm": algorithm, **(rl or {})})
@@ -56,6 +56,8 @@ def ppo(
         sft, reward, data, settings=settings, held=held, gold=gold, adapter=adapter, folder=run,
         resume=resume, say=say, model=model, device=device,
     )  # fmt: skip
+    if rank():
+        return  # the first of several processes saves
     write_bytes(kept, (run / METRICS).read_bytes())
     found.tuned.save(out, overwrite=overwrite)
     _clear(run, METRICS)

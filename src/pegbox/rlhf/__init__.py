@@ -2,6 +2,7 @@
 
 from pegbox.rlhf._align import METRICS, Aligner, Prompts, Roles
 from pegbox.rlhf._monitor import Monitor
+from pegbox.rlhf._processes import begin, rank
 from pegbox.rlhf._rewards import FunctionReward, Reward, Scale
 from pegbox.rlhf._sample import sample
 from pegbox.rlhf._sequences import Answered, Batch, entropies, logprobs, values
@@ -33,6 +34,7 @@ __all__ = [
     "Reward",
     "Roles",
     "Scale",
+    "begin",
     "clipped",
     "entropies",
     "frontier",
@@ -40,6 +42,7 @@ __all__ = [
     "leave_one_out",
     "logprobs",
     "preference_loss",
+    "rank",
     "sample",
     "token_rewards",
     "value_loss",

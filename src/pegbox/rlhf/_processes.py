@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -10,6 +11,12 @@ import torch.distributed as dist
 from torch import Tensor
 
 T = TypeVar("T")
+
+
+def begin(device: torch.device) -> None:
+    """Join the processes that ``torchrun`` started, where it did and nobody has yet."""
+    if dist.is_available() and int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
 
 
 def rank() -> int:

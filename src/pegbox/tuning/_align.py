@@ -16,9 +16,20 @@ from pegbox.data import Conversations, Message, Preferences, from_prompts, read
 from pegbox.errors import CapabilityError, InputError, UsageError
 from pegbox.methods import Attached, LoRA
 from pegbox.models import Base
-from pegbox.rlhf import Aligner, Alignment, Frontier, Prompts, Reward, Roles, Scale, frontier
+from pegbox.rlhf import (
+    Aligner,
+    Alignment,
+    Frontier,
+    Prompts,
+    Reward,
+    Roles,
+    Scale,
+    begin,
+    frontier,
+    rank,
+)
 from pegbox.tasks import GeneratePrompt
-from pegbox.training import tell
+from pegbox.training import hush, tell
 from pegbox.tuning._once import Once
 from pegbox.tuning._reward_of import reward_of
 from pegbox.tuning._run_folder import no_trace_of_wrong_use
@@ -120,6 +131,9 @@ def align(
     start = sft if isinstance(sft, Tuned) else Tuned.load(sft, say=say, **options)
     prompt = writes(start)
     base = start.base
+    begin(base.device)
+    if rank():
+        say = hush
     prompts, others = _prompts(start, prompt, rows, held, settings, say)
     scored, model, name = reward_of(reward, base, prompt.task.chat_template)
     truth = None if gold is None else reward_of(gold, base, prompt.task.chat_template)[0]
