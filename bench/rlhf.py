@@ -1,0 +1,264 @@
+"""The three stages on etude: polite replies by PPO, RLOO and DPO, and what too little beta does.
+
+python bench/rlhf.py             measure what is missing, then write the section
+python bench/rlhf.py --render    only write the section from what is there
+python bench/rlhf.py --quick     a smoke run into a folder of its own
+
+The embedded world's replies to messages are polite or rude, and the world knows how polite any text is: that
+is the gold reward, which nothing is trained on. The reward model sees pairs only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import tempfile
+from functools import cache, partial
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+import _common as common
+
+if TYPE_CHECKING:
+    from pegbox import Base, Tuned
+    from pegbox.data import Conversations, Preferences
+
+FOLDER = common.RUNS / "bench" / "rlhf"
+PAGE = common.ROOT / "docs" / "results.md"
+SEEDS = (0, 1, 2)
+DOMAINS = ("shop", "office", "neighbours", "library")
+ANSWERS, PAIRS, PROMPTS = 600, 500, 320
+STEPS, TOO_LITTLE = 40, 0.002
+
+
+@cache
+def replies(rows: int, seed: int) -> list[Any]:
+    """Replies of all domains that etude was raised in, in turn."""
+    from pegbox.models.etude import world
+
+    parts = [world.replies(domain, rows // len(DOMAINS), seed) for domain in DOMAINS]
+    return [one for row in zip(*parts, strict=True) for one in row]
+
+
+def gold(_: str, answer: str) -> float:
+    """How polite an answer is, by the world's own rule."""
+    from pegbox.models.etude import world
+
+    return float(world.politeness(answer))
+
+
+def pairs(seed: int) -> Preferences:
+    """Pairs of replies to a message of the same domain, the more polite one chosen; ties left out."""
+    from pegbox.data import Message, Preferences
+
+    dice, rows = random.Random(seed), replies(4 * PAIRS, 1000 + seed)
+    found: list[tuple[str, str, str]] = []
+    by_domain = {domain: [one for one in rows if one.domain == domain] for domain in DOMAINS}
+    for one in rows:
+        other = dice.choice(by_domain[one.domain])
+        first, second = gold("", one.reply), gold("", other.reply)
+        if first != second and len(found) < PAIRS:
+            better = (one.reply, other.reply) if first > second else (other.reply, one.reply)
+            found.append((one.message, *better))
+    prompts = tuple((Message("user", asked),) for asked, _, _ in found)
+    chosen, rejected = (tuple(row[at] for row in found) for at in (1, 2))
+    return Preferences("pairs of replies", prompts, chosen, rejected, tuple(range(1, len(found) + 1)))
+
+
+def answered(rows: list[Any]) -> Conversations:
+    """Messages with their replies."""
+    from pegbox.data import Conversations, Message
+
+    messages = tuple((Message("user", one.message), Message("assistant", one.reply)) for one in rows)
+    references = tuple((one.reply,) for one in rows)
+    return Conversations("replies", messages, references, tuple(range(1, len(rows) + 1)))
+
+
+@cache
+def base() -> Base:
+    """Etude."""
+    import pegbox
+
+    return pegbox.load("etude")
+
+
+@cache
+def sft(seed: int) -> Tuned:
+    """The first stage: replies as they are, polite and rude."""
+    import pegbox
+
+    task = pegbox.Generate(
+        format="input",
+        columns={"input": "message", "output": "reply"},
+        chat="plain",
+        decoding=pegbox.Decoding(max_tokens=48),
+    )
+    training = pegbox.Training(epochs=2)
+    rows = answered(replies(ANSWERS, 2000 + seed))
+    return pegbox.fit(base(), task, "lora", rows=rows, training=training, seed=seed, say=common.hush)
+
+
+@cache
+def reward(seed: int) -> Tuned:
+    """The second stage: a reward model from pairs."""
+    import pegbox
+
+    task, training = pegbox.Prefer(chat="plain"), pegbox.Training(epochs=3)
+    return pegbox.fit(base(), task, "lora", rows=pairs(seed), training=training, seed=seed, say=common.hush)
+
+
+def rewarded(seed: int) -> common.Cell:
+    """How good the reward model is on pairs of another seed."""
+    scores = reward(seed).evaluate(pairs(seed + 100), resamples=500)
+    return {"scores": scores.to_json()}
+
+
+def aligned(algorithm: str, seed: int, steps: int, beta: float) -> common.Cell:
+    """One policy: its course, and of the reachable reward at its divergence the share it has."""
+    from pegbox.data import from_prompts
+    from pegbox.rlhf import Alignment
+    from pegbox.tuning import align
+
+    settings = Alignment(
+        algorithm=algorithm,  # type: ignore[arg-type]
+        steps=steps,
+        beta=beta,
+        max_tokens=48,
+        seed=seed,
+        evaluate_every=10,
+        checkpoint_every=steps,
+    )
+    prompts = from_prompts([one.message for one in replies(PROMPTS, 3000 + seed)])
+    said: list[str] = []
+    with tempfile.TemporaryDirectory() as folder:
+        found = align(
+            sft(seed),
+            reward(seed),
+            prompts,
+            settings=settings,
+            gold=gold,
+            folder=Path(folder) / "run",
+            say=said.append,
+        )
+        reached = found.reach(draws=64, prompts=8)
+    return {
+        "history": found.history,
+        "share": reached.share,
+        "effective": reached.effective,
+        "divergence": reached.divergence,
+        "samples": list(found.samples),
+        "warnings": [line for line in said if line.startswith("warning")],
+    }
+
+
+def direct(seed: int) -> common.Cell:
+    """DPO on the same pairs: gold reward of greedy answers before and after."""
+    import pegbox
+    from pegbox.tuning import dpo
+
+    tuned = dpo(sft(seed), pairs(seed), training=pegbox.Training(epochs=3), seed=seed, say=common.hush)
+    asked = [one.message for one in replies(128, 4000 + seed)]
+    told = {
+        name: [gold("", one.text) for one in model.predict(asked)]
+        for name, model in (("before", sft(seed)), ("after", tuned))
+    }
+    wins = [
+        float(after > before) + 0.5 * (after == before)
+        for before, after in zip(told["before"], told["after"], strict=True)
+    ]
+    return {"before": fmean(told["before"]), "after": fmean(told["after"]), "wins": fmean(wins)}
+
+
+def plans(arguments: argparse.Namespace) -> list[tuple[dict[str, Any], Any]]:
+    """Keys of cells and what measures them."""
+    found: list[tuple[dict[str, Any], Any]] = []
+    for seed in arguments.seeds:
+        found.append(({"part": "reward", "seed": seed}, partial(rewarded, seed)))
+        for algorithm in ("ppo", "rloo"):
+            key = {"part": algorithm, "seed": seed, "steps": arguments.steps, "beta": 0.1}
+            found.append((key, partial(aligned, algorithm, seed, arguments.steps, 0.1)))
+        found.append(({"part": "dpo", "seed": seed}, partial(direct, seed)))
+    key = {"part": "ppo", "seed": 0, "steps": 3 * arguments.steps, "beta": TOO_LITTLE}
+    found.append((key, partial(aligned, "ppo", 0, 3 * arguments.steps, TOO_LITTLE)))
+    return found
+
+
+def report(cells: common.Cells, arguments: argparse.Namespace) -> str:
+    """The section in Markdown."""
+    known = [(key, cell) for key, _ in plans(arguments) if (cell := cells.find(key)) is not None]
+    if not known:
+        return "## Rewards and policies\n\nNot measured yet: `python bench/rlhf.py` fills this section."
+    lines = []
+    for key, cell in known:
+        if key["part"] == "reward":
+            continue
+        if key["part"] == "dpo":
+            row = [f"{cell['before']:+.2f}", f"{cell['after']:+.2f}", f"{100 * cell['wins']:.0f} %", "", ""]
+            lines.append([f"dpo, seed {key['seed']}", *row])
+            continue
+        first, last = cell["history"][0], cell["history"][-1]
+        name = f"{key['part']}, seed {key['seed']}" + (
+            "" if key["beta"] == 0.1 else f", beta {key['beta']:g}"
+        )
+        share = "beyond it" if cell["share"] != cell["share"] else f"{100 * cell['share']:.0f} %"
+        row = [f"{first['gold']:+.2f}", f"{last['held_gold']:+.2f}", f"{100 * last['win_rate_gold']:.0f} %"]
+        lines.append([name, *row, f"{last['kl']:.1f}", f"{share} ({cell['effective']:.0f})"])
+    header = ["", "gold before", "after", "wins", "KL", "share reached (effective answers)"]
+    accuracies = [
+        cell["scores"]["metrics"]["accuracy"]["value"] for key, cell in known if key["part"] == "reward"
+    ]
+    warned = [line for _, cell in known for line in cell.get("warnings", ())]
+    missing = len(plans(arguments)) - len(known)
+    parts = [
+        f"""Replies of the embedded world to messages, polite and rude; the gold reward is the world's own rule
+for politeness, on which nothing is trained. SFT on {ANSWERS} replies, a reward model from {PAIRS} pairs (accuracy
+on pairs of other rows {", ".join(f"{value:.2f}" for value in accuracies)}), then {arguments.steps} steps of 64
+answers at beta 0.1. Gold before is that of the first batch, after that on held-out prompts (of DPO both of greedy
+answers); wins are against the SFT model's answers to the same prompts. The share is of the reward reachable at
+the policy's divergence by reweighting the SFT model's own answers; with few effective answers that frontier is
+itself a poor estimate.""",
+        "\n".join(["- Command: `python bench/rlhf.py`.", *common.provenance([cell for _, cell in known])]),
+        common.markdown(header, lines),
+    ]
+    if missing:
+        parts.append(f"{missing} of {len(plans(arguments))} fits are not measured yet.")
+    if warned:
+        parts.append(
+            "Warnings that were given:\n\n" + "\n".join(f"- {line}" for line in dict.fromkeys(warned))
+        )
+    samples: list[dict[str, str]] = next((cell["samples"] for key, cell in known if key["part"] == "ppo"), [])
+    shown = [[one["prompt"], one["before"], one["after"]] for one in samples]
+    if shown:
+        parts.append(
+            "Greedy answers of the first PPO policy:\n\n" + common.markdown(["", "SFT", "PPO"], shown)
+        )
+    return "## Rewards and policies\n\n" + "\n\n".join(parts)
+
+
+def main() -> None:
+    """Parse, measure what is missing, write the section."""
+    parser = common.parser(__doc__)
+    parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=FOLDER)
+    parser.add_argument("--page", type=Path, default=PAGE)
+    parser.add_argument("--fresh", action="store_true")
+    parser.add_argument("--render", action="store_true")
+    parser.add_argument("--quick", action="store_true")
+    arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.out = arguments.out.with_name("rlhf-quick")
+        arguments.page = arguments.out / "report.md"
+        arguments.seeds, arguments.steps = [0], 2
+    cells = common.Cells(arguments.out, arguments.fresh)
+    for key, make in () if arguments.render else plans(arguments):
+        with common.threads(arguments.threads):
+            cells.get(key, make)
+        common.log(f"{key}: done")
+    common.write_section(arguments.page, "rlhf", report(cells, arguments))
+
+
+if __name__ == "__main__":
+    main()
