@@ -334,10 +334,12 @@ def estimates(made: Samples) -> dict[str, dict[str, Estimate]]:
     found = {title: several(runs) for title, runs in made.items()}
     for title, own in found.items():
         rows = made[title][0].rows
-        for metric in SHARES:
-            if metric in own and own[metric].low == own[metric].high:
-                value = own[metric].value
-                own[metric] = Estimate(value, *wilson(value * rows, rows))
+        for metric in [name for name in SHARES if name in own]:
+            value, low, high = own[metric].value, own[metric].low, own[metric].high
+            if low == high:
+                low, high = wilson(value * rows, rows)
+            # The part that seeds add is stretched, at times beyond what a share can be.
+            own[metric] = Estimate(value, max(low, 0.0), min(high, 1.0))
     return found
 
 
