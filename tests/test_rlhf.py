@@ -387,7 +387,8 @@ def test_over_optimisation_is_told_when_truth_falls_and_reward_rises() -> None:
         ({"algorithm": "grpo"}, "ppo or rloo"),
         ({"algorithm": "rloo", "batch_size": 10}, "a multiple of draws"),
         ({"steps": 0}, "steps is 0"),
-        ({"temperature": 0}, "temperature is 0"),
+        ({"algorithm": "rloo", "lam": 0.5}, "no use for it"),
+        ({"draws": 8}, "no use for it"),
         ({"learning_rat": 1.0}, "learning_rat"),
     ],
 )

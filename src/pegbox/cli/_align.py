@@ -1,5 +1,3 @@
-import shutil
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -45,8 +43,15 @@ def ppo(
     from pegbox.methods import LoRA, build
     from pegbox.models import quiet_libraries
     from pegbox.rlhf import METRICS, Alignment, rank
-    from pegbox.tuning import align
+    from pegbox.tuning import align, clear_run_folder
 
+    if "algorithm" in (rl or {}):
+        raise UsageError(
+            "the algorithm is no setting among others",
+            where="--rl.algorithm",
+            expected="--algorithm ppo or rloo",
+            fix="write --algorithm instead",
+        )
     settings = Alignment.of({"algorithm": algorithm, **(rl or {})})
     adapter = build("lora", options)
     assert isinstance(adapter, LoRA)
@@ -60,7 +65,8 @@ def ppo(
         return  # the first of several processes saves
     write_bytes(kept, (run / METRICS).read_bytes())
     found.tuned.save(out, overwrite=overwrite)
-    _clear(run, METRICS)
+    (run / METRICS).unlink()
+    clear_run_folder(run)
     print(_told(found.history))
     for sample in found.samples:
         print(f"prompt: {sample['prompt']}\n  before: {sample['before']}\n  after:  {sample['after']}")
@@ -76,6 +82,7 @@ def dpo(
     beta: float = 0.1,
     training: dict[str, Any] | None = None,
     valid: str | None = None,
+    dialogue: Literal["none", "human-assistant"] = "none",
     options: dict[str, Any] | None = None,
     model: str | None = None,
     device: str = "auto",
@@ -94,6 +101,8 @@ def dpo(
         beta: Weight of the divergence from where it starts.
         training: How to train, for example --training.epochs 1; the learning rate is 1e-4 when not given.
         valid: File of pairs for early stopping; else a share of the rows.
+        dialogue: Read prompts of 'Human: ...' and 'Assistant: ...' as turns (human-assistant), or each as one
+            message (none).
         options: Options of the policy's LoRA where the tuned model has no adapter of its own.
         model: Where the base lies now, when its name no longer leads there.
         device: auto, cpu, cuda or mps.
@@ -114,7 +123,7 @@ def dpo(
     quiet_libraries()
     tuned = tune(
         sft, data, beta=beta, valid=valid, training=settings, adapter=adapter, folder=run, resume=resume,
-        seed=seed, too_long=too_long, say=say, model=model, device=device,
+        seed=seed, dialogue=dialogue, too_long=too_long, say=say, model=model, device=device,
     )  # fmt: skip
     tuned.save(out, overwrite=overwrite)
     clear_run_folder(run)
@@ -128,15 +137,6 @@ def _places(out: Path, overwrite: bool) -> tuple[Path, Path]:
     if not out.name:
         raise UsageError("the output folder has no name", where=f"--out {out}", expected="a folder to make")
     return out.parent / f"{out.name}-run", out.parent / f"{out.name}-metrics.jsonl"
-
-
-def _clear(run: Path, metrics: str) -> None:
-    """Delete what a finished run kept, and its folder when nothing else is in it."""
-    for place in run.glob("checkpoint-*"):
-        shutil.rmtree(place)
-    (run / metrics).unlink()
-    with suppress(OSError):
-        run.rmdir()
 
 
 def _told(history: list[dict[str, Any]]) -> str:

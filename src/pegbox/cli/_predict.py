@@ -183,7 +183,7 @@ def _rows(tuned: "Tuned", table: "Table", texts: Sequence[str]) -> Any:
 
     task = tuned.prompt.task
     if table.source == STDIN and task.to_json()["task"] == "generate":
-        return _asked(table)
+        return _asked(table, task)
     given = () if tuple(texts) == tuned.prompt.task.fields else texts
     try:
         rows: Any = shape_of(task).rows(task, table, texts=given, labelled=False, on_bad="drop")
@@ -197,11 +197,20 @@ def _rows(tuned: "Tuned", table: "Table", texts: Sequence[str]) -> Any:
     return rows
 
 
-def _asked(table: "Table") -> Any:
+def _asked(table: "Table", task: Any) -> Any:
     """Each line of standard input as a question; blank ones are told and get empty answers."""
     from dataclasses import replace
 
     from pegbox.data import from_prompts
+
+    if task.template is not None:
+        if len(task.fields) == 1:
+            return task.read_table(table, answered=False, on_bad="drop")
+        raise InputError(
+            "standard input holds one text per line, and this model's template takes several",
+            expected=f"a file with the columns {' and '.join(task.fields)}",
+            fix="write them into a jsonl file",
+        )
 
     lines = list(zip(table.numbers, next(iter(table.columns.values())), strict=True))
     kept = [(number, text) for number, text in lines if str(text).strip()]

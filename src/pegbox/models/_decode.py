@@ -99,18 +99,21 @@ def _written(
 @contextmanager
 def _as_writing(module: nn.Module, config: Any) -> Iterator[None]:
     """While the context lasts, in eval mode and by these settings alone."""
-    training = module.training
+    modes = [(part, part.training) for part in module.modules()]
     module.eval()
-    with _settings(unwrapped(module), config):
-        yield
-    module.train(training)
+    try:
+        with _settings(unwrapped(module), config):
+            yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
 
 
 def _generate(module: Any, inputs: dict[str, Tensor], base: Base, **options: Any) -> Tensor:
     try:
         written: Tensor = module.generate(**inputs, **options)
     except RuntimeError as error:
-        if "inf" not in str(error) and "nan" not in str(error):
+        if "probability tensor contains" not in str(error):
             raise
         raise RunError(
             "the model's probabilities are not finite numbers",

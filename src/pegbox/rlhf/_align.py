@@ -53,6 +53,7 @@ class Roles:
         value: Foresees the reward before each token; ``None`` for RLOO.
         reward: Scores answers.
         gold: Another score of them, which nothing is trained on; ``None`` where there is none.
+        value_is_reward: Whether the value model starts as the reward model, in that one's own units.
     """
 
     base: Base
@@ -61,6 +62,7 @@ class Roles:
     value: nn.Module | None
     reward: Reward
     gold: Reward | None = None
+    value_is_reward: bool = False
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,7 @@ class Aligner:
         self.step = 0
         self.scale = Scale(0.0, 1.0)
         self.before: dict[str, Tensor] = {}
+        self._orders: dict[int, list[int]] = {}
         self.monitor = Monitor(0.0, 1.0)
 
     def run(self, *, resume: bool) -> list[Metrics]:
@@ -145,13 +148,17 @@ class Aligner:
                 expected="a new folder",
                 fix="continue it with --resume, or remove the folder",
             )
-        self._measure_reference()
         if kept is None or not resume:
+            self._measure_reference()
+            self._tell_value()
             if processes.rank() == 0:
                 self.folder.mkdir(parents=True, exist_ok=True)
+                self.checkpoints.forget(-1)
                 (self.folder / METRICS).write_text("", "utf-8")
+            processes.wait()
             return
         check_same(kept.record["run"], self._signature(), kept.path)
+        self._remember_reference(kept.record["reference"])
         self.step = kept.record["step"]
         self.control.beta = kept.record["beta"]
         self.history = list(kept.record["metrics"])
@@ -180,6 +187,35 @@ class Aligner:
             held = self._drawn(self.roles.reference, self.held, list(range(len(self.held))), "held reference")
             self.before = self._held_scores(held)
 
+    def _tell_value(self) -> None:
+        """Let a value model that started as the reward model foresee rewards as they are told."""
+        if self.roles.value is None or not self.roles.value_is_reward:
+            return
+        with torch.no_grad():
+            for name, value in self.roles.value.named_parameters():
+                if not value.requires_grad or "score" not in name.split("."):
+                    continue
+                if name.endswith("bias"):
+                    value.sub_(self.scale.mean)
+                value.div_(self.scale.deviation)
+
+    def _reference(self) -> dict[str, Any]:
+        """What was measured on the reference, for a checkpoint."""
+        return {
+            "mean": self.scale.mean,
+            "deviation": self.scale.deviation,
+            "length": self.monitor.length,
+            "ended": self.monitor.ended,
+            "before": {name: scores.tolist() for name, scores in self.before.items()},
+        }
+
+    def _remember_reference(self, kept: Mapping[str, Any]) -> None:
+        self.scale = Scale(kept["mean"], kept["deviation"])
+        self.monitor = Monitor(kept["length"], kept["ended"])
+        self.before = {
+            name: torch.tensor(scores, dtype=torch.float64) for name, scores in kept["before"].items()
+        }
+
     def _advance(self) -> None:
         started = time.perf_counter()
         metrics = self._learn(self.step)
@@ -207,6 +243,7 @@ class Aligner:
                 "step": self.step,
                 "beta": self.control.beta,
                 "metrics": self.history,
+                "reference": self._reference(),
                 **{name: one.optimizer.state_dict()["param_groups"] for name, one in self.learners.items()},
             }
             self.checkpoints.write(self.step, {**tensors, **kept}, record, None, also=lambda _: None)
@@ -239,13 +276,14 @@ class Aligner:
         weights, returns, signals = self._weights(known, scores.float())
         told = self._updates(groups, batches, known, weights, returns, step)
         divergence = ((known["policy"] - known["reference"]) * mask).sum(1)
+        beta = self.control.beta
         self.control.update(float(divergence.mean()), len(rows))
         metrics = {
             "reward": float(scores.mean()),
             "reward_error": _error(scores),
             "kl": float(divergence.mean()),
             "kl_error": _error(divergence),
-            "beta": self.control.beta,
+            "beta": beta,
             "entropy": self._entropy(batches),
             "length": float(mask.sum(1).float().mean()),
             "ended": float(ended.float().mean()),
@@ -263,9 +301,11 @@ class Aligner:
         found = []
         for at in range(first, first + count):
             turn, place = divmod(at, len(self.prompts))
-            order = list(range(len(self.prompts)))
-            random.Random(f"{self.settings.seed} prompts {turn}").shuffle(order)
-            found.append(order[place])
+            if turn not in self._orders:
+                order = list(range(len(self.prompts)))
+                random.Random(f"{self.settings.seed} prompts {turn}").shuffle(order)
+                self._orders = {turn - 1: self._orders.get(turn - 1, []), turn: order}
+            found.append(self._orders[turn][place])
         repeats = self.settings.draws if self.settings.algorithm == "rloo" else 1
         return [index for index in found for _ in range(repeats)]
 
@@ -282,7 +322,6 @@ class Aligner:
                 [seed for _, seed in mine],
                 most=self.settings.max_tokens,
                 stops=self.stops,
-                temperature=self.settings.temperature,
             )
         answers = processes.gathered(list(zip(found.answers, found.finished, strict=True)), len(chosen))
         return Answered(
@@ -420,7 +459,7 @@ class Aligner:
             told[2] = float((change.detach().exp() - 1 - change.detach()).sum())
         processes.add_up(told)
         norm = policy.take(rate)
-        self._check(norm, float(told[0]))
+        self._check(norm, float(told[0]), "policy")
         found = {
             "policy_loss": float(told[0]) / count,
             "clipped": float(told[1]) / count,
@@ -447,7 +486,7 @@ class Aligner:
             (loss / tokens).backward()
             total[0] = float(loss.detach())
         processes.add_up(total)
-        value.take(rate)
+        self._check(value.take(rate), float(total[0]), "value")
         return {"value_loss": float(total[0]) / tokens}
 
     @torch.no_grad()
@@ -461,13 +500,14 @@ class Aligner:
         processes.add_up(sums)
         return float(sums[0] / sums[1].clamp(min=1))
 
-    def _check(self, norm: float, loss: float) -> None:
+    def _check(self, norm: float, loss: float, name: str) -> None:
         if not (math.isfinite(norm) and math.isfinite(loss)):
+            rate = "learning_rate" if name == "policy" else "value_learning_rate"
             raise RunError(
-                "the policy's loss or gradient is not a finite number",
+                f"the {name} model's loss or gradient is not a finite number",
                 where=f"step {self.step + 1}",
                 expected="finite numbers",
-                fix="lower learning_rate; the last checkpoint is kept in the folder",
+                fix=f"lower {rate}; the last checkpoint is kept in the folder",
             )
 
     # Held-out prompts
@@ -534,9 +574,7 @@ class _Learner:
         self.module, self.rate, self.settings = module, rate, settings
         self.trained = [value for value in module.parameters() if value.requires_grad]
         self._names = [name for name, value in module.named_parameters() if value.requires_grad]
-        for part in module.modules():
-            if isinstance(part, nn.Dropout):
-                part.p = 0.0
+        _no_dropout(module)
         module.train()
         # Fused, a step is one kernel; eps as published PPO implementations have it.
         self.optimizer = torch.optim.AdamW(self.trained, lr=rate, eps=1e-5, weight_decay=0.0, fused=True)
@@ -578,6 +616,16 @@ class _Learner:
             for name, value in zip(self._names, self.trained, strict=True):
                 value.copy_(tensors[name])
         moments.load(self.optimizer, state, groups)
+
+
+def _no_dropout(module: nn.Module) -> None:
+    """Set every rate of dropout to 0: of its own modules, and of families that call the function."""
+    for part in module.modules():
+        if isinstance(part, nn.Dropout):
+            part.p = 0.0
+        for name, value in vars(part).items():
+            if "drop" in name and isinstance(value, float):
+                setattr(part, name, 0.0)
 
 
 def _error(values: Tensor) -> float:

@@ -41,6 +41,23 @@ class Monitor:
         self.told |= dict.fromkeys(fresh, step)
         return [f"step {step}: {line}" for line in fresh.values()]
 
+    def _only_learnt(self) -> str:
+        """Without gold: the reward on prompts that are learnt on rose, and that on held-out ones fell."""
+        best = max(self._held, key=lambda one: one["held_reward"])
+        now = self._held[-1]
+        fell, rose = (
+            best["held_reward"] - now["held_reward"],
+            now.get("reward", 0.0) - best.get("reward", 0.0),
+        )
+        fall_error = math.hypot(best["held_reward_error"], now["held_reward_error"])
+        rise_error = math.hypot(best.get("reward_error", 0.0), now.get("reward_error", 0.0))
+        if fell <= SURE * fall_error or rose <= SURE * rise_error:
+            return ""
+        return (
+            f"over-optimisation: since step {best['step']} the reward rose by {rose:.2f} on the prompts that "
+            f"are learnt on and fell by {fell:.2f} on held-out ones; stop there, or raise beta"
+        )
+
     def _divergence(self, metrics: Mapping[str, Any]) -> str:
         if metrics["kl"] <= MOST_KL:
             return ""
@@ -69,9 +86,8 @@ class Monitor:
 
     def _overdone(self) -> str:
         """The learned reward rose since the best truth, and the truth fell, both surely."""
-        truth = "gold" if "held_gold" in self._held[0] else ""
-        if not truth:
-            return ""
+        if "held_gold" not in self._held[-1] or "held_gold" not in self._held[0]:
+            return self._only_learnt()
         best = max(self._held, key=lambda one: one["held_gold"])
         now = self._held[-1]
         fell = best["held_gold"] - now["held_gold"]

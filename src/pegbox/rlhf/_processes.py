@@ -16,7 +16,7 @@ T = TypeVar("T")
 def begin(device: torch.device) -> None:
     """Join the processes that ``torchrun`` started, where it did and nobody has yet."""
     if dist.is_available() and int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
 
 
 def rank() -> int:

@@ -15,11 +15,12 @@ TOKENS_PER_BATCH = {"cpu": 8192}
 TOKENS_ON_ACCELERATOR = 131072
 
 
-class OwnNoise:
-    """Adds Gumbel noise to each row's scores, so that the greatest one is a draw from their softmax.
+class OwnDraws:
+    """Draws each row's token from the softmax of its scores, and leaves no other.
 
-    Every row has a generator of its own: what is drawn for it depends on its seed alone, not on the other
-    rows of its batch, nor on how many processes share the rows.
+    Every row has a generator of its own, one number for each token (inversion of the distribution function):
+    what is drawn for it depends on its seed alone, not on the other rows of its batch, nor on how many
+    processes share the rows.
 
     Args:
         seeds: One per row.
@@ -31,13 +32,12 @@ class OwnNoise:
         self._temperature = temperature
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # noqa: ARG002 - Transformers names it
-        """Scores (rows, vocabulary) with noise."""
-        size = scores.shape[1]
-        drawn = torch.stack(
-            [torch.rand(size, generator=own, dtype=torch.float64) for own in self._generators]
-        )
-        noise = -(-drawn.log()).log()
-        return scores.double() / self._temperature + noise.to(scores.device)
+        """Scores (rows, vocabulary): 0 for the drawn token, minus infinity for all others."""
+        drawn = torch.stack([torch.rand(1, generator=own, dtype=torch.float64) for own in self._generators])
+        below = (scores.double() / self._temperature).softmax(-1).cumsum(-1)
+        chosen = torch.searchsorted(below, drawn.to(scores.device) * below[:, -1:], right=True)
+        chosen = chosen.clamp(max=scores.shape[1] - 1)
+        return torch.full_like(scores, -torch.inf).scatter(1, chosen, 0.0)
 
 
 @torch.no_grad()
@@ -66,9 +66,9 @@ def sample(
     finished = [False] * len(prompts)
     size = TOKENS_PER_BATCH.get(base.device.type, TOKENS_ON_ACCELERATOR)
     for indices in batches([len(ids) + most for ids in prompts], size):
-        noise: Any = OwnNoise([seeds[index] for index in indices], temperature)
+        draws: Any = OwnDraws([seeds[index] for index in indices], temperature)
         rows = written_by(
-            module, base, [prompts[index] for index in indices], most=most, stops=stops, processors=[noise]
+            module, base, [prompts[index] for index in indices], most=most, stops=stops, processors=[draws]
         )
         for index, row in zip(indices, rows, strict=True):
             end = next((place for place, token in enumerate(row) if token in stops), None)

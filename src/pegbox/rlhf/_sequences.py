@@ -70,6 +70,7 @@ class Batch:
     def of(cls, rows: Answered, pad: int, device: torch.device) -> Batch:
         """Pad rows; masks come from their lengths, never from what a token is."""
         lengths = rows.lengths
+        assert all(rows.prompts), "a prompt has at least one token, after which an answer begins"
         ids = np.full((len(rows), max(lengths)), pad)
         targets = np.full_like(ids, IGNORED)
         for line, (prompt, answer) in enumerate(zip(rows.prompts, rows.answers, strict=True)):

@@ -36,7 +36,6 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "value_clip": (lambda v: v is None or (_number(v) and v > 0), "a number above 0, or nothing"),
     "whiten": (lambda v: isinstance(v, bool), "true or false"),
     "max_tokens": (_whole, "a whole number from 1"),
-    "temperature": (lambda v: _number(v) and v > 0, "a number above 0"),
     "missing_end_penalty": (lambda v: _number(v) and v >= 0, "a number from 0"),
     "gradient_clip": (lambda v: _number(v) and v >= 0, "a number from 0 (0 = no clipping)"),
     "precision": (lambda v: v in ("auto", "bf16", "float32"), "auto, bf16 or float32"),
@@ -44,6 +43,9 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "evaluate_every": (_whole, "a whole number from 1"),
     "seed": (lambda v: _whole(v, 0), "a whole number from 0"),
 }
+
+
+_OF_PPO = ("gamma", "lam", "value_clip", "value_learning_rate", "whiten")
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,6 @@ class Alignment:
         value_clip: Largest change of a value that is not punished; nothing for any.
         whiten: Whether advantages get mean 0 and standard deviation 1.
         max_tokens: Most tokens of an answer.
-        temperature: Of the draws.
         missing_end_penalty: Standard deviations of reward that an answer without an end loses.
         gradient_clip: Largest norm of each model's gradient; 0 for none.
         precision: As in :class:`pegbox.training.Settings`.
@@ -99,7 +100,6 @@ class Alignment:
     value_clip: float | None = None
     whiten: bool = True
     max_tokens: int = 64
-    temperature: float = 1.0
     missing_end_penalty: float = 1.0
     gradient_clip: float = 1.0
     precision: Literal["auto", "bf16", "float32"] = "float32"
@@ -125,6 +125,11 @@ class Alignment:
             value = getattr(self, key)
             if not valid(value):
                 yield f"{key} is {value!r}, expected {expected}"
+        idle = _OF_PPO if self.algorithm == "rloo" else ("draws",)
+        defaults = {one.name: one.default for one in fields(self)}
+        for key in idle:
+            if getattr(self, key) != defaults[key]:
+                yield f"{key} is {getattr(self, key)!r}, and {self.algorithm} has no use for it"
         counted = _whole(self.draws, 2) and _whole(self.batch_size)
         if self.algorithm == "rloo" and counted and self.batch_size % self.draws:
             yield f"batch_size is {self.batch_size}, expected a multiple of draws ({self.draws})"

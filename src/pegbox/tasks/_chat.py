@@ -100,7 +100,8 @@ class ChatWriter:
         for slot in slots:
             text = slot.text if slot.message is None else contents[slot.message]
             found.append(Piece(text, slot.message is None, slot.said, slot.end))
-        self._check_same(messages, found, asks, where)
+        if self.template != PLAIN:  # which is known to write what is there
+            self._check_same(messages, found, asks, where)
         return _unsaid(found, slots, first) if shown else found
 
     def end_of_turn(self) -> str | None:
@@ -129,7 +130,7 @@ class ChatWriter:
         found = [
             Piece(text, own=False, said=False)
             for message in messages
-            if message.role == "system"
+            if message.role == "system" and message.content
             for text in (message.content, "\n\n")
         ]
         before = ""

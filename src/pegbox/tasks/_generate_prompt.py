@@ -357,15 +357,14 @@ class GeneratePrompt(Prompt):
         found: dict[_Job, list[int]] = {}
         for meant in (False, True):
             own = [job for job in jobs if job[2] == meant]
-            plain = self._plain([text for text, _, _ in own], meant)
             follows = [job for job in own if job[1]]
             head = self._plain(["x"], meant)[0] if follows else []
-            whole = dict(
-                zip(follows, self._plain(["x" + text for text, _, _ in follows], meant), strict=True)
-            )
-            for job, alone in zip(own, plain, strict=True):
-                ids = whole.get(job, [])
-                found[job] = ids[len(head) :] if job[1] and ids[: len(head)] == head else alone
+            whole = self._plain(["x" + text for text, _, _ in follows], meant)
+            for job, ids in zip(follows, whole, strict=True):
+                if ids[: len(head)] == head:
+                    found[job] = ids[len(head) :]
+            rest = [job for job in own if job not in found]
+            found |= dict(zip(rest, self._plain([text for text, _, _ in rest], meant), strict=True))
         return [found[job] for job in jobs]
 
     def _plain(self, texts: list[str], meant: bool) -> list[list[int]]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
@@ -111,7 +112,7 @@ class PreferPrompt(Prompt):
         """The same prompt without soft tokens."""
         return replace(self, soft=None)
 
-    @property
+    @cached_property
     def spoken(self) -> GeneratePrompt | None:
         """What writes answers after prompts, with the soft tokens of this prompt."""
         return None if self.writer is None else replace(self.writer, soft=self.soft)
@@ -135,7 +136,8 @@ class PreferPrompt(Prompt):
             if max(map(len, found[at].ids)) > self.context:
                 out.append(at)
         left = tuple(rows.numbers[at] for at in out)
-        kept = tuple(at for at in range(len(found)) if at not in set(out))
+        unfitting = set(out)
+        kept = tuple(at for at in range(len(found)) if at not in unfitting)
         if out and (too_long == "error" or not kept):
             raise unfit(rows.source, left, self.context)
         flat = [found[at] for at in kept]

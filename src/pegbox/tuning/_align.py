@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from pegbox.data import Conversations, Message, Preferences, from_prompts, read
+from pegbox.data import (
+    Conversations,
+    Dialogue,
+    Preferences,
+    conversations,
+    find_conversation_columns,
+    read,
+    split,
+)
 from pegbox.errors import CapabilityError, InputError, UsageError
 from pegbox.methods import Attached, LoRA
 from pegbox.models import Base
@@ -28,11 +36,12 @@ from pegbox.rlhf import (
     frontier,
     rank,
 )
-from pegbox.tasks import GeneratePrompt
+from pegbox.tasks import GeneratePrompt, Prefer
 from pegbox.training import hush, tell
+from pegbox.tuning._claim import claimed
 from pegbox.tuning._once import Once
 from pegbox.tuning._reward_of import reward_of
-from pegbox.tuning._run_folder import no_trace_of_wrong_use
+from pegbox.tuning._seen import row_digests
 from pegbox.tuning._tuned import Cost, Tuned
 
 HELD_SHARE, MOST_HELD, SHOWN = 0.1, 128, 4
@@ -134,14 +143,18 @@ def align(
     begin(base.device)
     if rank():
         say = hush
-    prompts, others = _prompts(start, prompt, rows, held, settings, say)
     scored, model, name = reward_of(reward, base, prompt.task.chat_template)
+    asked_as: Any = None if model is None else model.prompt.task
+    dialogue: Dialogue = "none" if asked_as is None else asked_as.dialogue
+    prompts, others, learnt, held_rows = _prompts(start, prompt, rows, held, settings, dialogue, say)
     truth = None if gold is None else reward_of(gold, base, prompt.task.chat_template)[0]
     method, policy = policy_of(start, adapter or LoRA(), settings.seed)
     value = None if settings.algorithm == "rloo" else _value(base, model, adapter or LoRA(), settings.seed)
     reference = start.module if start.module is not None else base.model
     reference.requires_grad_(False).eval()
-    roles = Roles(base, policy, reference, value, scored, truth)
+    copied_reward = model is not None and isinstance(model.method, Attached) and not model.weights
+    roles = Roles(base, policy, reference, value, scored, truth, value_is_reward=copied_reward)
+    key = _key(start, method, model, name, gold, prompts, others)
     tokenizer = prompt.tokenizer
     aligner = Aligner(
         roles=roles,
@@ -154,11 +167,10 @@ def align(
             for text in tokenizer.batch_decode([list(row) for row in ids], skip_special_tokens=True)
         ],
         folder=Path(folder),
-        key=_key(start, name, prompts, others),
+        key=key,
         say=say,
     )
-    started = time.perf_counter()
-    with no_trace_of_wrong_use(Path(folder)):
+    with claimed(Path(folder), {**key, "settings": str(settings.to_json())}, resume=resume):
         history = aligner.run(resume=resume)
     policy.requires_grad_(False).eval()
     count = aligner.learners["policy"].count
@@ -166,13 +178,14 @@ def align(
         start,
         method=method,
         module=method.trained(base, policy),
-        cost=Cost(time.perf_counter() - started, count, len(prompts)),
+        cost=Cost(sum(step["seconds"] for step in history), count, len(prompts)),
         details=_details(start, settings, name, aligner, history),
+        training_rows=start.training_rows | frozenset(row_digests(learnt)),
         weights=False,
         origin=None,
         say=say,
     )
-    return Aligned(tuned, history, _samples(start, tuned, others), aligner.scale, aligner)
+    return Aligned(tuned, history, _samples(start, tuned, held_rows), aligner.scale, aligner)
 
 
 def reach(aligner: Aligner, *, draws: int, prompts: int) -> Reach:
@@ -209,17 +222,14 @@ def _prompts(
     rows: Any,
     held: Any,
     settings: Alignment,
+    dialogue: Dialogue,
     say: Callable[[str], None],
-) -> tuple[Prompts, Prompts]:
-    """Prompts to learn on and prompts held out, as token ids that leave room for an answer."""
-    asked = _asked(start, rows)
-    others = None if held is None else _asked(start, held)
+) -> tuple[Prompts, Prompts, Conversations, Conversations]:
+    """Prompts to learn on and held out, as token ids that leave room for an answer, and as messages."""
+    asked = _asked(start, rows, dialogue)
+    others = None if held is None else _asked(start, held, dialogue)
     if others is None:
-        count = min(MOST_HELD, int(len(asked) * HELD_SHARE))
-        order = torch.randperm(len(asked), generator=torch.Generator().manual_seed(settings.seed)).tolist()
-        others, asked = asked.select(sorted(order[:count])), asked.select(sorted(order[count:]))
-        if count:
-            say(f"{count} of {count + len(asked)} prompts held out for win rates (seed {settings.seed})")
+        asked, others = _apart(asked, settings, say)
     room = prompt.context - settings.max_tokens
     if room < 1:
         raise UsageError(
@@ -235,21 +245,38 @@ def _prompts(
             say(f"{part.source}: {len(cut)} of {len(part)} prompts shortened to leave room for answers")
         texts = tuple(messages[-1].content for messages in part.messages)
         found.append(Prompts(tuple(ids), texts))
-    return found[0], found[1]
+    return found[0], found[1], asked, others
 
 
-def _asked(start: Tuned, rows: Any) -> Conversations:
-    """Prompts without answers."""
+def _apart(
+    asked: Conversations, settings: Alignment, say: Callable[[str], None]
+) -> tuple[Conversations, Conversations]:
+    """Prompts to learn on, and a tenth for win rates, equal prompts on one side."""
+    share = min(HELD_SHARE, MOST_HELD / len(asked))
+    try:
+        parts = split(asked, fractions={"train": 1 - share, "held": share}, seed=settings.seed)
+    except InputError:
+        return asked, asked.select([])
+    say(f"{len(parts['held'])} of {len(asked)} prompts held out for win rates (seed {settings.seed})")
+    return parts["train"], parts["held"]
+
+
+def _asked(start: Tuned, rows: Any, dialogue: Dialogue) -> Conversations:
+    """Prompts without answers; of a table by the tuned model's columns, those of pairs, or their names."""
     if isinstance(rows, str | Path):
         table = read(rows)
-        if {"chosen", "rejected"} <= set(table.columns) and "prompt" in table.columns:
-            cells = [cell for cell in table.columns["prompt"] if isinstance(cell, str) and cell.strip()]
-            return from_prompts(cells)
-        task: Any = start.prompt.task
-        rows = task.read_table(table, answered=False)
+        if {"chosen", "rejected"} <= set(table.columns):
+            rows = Prefer.from_table(table, dialogue=dialogue).rows
+        else:
+            task: Any = start.prompt.task
+            own = task.template is not None or all(name in table.columns for name in task.fields)
+            if own:
+                rows = task.read_table(table, answered=False)
+            else:
+                columns = find_conversation_columns(table, need_answers=False)
+                rows = conversations(table, columns, need_answers=False)
     if isinstance(rows, Preferences):
-        named = [[{"role": one.role, "content": one.content} for one in asked] for asked in rows.prompts]
-        rows = from_prompts(named)
+        rows = Conversations(rows.source, rows.prompts, None, rows.numbers, dropped=rows.dropped)
     found: Conversations = rows
     if found.references is not None:
         found = replace(found, messages=found.prompts(), references=None)
@@ -304,20 +331,38 @@ def _value(base: Base, reward: Tuned | None, adapter: LoRA, seed: int) -> nn.Mod
     return adapter.attach(trunk, lone, seed=seed)
 
 
-def _key(start: Tuned, reward: str, prompts: Prompts, held: Prompts) -> dict[str, str]:
+def _key(
+    start: Tuned,
+    method: Attached,
+    model: Tuned | None,
+    reward: str,
+    gold: Any,
+    prompts: Prompts,
+    held: Prompts,
+) -> dict[str, str]:
     """What a run depends on beside its settings."""
-    from hashlib import sha256
-
-    def digest(part: Prompts) -> str:
-        return sha256(repr(part.ids).encode()).hexdigest()
-
     return {
         "base": start.base.fingerprint,
-        "start": f"{start.method.name} {sorted(start.training_rows)[:1]} {len(start.training_rows)}",
-        "reward": reward,
-        "prompts": digest(prompts),
-        "held-out prompts": digest(held),
+        "method": f"{method.name} {method.options()}",
+        "start": adapter_digest(start),
+        "reward": reward if model is None else adapter_digest(model),
+        "gold": "none" if gold is None else str(getattr(gold, "__name__", gold)),
+        "prompts": sha256(repr(prompts.ids).encode()).hexdigest(),
+        "held-out prompts": sha256(repr(held.ids).encode()).hexdigest(),
     }
+
+
+def adapter_digest(tuned: Tuned) -> str:
+    """SHA-256 of the numbers that lie beside a tuned model's base: none for the base alone."""
+    if tuned.module is None or tuned.weights:
+        return "none"
+    shared = {value.data_ptr() for value in (tuned.base.whole or tuned.base).model.parameters()}
+    found = sha256()
+    for name, value in tuned.module.named_parameters():
+        if value.data_ptr() not in shared:
+            found.update(name.encode())
+            found.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
 
 
 def _details(
@@ -335,16 +380,15 @@ def _details(
     }
 
 
-def _samples(start: Tuned, tuned: Tuned, held: Prompts) -> tuple[dict[str, str], ...]:
-    """Greedy answers before and after to a few held-out prompts."""
-    texts = list(held.texts[:SHOWN])
-    if not texts:
+def _samples(start: Tuned, tuned: Tuned, held: Conversations) -> tuple[dict[str, str], ...]:
+    """Greedy answers before and after to a few held-out prompts, with all that was said before them."""
+    rows = held.select(range(min(SHOWN, len(held))))
+    if not len(rows):
         return ()
-    rows = from_prompts([[Message("user", text)] for text in texts])
     before, after = start.predict(rows), tuned.predict(rows)
     return tuple(
-        {"prompt": text, "before": one.text, "after": other.text}
-        for text, one, other in zip(texts, before, after, strict=True)
+        {"prompt": messages[-1].content, "before": one.text, "after": other.text}
+        for messages, one, other in zip(rows.messages, before, after, strict=True)
     )
 
 

@@ -14,14 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from pegbox._progress import track
-from pegbox.data import Message, Preferences, read, split
+from pegbox.data import Dialogue, Message, Preferences, read, split
 from pegbox.errors import UsageError
 from pegbox.methods import LoRA
 from pegbox.models import Base, batches
 from pegbox.rlhf import Answered, Batch, logprobs, preference_loss
 from pegbox.tasks import GeneratePrompt, Prefer, PreferPrompt, TooLong
-from pegbox.training import Trainable, tell, train
-from pegbox.tuning._align import policy_of, writes
+from pegbox.training import Trainable, resolve_precision, tell, train
+from pegbox.tuning._align import adapter_digest, policy_of, writes
 from pegbox.tuning._claim import claimed
 from pegbox.tuning._fit import MIN_VALID_ROWS, VALID_SHARE
 from pegbox.tuning._once import Once
@@ -94,6 +94,7 @@ def dpo(
     folder: str | Path | None = None,
     resume: bool = False,
     seed: int = 0,
+    dialogue: Dialogue = "none",
     too_long: TooLong = "shorten",
     say: Callable[[str], None] = tell,
     **options: Any,
@@ -110,6 +111,7 @@ def dpo(
         folder: Where checkpoints go; needed to resume.
         resume: Continue from the newest checkpoint in ``folder``.
         seed: Of the order of the rows.
+        dialogue: How prompts of ``Human: ... Assistant: ...`` in a file are read, see :class:`pegbox.Prefer`.
         too_long: What to do with rows that do not fit.
         say: Receives lines for the user.
         options: As for :meth:`Tuned.load`, where a folder is given.
@@ -133,20 +135,21 @@ def dpo(
     say = Once.of(say)
     start = sft if isinstance(sft, Tuned) else Tuned.load(sft, say=say, **options)
     prompt, base = writes(start), start.base
-    own, others = _apart(_read(rows), None if valid is None else _read(valid), seed, say)
+    own, others = _apart(_read(rows, dialogue), None if valid is None else _read(valid, dialogue), seed, say)
     method, policy = policy_of(start, adapter or LoRA(), seed)
     given = training or Training()
     settings = replace(given, learning_rate=given.learning_rate or RATE).settings(method, seed)
     reference = start.module if start.module is not None else base.model
+    bf16 = resolve_precision(settings.precision, base.device) == "bf16"
     parts: list[Trainable] = []
     for part in filter(None, (own, others)):
         chosen, rejected = paired(prompt, part, too_long, say)
-        known = torch.stack([_said(reference, base, side) for side in (chosen, rejected)], dim=1)
+        known = torch.stack([_said(reference, base, side, bf16=bf16) for side in (chosen, rejected)], dim=1)
         parts.append(PairedAnswers(base, chosen, rejected, float(beta), known))
     key = {
         "base": base.fingerprint,
         "method": f"dpo {method.name} {method.options()} beta {beta:g}",
-        "start": f"{len(start.training_rows)} {start.cost.seconds}",
+        "start": adapter_digest(start),
         "rows": own.digest(),
         "validation rows": "none" if others is None else others.digest(),
         "too_long": too_long,
@@ -212,20 +215,21 @@ def paired(
 
 
 @torch.no_grad()
-def _said(module: nn.Module, base: Base, rows: Answered) -> Tensor:
-    """Summed log-probability of each answer (rows,) under a model."""
+def _said(module: nn.Module, base: Base, rows: Answered, *, bf16: bool = False) -> Tensor:
+    """Summed log-probability of each answer (rows,) under a model, in the precision of training."""
     found = torch.zeros(len(rows))
     size = TOKENS_PER_BATCH.get(base.device.type, TOKENS_ON_ACCELERATOR)
     for indices in track(batches(rows.lengths, size), "reading answers by the reference"):
         batch = Batch.of(rows.select(indices), base.pad, base.device)
-        found[indices] = logprobs(module, batch).sum(1).float().cpu()
+        with torch.autocast(base.device.type, torch.bfloat16, enabled=bf16):
+            found[indices] = logprobs(module, batch).sum(1).float().cpu()
     return found
 
 
-def _read(rows: Preferences | str | Path) -> Preferences:
+def _read(rows: Preferences | str | Path, dialogue: Dialogue) -> Preferences:
     if isinstance(rows, Preferences):
         return rows
-    found = Prefer.from_table(read(rows)).rows
+    found = Prefer.from_table(read(rows), dialogue=dialogue).rows
     assert found is not None
     return found
 

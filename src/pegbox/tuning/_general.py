@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pegbox.data import GeneralText, read_general_text
 from pegbox.models import Base, check_language
-from pegbox.tasks import Tag, Task
+from pegbox.tasks import Generate, Tag, Task
 from pegbox.training import tell
 
 AUTO = "auto"
@@ -121,12 +121,20 @@ def _rows(genre: str, seed: int) -> Iterator[str]:
         yield from (document.text for row in zip(*parts, strict=True) for document in row)
 
 
+def _written_genre(task: Generate) -> str | None:
+    """The genre of the world by the columns of its rows: records, instructions with outputs, messages."""
+    known = {"record": "records", "instruction": "instructions", "message": "replies"}
+    return next((genre for name, genre in known.items() if name in task.fields), None)
+
+
 def _genre(task: Task | None) -> str | None:
     """The genre of the world that a task's labels belong to."""
     from pegbox.models.etude import world
 
     if task is None:
         return None
+    if isinstance(task, Generate):
+        return _written_genre(task)
     if isinstance(task, Tag):
         return "names" if set(task.types) <= {"PER", "LOC", "ORG"} else None
     known = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -116,13 +117,13 @@ def _function(name: str) -> Callable[[str, str], float]:
         sys.path.insert(0, here)
     try:
         found: Any = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # a module of the user's, which may fail in any way
         raise UsageError(
-            f"the reward function cannot be imported: {error}",
+            f"the reward function cannot be imported: {type(error).__name__}: {error}",
             where=f"--reward {name}",
             expected="a module in this folder or installed, and a function in it",
-            fix="check both names",
-        ) from None
+            fix="check both names, and that the module can be imported",
+        ) from error
     finally:
         if added:
             sys.path.remove(here)
@@ -145,6 +146,8 @@ def _rules(path: Path) -> Callable[[str, str], float]:
         rules = [
             (re.compile(rule["pattern"], re.IGNORECASE), float(rule["weight"])) for rule in content["rules"]
         ]
+        if not all(map(math.isfinite, (weight for _, weight in rules))):
+            raise ValueError("a weight is not a finite number")
     except FileNotFoundError:
         raise InputError("there is no such file", where=where, fix="check the path") from None
     except (ValueError, KeyError, TypeError, re.error) as error:

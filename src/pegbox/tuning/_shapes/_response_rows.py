@@ -51,6 +51,7 @@ class ResponseRows:
         wanted = np.full_like(ids, IGNORED)
         for line, index in enumerate(indices):
             row, said = np.array(rows.ids[index]), np.array(rows.said[index])
+            assert not said[0]  # nothing stands before it that it could be said after
             places = np.flatnonzero(said)
             wanted[line, places - 1] = row[places]
         batch = {TARGETS: torch.from_numpy(wanted)}
@@ -83,7 +84,7 @@ class ResponseRows:
         found, tokens = np.zeros(count), np.zeros(count, dtype=np.int64)
         device = next(model.parameters()).device
         size = TOKENS_PER_BATCH.get(device.type, TOKENS_ON_ACCELERATOR)
-        training = model.training
+        modes = [(part, part.training) for part in model.modules()]
         model.eval()
         for indices in track(batches(self.lengths, size), "reading answers"):
             batch = {key: value.to(device) for key, value in self.collate(indices).items()}
@@ -92,7 +93,8 @@ class ResponseRows:
             owners = np.array([self._rows.rows[index] for index in indices])[lines]
             np.add.at(found, owners, losses)
             np.add.at(tokens, owners, 1)
-        model.train(training)
+        for part, mode in modes:
+            part.training = mode
         return found, tokens
 
 

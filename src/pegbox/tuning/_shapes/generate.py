@@ -150,12 +150,13 @@ class GenerateShape:
         if spoken.left_out:
             rows = rows.select(sorted(set(spoken.rows)))
             spoken = prompt.speak(rows, too_long=tuned.too_long)
+        measured = _measured(rows, prompt.task)
         predictions = None if rows.plain else [answer.text for answer in self.predict(tuned, rows)]
         seconds = time.perf_counter() - started
         told_seen(tuned, rows)
         told: dict[str, Any] = {"resamples": resamples, "seed": seed}
         said = _said(tuned, spoken, rows)
-        scores = score_texts(predictions, **_measured(rows, prompt.task), **said, **told)
+        scores = score_texts(predictions, **measured, **said, **told)
         if tuned.module is not None and tuned.origin is None:
             before = _said(base_alone(tuned), base_spoken(tuned, rows), rows)
             alone = score_texts(None, **before, **told)
@@ -178,7 +179,8 @@ def _measured(rows: Conversations, task: Generate) -> dict[str, Any]:
         # What the template says around a record is no part of it.
         asked = [str(cell) for cell in rows.cells[task.fields[0]]]
     records = [parse_record(text) for text in asked]
-    tables = [_table(cell) for cell in rows.cells.get(TABLE, ())] or None
+    cells = zip(rows.numbers, rows.cells.get(TABLE, ()), strict=False)
+    tables = [_table(cell, f"{rows.source}, row {number}") for number, cell in cells] or None
     wanted = which_metrics(rows.references, records=records, tables=tables)
     known: dict[str, Any] = {"references": rows.references, "metrics": (*wanted, *LIKELIHOODS)}
     if "slot_error_rate" in wanted:
@@ -188,14 +190,21 @@ def _measured(rows: Conversations, task: Generate) -> dict[str, Any]:
     return known
 
 
-def _table(cell: object) -> SqlTable | None:
+def _table(cell: object, where: str) -> SqlTable | None:
     """A cell with a table, as WikiSQL writes them: its name, header (or columns) and rows."""
     if not isinstance(cell, Mapping):
         return None
     columns = cell.get("header") or cell.get("columns") or ()
-    return SqlTable(
-        str(cell.get("name") or "data"), tuple(columns), tuple(map(tuple, cell.get("rows") or ()))
-    )
+    try:
+        lines = tuple(map(tuple, cell.get("rows") or ()))
+        return SqlTable(str(cell.get("name") or "data"), tuple(columns), lines)
+    except (InputError, TypeError) as error:
+        raise InputError(
+            f"the table of this row cannot be used: {getattr(error, 'what', error)}",
+            where=where,
+            expected="a name, a header and rows with a cell for each column",
+            fix="mend it, or leave the column of tables out",
+        ) from None
 
 
 def _said(tuned: Tuned, spoken: Spoken, rows: Conversations) -> dict[str, Any]:
