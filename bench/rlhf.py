@@ -214,8 +214,8 @@ def report(cells: common.Cells, arguments: argparse.Namespace) -> str:
         "Replies of the embedded world to messages, polite and rude; the gold reward is the world's own "
         f"rule for politeness, on which nothing is trained. SFT on {ANSWERS} replies, a reward model from "
         f"{PAIRS} pairs (accuracy on pairs of other rows "
-        f"{', '.join(f'{value:.2f}' for value in accuracies)}), then {arguments.steps} steps of 64 answers at "
-        "beta 0.1. Gold before is that of the first batch, after that on held-out prompts (of DPO both of "
+        f"{', '.join(f'{value:.2f}' for value in accuracies)}), then {arguments.steps} steps of 64 answers "
+        "at beta 0.1. Gold before is that of the first batch, after that on held-out prompts (of DPO both of "
         "greedy answers); wins are against the SFT model's answers to the same prompts. The share is of the "
         "reward reachable at the policy's divergence by reweighting the SFT model's own answers; with few "
         "effective answers that frontier is itself a poor estimate.",
