@@ -236,3 +236,34 @@ def test_half_precision_is_summed_in_float32() -> None:
         logits[targets != IGNORED], targets[targets != IGNORED], reduction="none"
     )
     torch.testing.assert_close(losses, wanted)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("autocast", [False, True])
+def test_a_frozen_layer_gives_what_any_other_map_does(
+    dtype: torch.dtype, bias: bool, autocast: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chunks, "LOGITS_PER_CHUNK", 300 * 7)
+    dice = torch.Generator().manual_seed(0)
+    layer = torch.nn.Linear(16, 300, bias=bias).to(dtype).requires_grad_(False)
+    hidden = torch.randn(50, 16, generator=dice).to(dtype).requires_grad_(True)
+    targets = torch.randint(0, 300, (50,), generator=dice)
+    weights = torch.rand(50, generator=dice)
+    found = []
+    for read in (layer, lambda states: layer(states)):
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast and dtype != torch.float64):
+            losses = chunks.chunked_cross_entropy(hidden, targets, read, outputs=300)
+        (gradient,) = torch.autograd.grad((losses * weights).sum(), hidden)
+        found.append((losses.detach(), gradient))
+    (ours, own), (theirs, other) = found
+    assert ours.dtype == theirs.dtype
+    torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(own, other, rtol=1e-2 if dtype == torch.bfloat16 else 1e-5, atol=1e-6)
+
+
+def test_a_watched_layer_is_called() -> None:
+    layer, seen = torch.nn.Linear(4, 9).requires_grad_(False), []
+    layer.register_forward_hook(lambda *_: seen.append(1))
+    chunks.chunked_cross_entropy(torch.randn(3, 4), torch.tensor([0, 1, 2]), layer, outputs=9)
+    assert seen == [1]

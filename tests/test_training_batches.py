@@ -73,3 +73,18 @@ def test_validation_batches_cover_all_rows_longest_first() -> None:
         rows = [row for part in parts for batch in part for row in batch]
         assert sorted(rows) == list(range(len(LENGTHS)))
     assert max(LENGTHS) == LENGTHS[next(descending(LENGTHS, 32))[0]]
+
+
+def test_batches_are_cut_by_tokens_where_rows_say_so() -> None:
+    from pegbox.training._portions import Portions
+
+    lengths = [10, 40, 12, 11, 90, 9]
+    portions = Portions(4, halving=True, lengths=lengths, say=lambda _: None, tokens=50)
+    parts = list(portions.cut(range(6)))
+    assert parts == [[4], [1], [2, 3, 0, 5]]
+    assert sorted(index for part in parts for index in part) == list(range(6))
+    portions.rows = 2
+    assert list(portions.cut(range(6))) == [[4], [1], [2, 3], [0, 5]]
+    several = Portions(4, halving=False, lengths=lengths, say=lambda _: None, tokens=50)
+    assert list(several.cut(range(6))) == [list(range(6))]
+    assert list(portions.cut([])) == []

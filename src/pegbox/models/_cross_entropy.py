@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
@@ -40,10 +40,81 @@ def chunked_cross_entropy(
         parameters: What is trained of that map; its gradient is lost for others.
     """
     rows = max(1, LOGITS_PER_CHUNK // outputs)
+    if isinstance(logits, nn.Linear) and _is_frozen(logits):
+        return _Frozen.apply(hidden, targets, logits, rows)
     if len(hidden) <= rows:
         return functional.cross_entropy(_precise(logits(hidden)), targets, reduction="none")
     losses: Tensor = _Chunks.apply(hidden, targets, logits, rows, *parameters)
     return losses
+
+
+class _Frozen(Function):
+    """The losses of :func:`chunked_cross_entropy` for a plain linear layer of which nothing is trained.
+
+    The softmax is taken in place, in one buffer that all chunks share, and multiplied with the weight at
+    once: no graph, no second tensor of the logits' size, and under autocast one cast of the weight.
+    """
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        context: Any, hidden: Tensor, targets: Tensor, layer: nn.Linear, rows: int
+    ) -> Tensor:
+        """Losses (positions,), and their gradient by the hidden states."""
+        cast = _autocast_dtype(hidden)
+        weight = layer.weight.detach() if cast is None else layer.weight.detach().to(cast)
+        states = hidden.detach() if cast is None else hidden.detach().to(cast)
+        bias = None if layer.bias is None else layer.bias.detach().to(weight.dtype)
+        precise = torch.promote_types(weight.dtype, torch.float32)
+        size = (min(rows, len(hidden)), len(weight))
+        buffer = torch.empty(size, dtype=precise, device=hidden.device)
+        raw = buffer if weight.dtype == precise else buffer.new_empty(size, dtype=weight.dtype)
+        losses = torch.empty(len(hidden), dtype=precise, device=hidden.device)
+        gradient = torch.empty_like(hidden) if context.needs_input_grad[0] else None
+        with torch.autocast(hidden.device.type, enabled=False):
+            for part in _parts(len(hidden), rows):
+                count = len(states[part])
+                found, made = buffer[:count], raw[:count]
+                if bias is None:
+                    torch.mm(states[part], weight.T, out=made)
+                else:
+                    torch.addmm(bias, states[part], weight.T, out=made)
+                if made is not found:
+                    found.copy_(made)
+                said = found.gather(-1, targets[part, None]).squeeze(-1)
+                most = found.amax(-1, keepdim=True)
+                found.sub_(most).exp_()
+                total = found.sum(-1, keepdim=True)
+                losses[part] = total.log().squeeze(-1) + most.squeeze(-1) - said
+                if gradient is not None:
+                    found.div_(total)
+                    found[torch.arange(count, device=found.device), targets[part]] -= 1
+                    if made is not found:
+                        made.copy_(found)
+                    gradient[part] = (made @ weight).to(gradient.dtype)
+        if gradient is not None:
+            context.save_for_backward(gradient)
+        return losses
+
+    @staticmethod
+    @once_differentiable
+    def backward(context: Any, weights: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        """Gradient by the hidden states, for ``weights`` (positions,) of the losses."""
+        (gradient,) = context.saved_tensors
+        return (gradient * weights[:, None].to(gradient.dtype), None, None, None)
+
+
+def _is_frozen(layer: nn.Linear) -> bool:
+    """Whether a layer is a plain product that nothing trains and nobody watches."""
+    watched = layer._forward_hooks or layer._forward_pre_hooks
+    plain = type(layer) is nn.Linear and not watched
+    return plain and not any(value.requires_grad for value in layer.parameters())
+
+
+def _autocast_dtype(hidden: Tensor) -> torch.dtype | None:
+    """The type that autocast multiplies in here; ``None`` where it does not work."""
+    kind = hidden.device.type
+    on = torch.is_autocast_enabled(kind) and hidden.dtype != torch.float64
+    return torch.get_autocast_dtype(kind) if on else None
 
 
 class _Chunks(Function):

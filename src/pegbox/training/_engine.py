@@ -110,7 +110,9 @@ class Engine(transformers.Trainer):
 
     def _portions(self, objective: Objective, rows: int, arguments: TrainingArguments) -> Portions:
         alone = arguments.world_size == 1
-        return Portions(rows, halving=alone, lengths=objective.rows.lengths, say=self.checkpoints.say)
+        tokens: int | None = getattr(objective.rows, "tokens_at_once", None)
+        lengths, say = objective.rows.lengths, self.checkpoints.say
+        return Portions(rows, halving=alone, lengths=lengths, say=say, tokens=tokens)
 
     def _rehearsal(self, replay: Replay, arguments: TrainingArguments) -> Rehearsal:
         return Rehearsal(

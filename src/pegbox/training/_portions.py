@@ -17,21 +17,41 @@ class Portions:
         rows: Most rows of one forward pass.
         halving: Whether it may be halved. Not with several processes: they wait for each other within a
             backward pass, and one alone cannot repeat it.
-        lengths: Tokens of each row, for the line that is said.
+        lengths: Tokens of each row.
         say: Told about each halving.
+        tokens: Most tokens of one forward pass, padding included, where rows are cut by that too; a longer
+            row goes alone.
     """
 
     def __init__(
-        self, rows: int, *, halving: bool, lengths: Sequence[int], say: Callable[[str], None]
+        self,
+        rows: int,
+        *,
+        halving: bool,
+        lengths: Sequence[int],
+        say: Callable[[str], None],
+        tokens: int | None = None,
     ) -> None:
         self.rows = rows
         self.halving, self.lengths, self.say = halving, lengths, say
+        self.tokens = tokens if halving else None
 
     def cut(self, indices: Sequence[int]) -> Iterator[list[int]]:
-        """Yield ``indices`` in parts of at most `rows`."""
+        """Yield ``indices`` in parts of at most `rows`, and of like lengths where tokens are counted."""
         size = self.rows if self.halving else max(len(indices), 1)
-        for start in range(0, len(indices), size):
-            yield list(indices[start : start + size])
+        if self.tokens is None:
+            for start in range(0, len(indices), size):
+                yield list(indices[start : start + size])
+            return
+        part: list[int] = []
+        for index in sorted(indices, key=lambda index: (-int(self.lengths[index]), index)):
+            longest = int(self.lengths[part[0]]) if part else 0
+            if part and (len(part) == size or (len(part) + 1) * longest > self.tokens):
+                yield part
+                part = []
+            part.append(index)
+        if part:
+            yield part
 
     def shrink(self, problem: RuntimeError, indices: Sequence[int], where: str) -> bool:
         """Halve the rows of one forward pass, if ``problem`` is that memory ran out and there are several.

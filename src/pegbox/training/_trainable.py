@@ -21,6 +21,9 @@ class Trainable(Protocol):
     By weights: a batch may then hold ``weights``; the loss of each row is multiplied by its own, and the
     number of answers becomes the sum of their weights.
 
+    Rows may say in ``tokens_at_once`` how many tokens, padding included, one forward pass takes at the most;
+    a batch is then cut, never changed.
+
     Rows that differ from epoch to epoch may offer ``begin_epoch(epoch)``, which is called before each.
     """
 

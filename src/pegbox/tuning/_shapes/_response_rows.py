@@ -12,6 +12,7 @@ from pegbox.models import IGNORED, Base, batches, language_loss
 from pegbox.tasks import Spoken
 
 TARGETS = "targets"
+TRAINED_AT_ONCE = {"cpu": 1024}
 TOKENS_PER_BATCH = {"cpu": 4096}
 TOKENS_ON_ACCELERATOR = 32768
 
@@ -30,6 +31,8 @@ class ResponseRows:
 
     def __init__(self, base: Base, rows: Spoken) -> None:
         self.kind, self._pad, self._rows = base.kind, base.pad, rows
+        # On a processor larger passes are no faster, and take more memory.
+        self.tokens_at_once = TRAINED_AT_ONCE.get(base.device.type)
         sources = rows.sources or [()] * len(rows)
         self.lengths = [len(ids) + len(source) for ids, source in zip(rows.ids, sources, strict=True)]
 
