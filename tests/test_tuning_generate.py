@@ -110,7 +110,20 @@ TRAINED = [name for name, method in methods().items() if issubclass(method, Atta
 CASES = [(name, family) for name in TRAINED for family in WRITERS if usable(name, family) and name != "qlora"]
 
 
-@pytest.mark.parametrize(("name", "family"), CASES, ids=[f"{n}-{f}" for n, f in CASES])
+# LoRA on every family, the other methods on three; make test-all runs all of them on all.
+FEW = ("llama", "gemma3_text", "t5")
+EACH = [
+    pytest.param(
+        name,
+        family,
+        id=f"{name}-{family}",
+        marks=[] if name == "lora" or family in FEW else [pytest.mark.slow],
+    )
+    for name, family in CASES
+]
+
+
+@pytest.mark.parametrize(("name", "family"), EACH)
 def test_each_method_learns_writes_and_is_saved(name: str, family: str, tmp_path: Path) -> None:
     base = base_for(family)
     before = checksum(base.model)
