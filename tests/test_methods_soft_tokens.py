@@ -396,7 +396,7 @@ def test_marks_that_a_model_never_reads_are_refused() -> None:
         PTuning().prompt(base_of("llama"), base_of("llama").prepare(after))
     assert PTuning().prompt(base_of("bert"), base_of("bert").prepare(after)).soft is not None
     encoder = base_of("bert-encoder")
-    with pytest.raises(CapabilityError, match="an encoder reads the plain texts without it") as refused:
+    with pytest.raises(CapabilityError, match="here they stand before the whole text alone") as refused:
         PTuning().prompt(encoder, encoder.prepare(MARKED))
     assert "leave the template out" in str(refused.value)
 

@@ -202,6 +202,7 @@ def _asked(table: "Table", task: Any) -> Any:
     from dataclasses import replace
 
     from pegbox.data import from_prompts
+    from pegbox.data._table import rows_text
 
     if task.template is not None:
         if len(task.fields) == 1:
@@ -219,7 +220,8 @@ def _asked(table: "Table", task: Any) -> Any:
             "there is no question", where=STDIN, expected="one text per line", fix="send at least one line"
         )
     if len(kept) < len(lines):
-        say(f"{STDIN}: {len(lines) - len(kept)} blank lines have no answer")
+        blank = [number for number, text in lines if not str(text).strip()]
+        say(f"{STDIN}: blank lines have no answer ({rows_text(blank)})")
     rows = from_prompts([str(text) for _, text in kept])
     return replace(rows, source=STDIN, numbers=tuple(number for number, _ in kept))
 
