@@ -77,9 +77,13 @@ def logs(model: Any, prompt: tuple[int, ...]) -> Tensor:
     return torch.stack(found)  # type: ignore[arg-type]
 
 
-def aligner(folder: Path, seed: int = 0, *, scores: Any = None, **settings: Any) -> Aligner:
+def aligner(
+    folder: Path, seed: int = 0, *, scores: Any = None, output: bool = True, **settings: Any
+) -> Aligner:
     base = base_of()
-    policy = copy.deepcopy(base.model).requires_grad_(True)
+    policy: Any = copy.deepcopy(base.model).requires_grad_(True)
+    # An output layer that is trained takes another way through the loss; no policy that align makes has one.
+    policy.lm_head.requires_grad_(output)
     value = None
     if settings.get("algorithm", "ppo") == "ppo":
         trunk = copy.deepcopy(base.model.model).requires_grad_(True)  # type: ignore[union-attr, arg-type]

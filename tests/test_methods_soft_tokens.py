@@ -398,7 +398,7 @@ def test_marks_that_a_model_never_reads_are_refused() -> None:
     encoder = base_of("bert-encoder")
     with pytest.raises(CapabilityError, match="here they stand before the whole text alone") as refused:
         PTuning().prompt(encoder, encoder.prepare(MARKED))
-    assert "leave the template out" in str(refused.value)
+    assert "leave [P] out" in str(refused.value)
 
 
 @pytest.mark.parametrize("family", ["llama", "bert", "bert-encoder"])

@@ -200,7 +200,7 @@ def test_sampled_divergence_is_the_exact_one(tmp_path: Path) -> None:
 
 
 def test_at_the_start_nothing_has_changed_to_the_bit(tmp_path: Path) -> None:
-    run = toy.aligner(tmp_path, steps=1)
+    run = toy.aligner(tmp_path, steps=1, output=False)
     first = run.run(resume=False)[0]
     assert first["kl"] == 0.0
     assert first["first_ratio"] == 1.0
