@@ -19,7 +19,17 @@ def blocks(page: Path) -> list[tuple[str, str]]:
 
 
 # These take longest, and their verbs have tests of their own; make test-all runs them too.
-LONG = ("advise", "compare", "forgetting", "generation", "learning-curve", "prompts", "report", "tasks")
+LONG = (
+    "advise",
+    "compare",
+    "forgetting",
+    "generation",
+    "learning-curve",
+    "prompts",
+    "report",
+    "tasks",
+    "training",
+)
 RUN = [
     pytest.param(page, marks=[pytest.mark.slow] if page.stem in LONG else [], id=page.stem)
     for page in PAGES

@@ -175,6 +175,7 @@ def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch)
     assert "pegbox[qlora]" in error.value.fix
 
 
+@pytest.mark.slow  # a process of its own
 def test_nothing_is_said_about_missing_kernels() -> None:
     code = "import pegbox, peft, bitsandbytes"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

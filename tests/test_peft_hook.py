@@ -14,9 +14,14 @@ CHECK = "assert PeftType('PEGBOX_BOTTLENECK') in known and 'PEGBOX_BOTTLENECK' i
     [
         "import pegbox, peft; ",
         "import peft, pegbox; ",
-        "import pegbox, importlib.util; importlib.util.find_spec('peft'); import peft; ",
-        "import pegbox, transformers.utils as u; assert u.is_peft_available(); import peft; ",
-        "import pegbox; from peft.utils import PeftType; ",
+        *(
+            pytest.param(line, marks=pytest.mark.slow)
+            for line in (
+                "import pegbox, importlib.util; importlib.util.find_spec('peft'); import peft; ",
+                "import pegbox, transformers.utils as u; assert u.is_peft_available(); import peft; ",
+                "import pegbox; from peft.utils import PeftType; ",
+            )
+        ),
     ],
 )
 def test_own_kinds_are_known(first: str) -> None:

@@ -55,7 +55,10 @@ def lengths(_: str, answer: str) -> float:
     return float(len(answer))
 
 
-@pytest.mark.parametrize("family", CAUSAL)
+EACH = [pytest.param(name, marks=[] if name in ("llama", "gpt2") else [pytest.mark.slow]) for name in CAUSAL]
+
+
+@pytest.mark.parametrize("family", EACH)
 def test_a_policy_starts_as_the_tuned_model_and_leaves_all_else_as_it_is(family: str, tmp_path: Path) -> None:
     base = base_of(*FAMILIES[family])
     sft, reward = sft_of(base), reward_of(base)
