@@ -17,7 +17,9 @@ _PROBE = (-60.0, -4.0, -0.5, 0.0, 1.0, 7.0, 60.0)
 _BARE: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
 
-def language_loss(model: nn.Module, inputs: Mapping[str, Tensor], targets: Tensor, **options: Any) -> Tensor:
+def language_loss(
+    model: nn.Module, inputs: Mapping[str, Tensor], targets: Tensor, *, alike: bool = False, **options: Any
+) -> Tensor:
     """Cross-entropy of each marked token in nats, (marked,) in reading order; gradients flow.
 
     The model's own forward runs up to its output layer, which is given the marked positions alone and in
@@ -29,15 +31,17 @@ def language_loss(model: nn.Module, inputs: Mapping[str, Tensor], targets: Tenso
         inputs: Its inputs, (batch, tokens) each.
         targets: (batch, tokens) the token that is to be said at each position, for a causal model the one
             after it; -100 where none is asked.
+        alike: Whether a plain output layer and one with an adapter that is off must agree to the bit; slower.
         options: Further keyword arguments of the model's forward.
     """
     marked = targets != IGNORED
     hidden = output_inputs(model, inputs, marked, **options)
     layer = output_layer(model)[1]
+    read = logits_of(model)
     return chunked_cross_entropy(
         hidden,
         targets[marked],
-        logits_of(model),
+        (lambda states: read(states)) if alike else read,
         outputs=layer.weight.shape[0],  # type: ignore[union-attr, index, arg-type]
         parameters=[value for value in layer.parameters() if value.requires_grad],
     )

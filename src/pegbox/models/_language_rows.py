@@ -147,7 +147,8 @@ class LanguageRows:
     def _losses(self, model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
         inputs = {key: value for key, value in batch.items() if key != TARGETS}
         options = {"use_cache": False} if self.kind == "causal" else {}
-        return language_loss(model, inputs, batch[TARGETS], **options)
+        # What is measured on a base and on a model tuned on it is compared to the bit.
+        return language_loss(model, inputs, batch[TARGETS], alike=not torch.is_grad_enabled(), **options)
 
     @torch.no_grad()
     def nats(self, model: nn.Module) -> Floats:
