@@ -29,6 +29,7 @@ warnings.filterwarnings("ignore", ".*is_gradient_checkpointing.*", FutureWarning
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = ROOT / "runs"
+LIMITS = ROOT / "constraints.txt"
 DATA = Path(os.environ.get("PEGBOX_DATA", ROOT.parent / "shared" / "data"))
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "scikit-learn", "numpy")
 
@@ -170,6 +171,25 @@ def peak_resident() -> int:
 def reset_peak() -> None:
     """Set the high-water mark of resident memory to what is resident now (Linux)."""
     Path("/proc/self/clear_refs").write_text("5", "ascii")
+
+
+def environment(folder: Path, *steps: Sequence[str]) -> Path:
+    """Return a peer's Python; make its virtual environment unless it is there.
+
+    Args:
+        folder: Where it lies.
+        steps: What pip is told in turn, once the torch of the constraints is installed.
+    """
+    python, ready = folder / "bin" / "python", folder / "ready"
+    if ready.is_file():
+        return python
+    log(f"making the peer's environment in {folder}")
+    (torch,) = (line for line in LIMITS.read_text("utf-8").splitlines() if line.startswith("torch=="))
+    subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
+    for step in (["install", "-q", torch], *steps):
+        subprocess.run([str(python), "-m", "pip", *step], check=True)
+    ready.touch()
+    return python
 
 
 def _status(name: str) -> int:

@@ -135,21 +135,13 @@ def adapter(folder: Path, case: Case) -> Path:
 
 def environment(folder: Path) -> Path:
     """Return the peers' Python; make its environment unless it is there."""
-    python, ready = folder / "bin" / "python", folder / "ready"
-    if ready.is_file():
-        return python
-    common.log(f"making the peers' environment in {folder}")
-    limits = common.ROOT / "constraints.txt"
-    (torch,) = (line for line in limits.read_text("utf-8").splitlines() if line.startswith("torch=="))
-    subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
-    pip = [str(python), "-m", "pip"]
-    subprocess.run([*pip, "install", "-q", torch], check=True)
     wanted = ("transformers", "peft", "threadpoolctl", "bayesian-lora==0.0.6", "laplace-torch==0.3")
-    subprocess.run([*pip, "install", "-q", "-c", str(limits), *wanted], check=True)
-    # laplace-torch asks for torchvision and never imports it; its wheel breaks a torch of another build.
-    subprocess.run([*pip, "uninstall", "-q", "-y", "torchvision"], check=True)
-    ready.touch()
-    return python
+    return common.environment(
+        folder,
+        ["install", "-q", "-c", str(common.LIMITS), *wanted],
+        # laplace-torch asks for torchvision and never imports it; its wheel breaks a torch of another build.
+        ["uninstall", "-q", "-y", "torchvision"],
+    )
 
 
 # One run in a process of its own

@@ -122,20 +122,12 @@ def make_rows(setup: Setup) -> list[dict[str, str]]:
 
 def environment(folder: Path) -> Path:
     """Return the peer's Python; make its environment, the older release beside it, unless it is there."""
-    python, ready = folder / "bin" / "python", folder / "ready"
-    if ready.is_file():
-        return python
-    common.log(f"making the peer's environment in {folder}")
-    limits = common.ROOT / "constraints.txt"
-    (torch,) = (line for line in limits.read_text("utf-8").splitlines() if line.startswith("torch=="))
-    subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
-    pip = [str(python), "-m", "pip", "install", "-q"]
-    subprocess.run([*pip, torch], check=True)
-    subprocess.run([*pip, "-c", str(limits), *NEEDED], check=True)
-    subprocess.run([*pip, "--no-deps", "liger-kernel"], check=True)
-    subprocess.run([*pip, "--no-deps", "--target", str(folder / OLDER), f"trl=={OLDER}"], check=True)
-    ready.touch()
-    return python
+    return common.environment(
+        folder,
+        ["install", "-q", "-c", str(common.LIMITS), *NEEDED],
+        ["install", "-q", "--no-deps", "liger-kernel"],
+        ["install", "-q", "--no-deps", "--target", str(folder / OLDER), f"trl=={OLDER}"],
+    )
 
 
 # One run in a process of its own

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pegbox.models._language import IGNORED, language_loss, logits_of, output_inputs
     from pegbox.models._language_rows import LanguageRows, check_language
     from pegbox.models._loading import load, tokenizer
+    from pegbox.models._mode import in_mode
     from pegbox.models._options import option_logprobs, read_texts
     from pegbox.models._quiet import quiet_libraries
     from pegbox.models._readout import (
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     )
     from pegbox.models._sequences import word_logprobs
     from pegbox.models._similar import encode
-    from pegbox.models._trunk import Trunk, blocks_of, frozen_trunk
+    from pegbox.models._trunk import Trunk, blocks_of, frozen_trunk, without_dropout
     from pegbox.models._vocabulary import class_means, slot_logits
 
 __all__ = [
@@ -67,6 +68,7 @@ __all__ = [
     "find_model",
     "fingerprint",
     "frozen_trunk",
+    "in_mode",
     "language_loss",
     "load",
     "logits_of",
@@ -88,6 +90,7 @@ __all__ = [
     "tokenizer",
     "unwrapped",
     "watched",
+    "without_dropout",
     "word_logprobs",
     "written_by",
 ]
@@ -112,6 +115,7 @@ __getattr__, __dir__ = lazy(
         "extract": "pegbox.models._features",
         "find_model": "pegbox.models._find",
         "fingerprint": "pegbox.models._fingerprint",
+        "in_mode": "pegbox.models._mode",
         "load": "pegbox.models._loading",
         "narrowed": "pegbox.models._readout",
         "option_logprobs": "pegbox.models._options",
@@ -127,6 +131,7 @@ __getattr__, __dir__ = lazy(
         "share": "pegbox.models._base",
         "Trunk": "pegbox.models._trunk",
         "blocks_of": "pegbox.models._trunk",
+        "without_dropout": "pegbox.models._trunk",
         "frozen_trunk": "pegbox.models._trunk",
         "slot_logits": "pegbox.models._vocabulary",
         "output_rows": "pegbox.models._features",

@@ -13,6 +13,7 @@ from pegbox._progress import track
 from pegbox.errors import RunError
 from pegbox.models._base import Base
 from pegbox.models._batches import batches
+from pegbox.models._mode import in_mode
 from pegbox.models._readout import unwrapped
 from pegbox.tasks import Decoding
 
@@ -99,14 +100,8 @@ def _written(
 @contextmanager
 def _as_writing(module: nn.Module, config: Any) -> Iterator[None]:
     """While the context lasts, in eval mode and by these settings alone."""
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        with _settings(unwrapped(module), config):
-            yield
-    finally:
-        for part, mode in modes:
-            part.training = mode
+    with in_mode(module, training=False), _settings(unwrapped(module), config):
+        yield
 
 
 def _generate(module: Any, inputs: dict[str, Tensor], base: Base, **options: Any) -> Tensor:

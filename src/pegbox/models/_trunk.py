@@ -144,7 +144,18 @@ def frozen_trunk(model: nn.Module) -> Trunk | None:
 
 
 def _dropout(module: nn.Module) -> float:
+    return max((getattr(module, name) for name in _rates(module)), default=0.0)
+
+
+def without_dropout(module: nn.Module) -> None:
+    """Set all rates of dropout in a module to 0."""
+    for part in module.modules():
+        for name in _rates(part):
+            setattr(part, name, 0.0)
+
+
+def _rates(module: nn.Module) -> list[str]:
+    """Names of a module's own rates of dropout, that of families that call the function among them."""
     if isinstance(module, nn.Dropout):
-        return module.p
-    rates = [value for name, value in vars(module).items() if "drop" in name and isinstance(value, float)]
-    return max(rates, default=0.0)
+        return ["p"]
+    return [name for name, value in vars(module).items() if "drop" in name and isinstance(value, float)]

@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pegbox._atomic import write_text
 from pegbox.errors import RunError, UsageError
-from pegbox.models import Base
+from pegbox.models import Base, without_dropout
 from pegbox.rlhf import _processes as processes
 from pegbox.rlhf._monitor import Monitor
 from pegbox.rlhf._rewards import Reward, Scale, check_finite
@@ -120,7 +121,6 @@ class Aligner:
         self.step = 0
         self.scale = Scale(0.0, 1.0)
         self.before: dict[str, Tensor] = {}
-        self._orders: dict[int, list[int]] = {}
         self.monitor = Monitor(0.0, 1.0)
 
     def run(self, *, resume: bool) -> list[Metrics]:
@@ -152,9 +152,8 @@ class Aligner:
             self._measure_reference()
             self._tell_value()
             if processes.rank() == 0:
-                self.folder.mkdir(parents=True, exist_ok=True)
                 self.checkpoints.forget(-1)
-                (self.folder / METRICS).write_text("", "utf-8")
+                self._write_metrics()
             processes.wait()
             return
         check_same(kept.record["run"], self._signature(), kept.path)
@@ -251,7 +250,7 @@ class Aligner:
 
     def _write_metrics(self) -> None:
         lines = "".join(json.dumps(metrics) + "\n" for metrics in self.history)
-        (self.folder / METRICS).write_text(lines, "utf-8")
+        write_text(self.folder / METRICS, lines)
 
     # One step
 
@@ -298,16 +297,17 @@ class Aligner:
         """Prompts of a step: all in a seeded order, pass after pass, each as often as it is drawn for."""
         count = self.settings.prompts_per_step
         first = step * count
-        found = []
-        for at in range(first, first + count):
-            turn, place = divmod(at, len(self.prompts))
-            if turn not in self._orders:
-                order = list(range(len(self.prompts)))
-                random.Random(f"{self.settings.seed} prompts {turn}").shuffle(order)
-                self._orders = {turn - 1: self._orders.get(turn - 1, []), turn: order}
-            found.append(self._orders[turn][place])
+        places = [divmod(at, len(self.prompts)) for at in range(first, first + count)]
+        orders = {turn: self._order(turn) for turn in {turn for turn, _ in places}}
+        found = [orders[turn][place] for turn, place in places]
         repeats = self.settings.draws if self.settings.algorithm == "rloo" else 1
         return [index for index in found for _ in range(repeats)]
+
+    def _order(self, turn: int) -> list[int]:
+        """The order of the prompts in one pass over them."""
+        order = list(range(len(self.prompts)))
+        random.Random(f"{self.settings.seed} prompts {turn}").shuffle(order)
+        return order
 
     def _drawn(self, module: nn.Module, prompts: Prompts, chosen: Sequence[int], name: str) -> Answered:
         """One answer to each chosen prompt, each by a seed of its own."""
@@ -364,10 +364,10 @@ class Aligner:
                 continue
             mine, width = processes.own(group), batch.mask.shape[1]
             with self._autocast():
-                said = {"policy": self.learners["policy"].logprobs(batch)}
+                said = {"policy": logprobs(self.roles.policy, batch)}
                 said["reference"] = logprobs(self.roles.reference, batch)
                 if self.roles.value is not None:
-                    said["value"] = self.learners["value"].values(batch)
+                    said["value"] = values(self.roles.value, batch)
             for name, part in said.items():
                 found[name][mine, :width] = part.float().cpu()
         for part in found.values():
@@ -402,8 +402,8 @@ class Aligner:
     ) -> Metrics:
         rate = 1 - (1 - _TENTH) * step / max(1, self.settings.steps - 1)
         sums: dict[str, float] = {}
-        taken = 0
-        for epoch in range(self.settings.epochs):
+        ratios: list[float] = []
+        for _ in range(self.settings.epochs):
             for group, batch in zip(groups, batches, strict=True):
                 part = {name: value[processes.own(group)] for name, value in known.items()}
                 found = self._update(
@@ -415,14 +415,10 @@ class Aligner:
                     known,
                     rate,
                 )
-                if not taken and not epoch:
-                    sums["first_ratio"] = found["ratio"]
-                taken += 1
+                ratios.append(found.pop("ratio"))
                 for name, value in found.items():
-                    if name != "ratio":
-                        sums[name] = sums.get(name, 0.0) + value
-        first = {"first_ratio": sums.pop("first_ratio")}
-        return {**first, **{name: value / taken for name, value in sums.items()}}
+                    sums[name] = sums.get(name, 0.0) + value
+        return {"first_ratio": ratios[0], **{name: value / len(ratios) for name, value in sums.items()}}
 
     def _update(
         self,
@@ -446,7 +442,7 @@ class Aligner:
             width, device = batch.mask.shape[1], batch.ids.device
             old = part["policy"][:, :width].to(device)
             with self._autocast():
-                now = policy.logprobs(batch)
+                now = logprobs(policy.module, batch)
             change = (now - old) * batch.mask
             told[3] = float((change.detach().exp() * batch.mask).sum())
             if whole:
@@ -480,7 +476,7 @@ class Aligner:
         if batch is not None:
             width, device = batch.mask.shape[1], batch.ids.device
             with self._autocast():
-                now = value.values(batch)
+                now = values(value.module, batch)
             before, wanted = part["value"][:, :width].to(device), returns[:, :width].to(device)
             loss = value_loss(now, before, wanted, batch.mask, self.settings.value_clip)
             (loss / tokens).backward()
@@ -551,7 +547,7 @@ class Aligner:
         for mine in filter(None, groups):
             batch = Batch.of(rows.select(mine), self.roles.base.pad, self.roles.base.device)
             with self._autocast():
-                change = self.learners["policy"].logprobs(batch) - logprobs(self.roles.reference, batch)
+                change = logprobs(self.roles.policy, batch) - logprobs(self.roles.reference, batch)
             found[mine] = change.double().sum(1).cpu()
         return float(processes.add_up(found).mean())
 
@@ -574,7 +570,7 @@ class _Learner:
         self.module, self.rate, self.settings = module, rate, settings
         self.trained = [value for value in module.parameters() if value.requires_grad]
         self._names = [name for name, value in module.named_parameters() if value.requires_grad]
-        _no_dropout(module)
+        without_dropout(module)
         module.train()
         # Fused, a step is one kernel; eps as published PPO implementations have it.
         self.optimizer = torch.optim.AdamW(self.trained, lr=rate, eps=1e-5, weight_decay=0.0, fused=True)
@@ -583,14 +579,6 @@ class _Learner:
     def count(self) -> int:
         """How many numbers are trained."""
         return sum(value.numel() for value in self.trained)
-
-    def logprobs(self, batch: Batch) -> Tensor:
-        """See :func:`pegbox.rlhf._sequences.logprobs`."""
-        return logprobs(self.module, batch)
-
-    def values(self, batch: Batch) -> Tensor:
-        """See :func:`pegbox.rlhf._sequences.values`."""
-        return values(self.module, batch)
 
     def take(self, rate: float) -> float:
         """One step at this share of the rate; returns the gradient's norm before it was clipped."""
@@ -616,16 +604,6 @@ class _Learner:
             for name, value in zip(self._names, self.trained, strict=True):
                 value.copy_(tensors[name])
         moments.load(self.optimizer, state, groups)
-
-
-def _no_dropout(module: nn.Module) -> None:
-    """Set every rate of dropout to 0: of its own modules, and of families that call the function."""
-    for part in module.modules():
-        if isinstance(part, nn.Dropout):
-            part.p = 0.0
-        for name, value in vars(part).items():
-            if "drop" in name and isinstance(value, float):
-                setattr(part, name, 0.0)
 
 
 def _error(values: Tensor) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pegbox.models import IGNORED, language_loss, output_inputs
+from pegbox.models import IGNORED, language_loss, logits_of, output_inputs
 
 CHUNK = 1 << 24
 
@@ -99,13 +99,11 @@ def logprobs(model: nn.Module, batch: Batch) -> Tensor:
 @torch.no_grad()
 def entropies(model: nn.Module, batch: Batch) -> Tensor:
     """Entropy of the model's next-token distribution before each token of the answers, in nats."""
-    from pegbox.models import logits_of
-
     marked = batch.targets != IGNORED
     hidden = output_inputs(model, {"input_ids": batch.ids}, marked, use_cache=False)
     read = logits_of(model)
     parts = []
-    rows = max(1, CHUNK // max(1, read(hidden[:1]).shape[-1]))
+    rows = max(1, CHUNK // read(hidden[:1]).shape[-1])
     for at in range(0, len(hidden), rows):
         logs = read(hidden[at : at + rows]).float().log_softmax(-1)
         parts.append(-(logs.exp() * logs).sum(-1))

@@ -9,7 +9,7 @@ from pegbox.data import Examples, Questions
 from pegbox.errors import CapabilityError, InputError
 from pegbox.tasks._choose import Choose
 from pegbox.tasks._classify import Demonstration
-from pegbox.tasks._encoded import Encoded
+from pegbox.tasks._encoded import Encoded, listed
 from pegbox.tasks._prompt import Kind, Prompt, TooLong
 from pegbox.tasks._tokens import plain_ids
 
@@ -60,9 +60,10 @@ class OptionPairs:
         """A line on shortened rows, if any."""
         if not self.shortened:
             return []
-        listed = ", ".join(map(str, self.shortened[:8])) + (", ..." if len(self.shortened) > 8 else "")
         counts = f"{len(self.shortened)} of {len(self)} questions"
-        return [f"{self.encoded.source}: {counts} shortened to fit the context (rows {listed})"]
+        return [
+            f"{self.encoded.source}: {counts} shortened to fit the context (rows {listed(self.shortened)})"
+        ]
 
 
 @dataclass(frozen=True)

@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -45,7 +46,11 @@ class Encoded:
         """A line on shortened rows, if any, that names their source."""
         if not self.shortened:
             return []
-        listed = ", ".join(map(str, self.shortened[:8])) + (", ..." if len(self.shortened) > 8 else "")
         where = f"{self.source}: " if self.source else ""
         counts = f"{len(self.shortened)} of {len(self)} texts"
-        return [f"{where}{counts} shortened to fit the context (rows {listed})"]
+        return [f"{where}{counts} shortened to fit the context (rows {listed(self.shortened)})"]
+
+
+def listed(numbers: Sequence[int]) -> str:
+    """The first eight numbers, and whether there are more."""
+    return ", ".join(map(str, numbers[:8])) + (", ..." if len(numbers) > 8 else "")

@@ -16,6 +16,7 @@ from pegbox.data import (
 from pegbox.errors import InputError, UsageError, nearest
 from pegbox.tasks._classify import Demonstration
 from pegbox.tasks._decoding import Decoding
+from pegbox.tasks._encoded import listed
 
 FORMAT = 1
 # Column of the tables that SQL answers can be run on, where there is one.
@@ -205,8 +206,8 @@ class Generate:
                 if not any(" ".join(answer.split()) in own for answer in answers)
             ]
             if others:
-                listed = ", ".join(map(str, others[:8])) + (", ..." if len(others) > 8 else "")
-                say(f"{rows.source}: {len(others)} answers are none of those to choose among (rows {listed})")
+                told = f"{len(others)} answers are none of those to choose among (rows {listed(others)})"
+                say(f"{rows.source}: {told}")
 
     def gold(self, rows: Conversations) -> tuple[tuple[str, ...], ...]:
         """The right answers of each row.

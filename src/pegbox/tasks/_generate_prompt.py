@@ -11,7 +11,7 @@ from pegbox.data import Conversations, Examples, Message
 from pegbox.errors import CapabilityError, InputError
 from pegbox.tasks._chat import PLAIN, ChatWriter, Piece, special_pattern
 from pegbox.tasks._classify import Demonstration
-from pegbox.tasks._encoded import Encoded
+from pegbox.tasks._encoded import Encoded, listed
 from pegbox.tasks._generate import Generate
 from pegbox.tasks._prompt import Kind, Prompt, TooLong
 from pegbox.tasks._tokens import cut_longest, edges
@@ -19,7 +19,6 @@ from pegbox.tasks._tokens import cut_longest, edges
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_LISTED = 8
 _CUTS = 8
 
 
@@ -61,7 +60,7 @@ class Spoken:
             (self.divided, "texts read in several windows"),
             (self.left_out, "rows left out, since they do not fit into the context"),
         )
-        return [f"{where}{len(rows)} of {count} {what} (rows {_listed(rows)})" for rows, what in told if rows]
+        return [f"{where}{len(rows)} of {count} {what} (rows {listed(rows)})" for rows, what in told if rows]
 
 
 @dataclass(frozen=True)
@@ -460,7 +459,7 @@ class GeneratePrompt(Prompt):
         return InputError(
             f"{count} longer than the context"
             + (f": {what} longer than it" if too_long == "shorten" else ""),
-            where=f"{rows.source}, rows {_listed(numbers)}",
+            where=f"{rows.source}, rows {listed(numbers)}",
             expected=f"at most {self.context} tokens",
             fix="raise --max-length, shorten them, or leave them out with --too-long drop",
         )
@@ -577,7 +576,3 @@ def _check_end(prompt: GeneratePrompt) -> None:
             expected="an eos_token, or a chat template that ends a turn with a special token",
             fix="name it in tokenizer_config.json",
         )
-
-
-def _listed(numbers: Sequence[int]) -> str:
-    return ", ".join(map(str, numbers[:_LISTED])) + (", ..." if len(numbers) > _LISTED else "")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pegbox.data import Conversations, Examples, Message, Preferences
 from pegbox.errors import CapabilityError, InputError
-from pegbox.tasks._encoded import Encoded
+from pegbox.tasks._encoded import Encoded, listed
 from pegbox.tasks._generate_prompt import GeneratePrompt, prepare_generate
 from pegbox.tasks._prefer import Prefer
 from pegbox.tasks._prompt import Kind, Prompt, TooLong
@@ -17,7 +17,6 @@ from pegbox.tasks._tokens import plain_ids, shorten_start
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_LISTED = 8
 _CUTS = 8
 _SPEAKERS = {"user": "User: ", "assistant": "Assistant: ", "system": ""}
 
@@ -62,7 +61,7 @@ class AnswerIds:
             (self.left_out, "rows left out, since they do not fit into the context, answers never being cut"),
         )
         return [
-            f"{where}{len(rows)} of {self.count} {what} (rows {_listed(rows)})" for rows, what in told if rows
+            f"{where}{len(rows)} of {self.count} {what} (rows {listed(rows)})" for rows, what in told if rows
         ]
 
 
@@ -276,7 +275,7 @@ def unfit(source: str, numbers: Sequence[int], context: int) -> InputError:
         f"{len(numbers)} rows are longer than the context"
         if len(numbers) > 1
         else "a row is longer than the context",
-        where=f"{source}, row{'s' if len(numbers) > 1 else ''} {_listed(numbers)}",
+        where=f"{source}, row{'s' if len(numbers) > 1 else ''} {listed(numbers)}",
         expected=f"at most {context} tokens, prompt and answer together",
         fix="raise --max-length, shorten them, or let prompts be cut with --too-long shorten",
     )
@@ -301,7 +300,3 @@ def _as_text(prompt: Sequence[Message], system: str | None) -> str:
     if sum(message.role != "system" for message in own) == 1:
         return "\n\n".join(message.content for message in own)
     return "\n\n".join(_SPEAKERS[message.role] + message.content for message in own)
-
-
-def _listed(numbers: Sequence[int]) -> str:
-    return ", ".join(map(str, numbers[:_LISTED])) + (", ..." if len(numbers) > _LISTED else "")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pegbox.data import Sentences
 from pegbox.errors import CapabilityError, InputError
-from pegbox.tasks._encoded import Encoded
+from pegbox.tasks._encoded import Encoded, listed
 from pegbox.tasks._prompt import Kind, Prompt, TooLong
 from pegbox.tasks._tag import Tag
 
@@ -53,7 +53,7 @@ class Windows:
             (lost, f"{count} words leave nothing for the tokenizer and are answered O"),
             (self.cut, f"{len(self.cut)} sentences with a word longer than the context, read by its start"),
         ]
-        return [f"{where}{line} (rows {_listed(rows)})" for rows, line in found if rows]
+        return [f"{where}{line} (rows {listed(rows)})" for rows, line in found if rows]
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class TagPrompt(Prompt):
         if refused:
             raise InputError(
                 f"{len(refused)} sentences are longer than the context",
-                where=f"{rows.source}, rows {_listed([rows.numbers[index] for index in refused])}",
+                where=f"{rows.source}, rows {listed([rows.numbers[index] for index in refused])}",
                 expected=f"at most {self.context} tokens",
                 fix="divide them, or let them be read in windows with --too-long shorten",
             )
@@ -230,7 +230,3 @@ def _owner(word: int, windows: Sequence[tuple[int, int]], words: int) -> int:
         return min(left, right)
 
     return max((i for i, (a, b) in enumerate(windows) if a <= word < b), key=margin)
-
-
-def _listed(numbers: Sequence[int]) -> str:
-    return ", ".join(map(str, numbers[:8])) + (", ..." if len(numbers) > 8 else "")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -152,8 +153,7 @@ def align(
     value = None if settings.algorithm == "rloo" else _value(base, model, adapter or LoRA(), settings.seed)
     reference = start.module if start.module is not None else base.model
     reference.requires_grad_(False).eval()
-    copied_reward = model is not None and isinstance(model.method, Attached) and not model.weights
-    roles = Roles(base, policy, reference, value, scored, truth, value_is_reward=copied_reward)
+    roles = Roles(base, policy, reference, value, scored, truth, value_is_reward=_copies(model))
     key = _key(start, method, model, name, gold, prompts, others)
     tokenizer = prompt.tokenizer
     aligner = Aligner(
@@ -205,6 +205,11 @@ def reach(aligner: Aligner, *, draws: int, prompts: int) -> Reach:
 
 
 def writes(start: Tuned) -> GeneratePrompt:
+    """The prompt of a tuned model that writes answers token by token.
+
+    Raises:
+        CapabilityError: For any other.
+    """
     prompt = start.prompt
     if not isinstance(prompt, GeneratePrompt) or prompt.kind != "causal":
         raise CapabilityError(
@@ -322,13 +327,17 @@ def copied(method: Attached, base: Base, prompt: Any, module: nn.Module, seed: i
 def _value(base: Base, reward: Tuned | None, adapter: LoRA, seed: int) -> nn.Module:
     """A model that foresees rewards before each token: it starts as the reward model, else as the base."""
     trunk = base.headed("none")
-    if reward is not None and isinstance(reward.method, Attached) and not reward.weights:
+    if reward is not None and _copies(reward):
+        assert isinstance(reward.method, Attached)
         assert reward.module is not None
         return copied(reward.method, trunk, reward.prompt, reward.module, seed)
-    from types import SimpleNamespace
-
     lone: Any = SimpleNamespace(task=SimpleNamespace(labels=("value",)))
     return adapter.attach(trunk, lone, seed=seed)
+
+
+def _copies(reward: Tuned | None) -> bool:
+    """Whether a value model can start as a copy of the reward model: where that is an adapter."""
+    return reward is not None and isinstance(reward.method, Attached) and not reward.weights
 
 
 def _key(

@@ -30,13 +30,14 @@ from pegbox.evaluation import (
     uncertainties,
 )
 from pegbox.methods import Attached
+from pegbox.models import in_mode
 from pegbox.tuning._answers import Array
 from pegbox.tuning._laplace import split_rows
 from pegbox.tuning._once import Once
 from pegbox.tuning._seen import row_digests, told_seen
 from pegbox.tuning._shapes import option_names
 from pegbox.tuning._training import EPOCHS, Training
-from pegbox.uncertainty import GRADES, fit_temperature, in_mode
+from pegbox.uncertainty import GRADES, fit_temperature
 
 if TYPE_CHECKING:
     from pegbox.tuning._tuned import Tuned

@@ -137,6 +137,7 @@ def dpo(
     prompt, base = writes(start), start.base
     own, others = _apart(_read(rows, dialogue), None if valid is None else _read(valid, dialogue), seed, say)
     method, policy = policy_of(start, adapter or LoRA(), seed)
+    trained = sum(value.numel() for value in policy.parameters() if value.requires_grad)
     given = training or Training()
     settings = replace(given, learning_rate=given.learning_rate or RATE).settings(method, seed)
     reference = start.module if start.module is not None else base.model
@@ -174,7 +175,7 @@ def dpo(
         module=module,
         cost=Cost(
             max(time.perf_counter() - started, history.seconds),
-            sum(value.numel() for name, value in policy.named_parameters() if "lora_" in name),
+            trained,
             len(own),
         ),
         details={**start.details, **details},

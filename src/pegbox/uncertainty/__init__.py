@@ -13,7 +13,6 @@ from pegbox.uncertainty._files import (
     to_bytes,
 )
 from pegbox.uncertainty._fit import fit_laplace
-from pegbox.uncertainty._jacobian import in_mode
 from pegbox.uncertainty._laplace import Laplace
 from pegbox.uncertainty._places import LAST, PARTS, Place, check_part, places
 from pegbox.uncertainty._predictive import INTEGRALS, Integral, Predictive
@@ -43,7 +42,6 @@ __all__ = [
     "fit_temperature",
     "header",
     "header_of",
-    "in_mode",
     "places",
     "rank",
     "read_header",

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pegbox.errors import CapabilityError, RunError
-from pegbox.models import batches, watched
+from pegbox.models import batches, in_mode, watched
 from pegbox.uncertainty._places import Place
 from pegbox.uncertainty._scored import Scored
 
@@ -120,19 +120,6 @@ def _tapped(places: Sequence[Place]) -> Iterator[list[_Tap]]:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         yield taps
-
-
-@contextmanager
-def in_mode(model: nn.Module, *, training: bool) -> Iterator[None]:
-    """The model with all dropout at work, or none; each module's mode is given back."""
-    modes = [(module, module.training) for module in model.modules()]
-    for module, _ in modes:  # not by train(), which a head on frozen features answers in its own way
-        module.training = training
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 def slopes(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pegbox._progress import track
-from pegbox.models import IGNORED, Base, batches, language_loss
+from pegbox.models import IGNORED, Base, batches, in_mode, language_loss
 from pegbox.tasks import Spoken
 
 TARGETS = "targets"
@@ -87,17 +87,14 @@ class ResponseRows:
         found, tokens = np.zeros(count), np.zeros(count, dtype=np.int64)
         device = next(model.parameters()).device
         size = TOKENS_PER_BATCH.get(device.type, TOKENS_ON_ACCELERATOR)
-        modes = [(part, part.training) for part in model.modules()]
-        model.eval()
-        for indices in track(batches(self.lengths, size), "reading answers"):
-            batch = {key: value.to(device) for key, value in self.collate(indices).items()}
-            losses = self.losses(model, batch).double().cpu().numpy()
-            lines = np.nonzero((batch[TARGETS] != IGNORED).cpu().numpy())[0]
-            owners = np.array([self._rows.rows[index] for index in indices])[lines]
-            np.add.at(found, owners, losses)
-            np.add.at(tokens, owners, 1)
-        for part, mode in modes:
-            part.training = mode
+        with in_mode(model, training=False):
+            for indices in track(batches(self.lengths, size), "reading answers"):
+                batch = {key: value.to(device) for key, value in self.collate(indices).items()}
+                losses = self.losses(model, batch).double().cpu().numpy()
+                lines = np.nonzero((batch[TARGETS] != IGNORED).cpu().numpy())[0]
+                owners = np.array([self._rows.rows[index] for index in indices])[lines]
+                np.add.at(found, owners, losses)
+                np.add.at(tokens, owners, 1)
         return found, tokens
 
 

@@ -17,7 +17,7 @@ from pegbox.errors import CapabilityError, InputError, UsageError
 from pegbox.evaluation import GenerationScores, SqlTable, parse_record, score_texts, which_metrics
 from pegbox.methods import FewShot, Method, Solved, Solver, ZeroShot
 from pegbox.models import Base, decode
-from pegbox.tasks import TABLE, Demonstration, Generate, GeneratePrompt, Spoken
+from pegbox.tasks import TABLE, Demonstration, Generate, GeneratePrompt, Spoken, listed
 from pegbox.training import Trainable
 from pegbox.tuning._columns import own_columns
 from pegbox.tuning._seen import told_seen
@@ -158,16 +158,13 @@ class GenerateShape:
         said = _said(tuned, spoken, rows)
         scores = score_texts(predictions, **measured, **said, **told)
         if tuned.module is not None and tuned.origin is None:
-            before = _said(base_alone(tuned), base_spoken(tuned, rows), rows)
+            if prompt.soft is not None:
+                spoken = prompt.without_soft().speak(rows, too_long=tuned.too_long)
+            before = _said(base_alone(tuned), spoken, rows)
             alone = score_texts(None, **before, **told)
             metrics = {f"base_{name}": value for name, value in alone.metrics.items()}
             scores = replace(scores, metrics={**scores.metrics, **metrics})
         return replace(scores, seconds=seconds)
-
-
-def base_spoken(tuned: Tuned, rows: Conversations) -> Spoken:
-    """The conversations as the base alone reads them, without soft tokens."""
-    return _prompt(tuned.prompt).without_soft().speak(rows, too_long=tuned.too_long)
 
 
 def _measured(rows: Conversations, task: Generate) -> dict[str, Any]:
@@ -245,17 +242,16 @@ def _written(tuned: Tuned, rows: Conversations) -> list[Written]:
     decoding = prompt.task.decoding
     prompts, cut = prompt.ask(rows, room=_room(prompt, base))
     if cut:
-        listed = ", ".join(map(str, cut[:8])) + (", ..." if len(cut) > 8 else "")
         if tuned.too_long == "error":
             raise InputError(
                 f"{len(cut)} questions are too long to be answered in {decoding.max_tokens} tokens",
-                where=f"{rows.source}, rows {listed}",
+                where=f"{rows.source}, rows {listed(cut)}",
                 expected=f"at most {base.context} tokens, question and answer together",
                 fix="shorten them, set --decoding.max_tokens lower, or use --too-long shorten",
             )
         tuned.say(
             f"{rows.source}: {len(cut)} of {len(rows)} questions shortened, so that {decoding.max_tokens} "
-            f"tokens of an answer fit into the context (rows {listed})"
+            f"tokens of an answer fit into the context (rows {listed(cut)})"
         )
     found = decode(_module(tuned), base, prompts, decoding, stops=prompt.stops, start=prompt.start)
     texts = prompt.tokenizer.batch_decode(found, skip_special_tokens=True)

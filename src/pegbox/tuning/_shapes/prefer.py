@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pegbox._progress import track
 from pegbox.data import Conversations, Preferences, Table, from_answers, take
 from pegbox.errors import CapabilityError, InputError, RunError
 from pegbox.evaluation import RewardScores, score_rewards
 from pegbox.methods import Method, Solved, Solver
-from pegbox.models import POSITIONS, Base, batches, collate
+from pegbox.models import POSITIONS, Base, batches, collate, in_mode
 from pegbox.tasks import AnswerIds, Encoded, Prefer, PreferPrompt, no_encoder_decoder
 from pegbox.training import Trainable
 from pegbox.tuning._answers import Array, softmax
@@ -262,7 +261,7 @@ def _scores(tuned: Tuned, encoded: Encoded, *, quiet: bool = False) -> Tensor:
     assert module is not None
     found = torch.empty(len(encoded))
     size = TOKENS_PER_BATCH.get(base.device.type, TOKENS_ON_ACCELERATOR)
-    with _evaluating(module):
+    with in_mode(module, training=False):
         parts = batches(encoded.lengths, size)
         for indices in parts if quiet else track(parts, "reading answers"):
             batch = collate(encoded, indices, kind="encoder", pad=base.pad)
@@ -277,18 +276,6 @@ def _scores(tuned: Tuned, encoded: Encoded, *, quiet: bool = False) -> Tensor:
             fix=f"load {base.name} in another number format than {base.dtype}",
         )
     return found
-
-
-@contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode, and each part's own mode afterwards: a wrapper's need not be that of what it wraps."""
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, mode in modes:
-            part.training = mode
 
 
 def _whole(answers: AnswerIds, tuned: Tuned) -> AnswerIds:
