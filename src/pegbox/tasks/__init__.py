@@ -15,13 +15,14 @@ from pegbox.tasks._demonstrations import (
 )
 from pegbox.tasks._encoded import Encoded, listed
 from pegbox.tasks._generate import TABLE, Chat, Generate
-from pegbox.tasks._generate_prompt import GeneratePrompt, Spoken
+from pegbox.tasks._generate_prompt import GeneratePrompt
 from pegbox.tasks._guess import TaskKind, guess_task, task_from_file
 from pegbox.tasks._prefer import Prefer
 from pegbox.tasks._prefer_prompt import AnswerIds, PreferPrompt, no_encoder_decoder
 from pegbox.tasks._prepare import prepare
 from pegbox.tasks._prompt import Kind, Prompt, TooLong
 from pegbox.tasks._soft import Soft
+from pegbox.tasks._spoken import Spoken
 from pegbox.tasks._tag import Tag
 from pegbox.tasks._task import Task, task_from_json
 from pegbox.tasks._template import MARK, Template

@@ -1,66 +1,23 @@
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
-from typing import TYPE_CHECKING
 
 from pegbox.data import Conversations, Examples, Message
 from pegbox.errors import CapabilityError, InputError
-from pegbox.tasks._chat import PLAIN, ChatWriter, Piece, special_pattern
+from pegbox.tasks._chat import PLAIN, ChatWriter, Piece
+from pegbox.tasks._chat_tokens import ChatTokens
 from pegbox.tasks._classify import Demonstration
-from pegbox.tasks._encoded import Encoded, listed
+from pegbox.tasks._encoded import Encoded
 from pegbox.tasks._generate import Generate
-from pegbox.tasks._prompt import Kind, Prompt, TooLong
-from pegbox.tasks._tokens import cut_longest, edges
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+from pegbox.tasks._prompt import Prompt, TooLong
+from pegbox.tasks._spoken import Spoken, too_long_error
+from pegbox.tasks._text_windows import text_windows
+from pegbox.tasks._tokens import cut_longest
 
 _CUTS = 8
-
-
-@dataclass(frozen=True)
-class Spoken:
-    """Conversations as token ids, and which of them the model is to say.
-
-    Args:
-        ids: Token ids of each sequence; of an encoder-decoder what its decoder reads, its start included.
-        said: For each sequence whether each token is to be said, as long as ``ids``.
-        sources: Token ids that the encoder of an encoder-decoder reads, else ``None``.
-        rows: The row (0-based) that each sequence is of.
-        numbers: Row numbers of all rows that were asked for.
-        shortened: Row numbers whose question was cut.
-        left_out: Row numbers that do not fit and were left out.
-        divided: Row numbers of plain texts that are read in several windows.
-        source: Where the rows come from.
-    """
-
-    ids: tuple[tuple[int, ...], ...]
-    said: tuple[tuple[bool, ...], ...]
-    sources: tuple[tuple[int, ...], ...] | None
-    rows: tuple[int, ...]
-    numbers: tuple[int, ...]
-    shortened: tuple[int, ...] = ()
-    left_out: tuple[int, ...] = ()
-    divided: tuple[int, ...] = ()
-    source: str = ""
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def notes(self) -> list[str]:
-        """Lines for the user on what was cut, divided and left out."""
-        where = f"{self.source}: " if self.source else ""
-        count = len(self.numbers)
-        told = (
-            (self.shortened, "questions shortened to fit the context"),
-            (self.divided, "texts read in several windows"),
-            (self.left_out, "rows left out, since they do not fit into the context"),
-        )
-        return [f"{where}{len(rows)} of {count} {what} (rows {listed(rows)})" for rows, what in told if rows]
 
 
 @dataclass(frozen=True)
@@ -74,6 +31,11 @@ class GeneratePrompt(Prompt):
         """What writes messages as text."""
         template = self.task.chat_template
         return ChatWriter(self.tokenizer, template, ends=self.tokenizer.eos_token_id is not None)
+
+    @cached_property
+    def chat_tokens(self) -> ChatTokens:
+        """What makes token ids of written messages."""
+        return ChatTokens(self.tokenizer, self.kind, self.soft)
 
     @property
     def stops(self) -> tuple[int, ...]:
@@ -97,7 +59,7 @@ class GeneratePrompt(Prompt):
         columns = list(rows.fields.values())
         texts = [" ".join(parts) for parts in zip(*columns, strict=True)] if columns else ["x"] * len(rows)
         asked = [(Message("user", text),) for text in texts]
-        ids, _ = self._tokens([self._written_out(messages, asks=True) for messages in asked])
+        ids, _ = self.chat_tokens.code([self._written_out(messages, asks=True) for messages in asked])
         return Encoded(tuple(map(tuple, ids)), tuple(len(row) - 1 for row in ids), source=rows.source)
 
     def speak(self, rows: Conversations, *, too_long: TooLong = "shorten") -> Spoken:
@@ -113,11 +75,7 @@ class GeneratePrompt(Prompt):
             InputError: For rows that do not fit and must, or whose template fails.
         """
         if rows.plain:
-            return self._windows(rows, too_long)
-        room = self.context
-        cut: list[int] = []
-        out: list[int] = []
-        ids, said, sources, owners = [], [], [], []
+            return text_windows(self.chat_tokens, rows, self.context, too_long)
         asked = [
             (index, part)
             for index, messages in enumerate(rows.messages)
@@ -125,39 +83,46 @@ class GeneratePrompt(Prompt):
         ]
         where = [f"{rows.source}, row {rows.numbers[index]}" for index, _ in asked]
         written = self._written([part for _, part in asked], where)
-        for at, (index, part) in enumerate(asked):
-            found = written[at]
-            if max(found.lengths) > room and too_long == "shorten":
-                shorter = self._cut(part, where[at], room)
+        cut: list[int] = []
+        out: list[int] = []
+        kept: list[tuple[int, _Written]] = []
+        for (index, part), found, place in zip(asked, written, where, strict=True):
+            if max(found.lengths) > self.context and too_long == "shorten":
+                shorter = self._cut(part, place, self.context)
                 if shorter is not None:
                     found = shorter
                     cut.append(index)
-            if max(found.lengths) > room:
+            if max(found.lengths) > self.context:
                 out.append(index)
                 continue
-            self._check_said(found, where[at])
-            ids.append(found.ids)
-            said.append(found.said)
-            sources.append(found.source)
-            owners.append(index)
+            _check_said(found, place)
+            kept.append((index, found))
         numbers = rows.numbers
+        cut, out = ([numbers[index] for index in dict.fromkeys(part)] for part in (cut, out))
         if out and too_long != "drop":
-            raise self._unfit(rows, [numbers[index] for index in dict.fromkeys(out)], too_long)
-        if not ids:
+            raise too_long_error(rows, out, self.context, too_long)
+        return self._spoken(rows, kept, cut, out)
+
+    def _spoken(
+        self, rows: Conversations, kept: list[tuple[int, _Written]], cut: list[int], out: list[int]
+    ) -> Spoken:
+        """What fits: written rows by their places, and the numbers of the rows cut and left out."""
+        if not kept:
             raise InputError(
                 "no row fits into the context",
                 where=rows.source,
                 expected=f"rows of at most {self.context} tokens",
                 fix="raise --max-length",
             )
+        written = [found for _, found in kept]
         return Spoken(
-            ids=tuple(ids),
-            said=tuple(said),
-            sources=tuple(sources) if self.kind == "encoder-decoder" else None,
-            rows=tuple(owners),
-            numbers=numbers,
-            shortened=tuple(numbers[index] for index in dict.fromkeys(cut)),
-            left_out=tuple(numbers[index] for index in dict.fromkeys(out)),
+            ids=tuple(found.ids for found in written),
+            said=tuple(found.said for found in written),
+            sources=tuple(found.source for found in written) if self.kind == "encoder-decoder" else None,
+            rows=tuple(index for index, _ in kept),
+            numbers=rows.numbers,
+            shortened=tuple(cut),
+            left_out=tuple(out),
             source=rows.source,
         )
 
@@ -210,15 +175,15 @@ class GeneratePrompt(Prompt):
             self._written_out(messages, asks=True, where=place)
             for messages, place in zip(rows.messages, where, strict=True)
         ]
-        found = [tuple(ids) for ids in self._tokens(pieces)[0]]
+        found = [tuple(ids) for ids in self.chat_tokens.code(pieces)[0]]
         cut = []
         for index, ids in enumerate(found):
             if len(ids) <= room:
                 continue
             shorter = self._shorter(rows.messages[index], where[index], room, asks=True)
             if shorter is None:
-                raise self._unfit(rows, [rows.numbers[index]], "shorten")
-            found[index] = tuple(self._tokens([self._written_out(shorter, asks=True)])[0][0])
+                raise too_long_error(rows, [rows.numbers[index]], self.context, "shorten")
+            found[index] = tuple(self.chat_tokens.code([self._written_out(shorter, asks=True)])[0][0])
             cut.append(rows.numbers[index])
         return found, cut
 
@@ -239,12 +204,8 @@ class GeneratePrompt(Prompt):
     def wording(self) -> str:
         """The words that a question's template writes itself, without special tokens."""
         pieces = self._written_out([Message("user", "x")], asks=True)
-        own = " ".join(self._special.sub(" ", piece.text) for piece in pieces if piece.own)
+        own = " ".join(self.chat_tokens.special.sub(" ", piece.text) for piece in pieces if piece.own)
         return " ".join(own.split())
-
-    @cached_property
-    def _special(self) -> re.Pattern[str]:
-        return special_pattern(self.tokenizer)
 
     def _messages(self, messages: Sequence[Message]) -> tuple[list[Message], int]:
         """The messages with the task's system message and solved rows before them, and how many are shown."""
@@ -282,103 +243,19 @@ class GeneratePrompt(Prompt):
                 self._written_out(messages, asks=False, where=place)
                 for messages, place in zip(rows, where, strict=True)
             ]
-            ids, said = self._tokens(pieces)
+            ids, said = self.chat_tokens.code(pieces)
             return [_said_last(tuple(own), tuple(marks)) for own, marks in zip(ids, said, strict=True)]
         asked = [
             self._written_out(messages[:-1], asks=True, where=place)
             for messages, place in zip(rows, where, strict=True)
         ]
-        sources = self._tokens(asked)[0]
+        sources = self.chat_tokens.code(asked)[0]
         answers = [[Piece(messages[-1].content, own=False, said=True, end=True)] for messages in rows]
-        told = self._tokens(answers, edged=False)[0]
+        told = self.chat_tokens.code(answers, edged=False)[0]
         return [
             _Written(tuple(source), (*self.start, *ids), (*[False] * len(self.start), *[True] * len(ids)))
             for source, ids in zip(sources, told, strict=True)
         ]
-
-    def _tokens(
-        self, rows: Sequence[Sequence[Piece]], *, edged: bool = True
-    ) -> tuple[list[list[int]], list[list[bool]]]:
-        """Token ids of written conversations and whether the model says each.
-
-        What it says is tokenised on its own, since it begins there when it answers. Special tokens spelt out
-        in a message stay plain text.
-        """
-        runs = [self._runs(pieces) for pieces in rows]
-        jobs = list(dict.fromkeys(job for row in runs for run in row for job in run.jobs))
-        known = dict(zip(jobs, self._coded(jobs), strict=True))
-        start, end = edges(self.tokenizer) if edged else ([], [])
-        stop = self.tokenizer.eos_token_id
-        ids, said = [], []
-        for row in runs:
-            own: list[int] = []
-            marks: list[bool] = []
-            for run in row:
-                added = [token for job in run.jobs for token in known[job]]
-                if run.end and stop is not None:
-                    added.append(stop)
-                own += added
-                marks += [run.said] * len(added)
-            if edged:
-                self._edge(own, marks, start, end)
-            ids.append(own)
-            said.append(marks)
-        return ids, said
-
-    def _runs(self, pieces: Sequence[Piece]) -> list[_Run]:
-        """Stretches that the model says or does not say, each tokenised as one text where that is safe."""
-        found: list[_Run] = []
-        for said, group in groupby(pieces, key=lambda piece: piece.said):
-            run = list(group)
-            parts = [(piece.text, piece.own) for piece in run]
-            if not any(not own and self._special.search(text) for text, own in parts):
-                parts = [("".join(text for text, _ in parts), any(own for _, own in parts))]
-            later = bool(found)
-            jobs = tuple((text, later or at > 0, own) for at, (text, own) in enumerate(parts) if text)
-            found.append(_Run(jobs, said, run[-1].end))
-        return found
-
-    def _edge(self, ids: list[int], said: list[bool], start: list[int], end: list[int]) -> None:
-        """Put the tokenizer's own edges around a text, unless the template wrote them, and soft tokens."""
-        if start and ids[: len(start)] != start:
-            ids[:0] = start
-            said[:0] = [False] * len(start)
-        at = len(start) if start else int(bool(ids) and ids[0] == self.tokenizer.bos_token_id)
-        if self.soft is not None:
-            ids[at:at] = self.soft.leading
-            said[at:at] = [False] * len(self.soft.leading)
-        if self.kind == "encoder-decoder":
-            ids += end
-            said += [False] * len(end)
-
-    def _coded(self, jobs: Sequence[_Job]) -> list[list[int]]:
-        """Token ids of texts; those in the middle of a line get no space of their own."""
-        found: dict[_Job, list[int]] = {}
-        for meant in (False, True):
-            own = [job for job in jobs if job[2] == meant]
-            follows = [job for job in own if job[1]]
-            head = self._plain(["x"], meant)[0] if follows else []
-            whole = self._plain(["x" + text for text, _, _ in follows], meant)
-            for job, ids in zip(follows, whole, strict=True):
-                if ids[: len(head)] == head:
-                    found[job] = ids[len(head) :]
-            rest = [job for job in own if job not in found]
-            found |= dict(zip(rest, self._plain([text for text, _, _ in rest], meant), strict=True))
-        return [found[job] for job in jobs]
-
-    def _plain(self, texts: list[str], meant: bool) -> list[list[int]]:
-        if not texts:
-            return []
-        coded = self.tokenizer(
-            texts,
-            add_special_tokens=False,
-            split_special_tokens=not meant,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-            verbose=False,
-        )
-        found: list[list[int]] = coded["input_ids"]
-        return found
 
     def _cut(self, messages: tuple[Message, ...], where: str, room: int) -> _Written | None:
         """The row with its questions cut until it fits; ``None`` where they cannot be cut so far."""
@@ -390,7 +267,9 @@ class GeneratePrompt(Prompt):
     ) -> tuple[Message, ...] | None:
         for _ in range(_CUTS):
             if asks:
-                length = len(self._tokens([self._written_out(messages, asks=True, where=where)])[0][0])
+                length = len(
+                    self.chat_tokens.code([self._written_out(messages, asks=True, where=where)])[0][0]
+                )
             else:
                 found = self._written([messages], [where])[0]
                 if self.kind == "encoder-decoder" and len(found.ids) > room:
@@ -413,68 +292,6 @@ class GeneratePrompt(Prompt):
             )
         return None
 
-    def _windows(self, rows: Conversations, too_long: TooLong) -> Spoken:
-        """Plain texts with their ends, in windows as long as the context."""
-        if self.kind != "causal":
-            raise CapabilityError(
-                f"plain texts are continued, and a {self.kind} model continues none",
-                where=rows.source,
-                expected="a causal model",
-                fix="give prompts with answers, or use a causal model such as etude",
-            )
-        end = self.tokenizer.eos_token_id is not None
-        pieces = [[Piece(messages[-1].content, own=False, said=True, end=end)] for messages in rows.messages]
-        found = self._tokens(pieces, edged=False)[0]
-        start = [*edges(self.tokenizer)[0], *(self.soft.leading if self.soft is not None else ())]
-        room = self.context - len(start)
-        long = [number for number, ids in zip(rows.numbers, found, strict=True) if len(ids) > room]
-        if long and too_long == "error":
-            raise self._unfit(rows, long, too_long)
-        ids, said, owners = [], [], []
-        for index, own in enumerate(found):
-            if len(own) > room and too_long == "drop":
-                continue
-            for at in range(0, len(own), room):
-                window = own[at : at + room]
-                # Nothing stands before the first token of a sequence without a start of its own.
-                first = [bool(start)] if window else []
-                ids.append((*start, *window))
-                said.append((*[False] * len(start), *first, *[True] * (len(window) - 1)))
-                owners.append(index)
-        told = {"left_out" if too_long == "drop" else "divided": tuple(long)}
-        return Spoken(tuple(ids), tuple(said), None, tuple(owners), rows.numbers, source=rows.source, **told)
-
-    def _check_said(self, found: _Written, where: str) -> None:
-        if not any(found.said):
-            raise InputError(
-                "the answer leaves no token that the model could be trained to say",
-                where=where,
-                expected="an answer that the tokenizer can say",
-                fix="mend the row, or leave it out",
-            )
-
-    def _unfit(self, rows: Conversations, numbers: Sequence[int], too_long: TooLong) -> InputError:
-        what = "the answer and the template alone are" if too_long == "shorten" else "the row is"
-        count = f"{len(numbers)} rows are" if len(numbers) > 1 else "a row is"
-        return InputError(
-            f"{count} longer than the context"
-            + (f": {what} longer than it" if too_long == "shorten" else ""),
-            where=f"{rows.source}, rows {listed(numbers)}",
-            expected=f"at most {self.context} tokens",
-            fix="raise --max-length, shorten them, or leave them out with --too-long drop",
-        )
-
-
-# A text, whether it follows another, and whether special tokens in it are meant.
-_Job = tuple[str, bool, bool]
-
-
-@dataclass(frozen=True)
-class _Run:
-    jobs: tuple[_Job, ...]
-    said: bool
-    end: bool
-
 
 @dataclass(frozen=True)
 class _Written:
@@ -493,86 +310,11 @@ def _said_last(ids: tuple[int, ...], said: tuple[bool, ...]) -> _Written:
     return _Written((), ids[:end], said[:end])
 
 
-def prepare_generate(
-    task: Generate,
-    tokenizer: PreTrainedTokenizerBase,
-    kind: Kind,
-    context: int,
-    *,
-    start: Sequence[int] = (),
-) -> GeneratePrompt:
-    """Choose how conversations are written for a tokenizer.
-
-    Raises:
-        CapabilityError: For a model that writes no text, or a tokenizer without an end of sequence where
-            nothing else ends an answer.
-        InputError: When the tokenizer's chat template is asked for and there is none.
-    """
-    if kind not in ("causal", "encoder-decoder"):
-        raise CapabilityError(
-            "a masked model fills gaps, an encoder has no output layer, and neither writes text",
-            expected="a causal or encoder-decoder model",
-            fix="choose another --model, such as etude",
-        )
-    template, notes = _template(task, tokenizer, kind)
-    prompt = GeneratePrompt(
-        replace(task, chat_template=template),  # type: ignore[arg-type]
-        tokenizer,
-        kind,
-        context,
-        notes=tuple(notes),
-        start=tuple(start),
-    )
-    _check_end(prompt)
-    return prompt
-
-
-def _template(task: Generate, tokenizer: PreTrainedTokenizerBase, kind: Kind) -> tuple[str | None, list[str]]:
-    """The chat template in use, ``None`` for none, and lines that say which."""
-    if task.chat_template is not None or task.plain:
-        return task.chat_template, []
-    own = tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else _named(tokenizer)
-    verbatim = task.format == "prompt" or task.template is not None
-    if kind == "encoder-decoder":
-        if task.chat == "model" and own is None:
-            raise _no_template(tokenizer)
-        if task.chat in ("auto", "none"):
-            return None, ["questions are read as they stand, without a chat template"]
-        return (own if task.chat == "model" else PLAIN), []
-    if task.chat == "model" or (task.chat == "auto" and own is not None and task.format != "prompt"):
-        if own is None:
-            raise _no_template(tokenizer)
-        return own, ["conversations are written by the model's own chat template (override with --chat)"]
-    if task.chat == "none" or (task.chat == "auto" and verbatim):
-        return None, ["prompt and answer are read as they stand (override with --chat)"]
-    why = "" if task.chat == "plain" else ", since the tokenizer has no chat template"
-    return PLAIN, [f"conversations are written as 'Instruction: ... Response: ...'{why}"]
-
-
-def _named(tokenizer: PreTrainedTokenizerBase) -> str | None:
-    """The default one of several named templates."""
-    several = tokenizer.chat_template
-    return several.get("default") if isinstance(several, dict) else None
-
-
-def _no_template(tokenizer: PreTrainedTokenizerBase) -> InputError:
-    return InputError(
-        "the tokenizer has no chat template",
-        where=tokenizer.name_or_path or type(tokenizer).__name__,
-        expected="a tokenizer with a chat template, for --chat model",
-        fix="use --chat plain",
-    )
-
-
-def _check_end(prompt: GeneratePrompt) -> None:
-    """Something must end an answer, or the model would never learn to stop."""
-    ended = prompt.tokenizer.eos_token_id is not None
-    if not ended and prompt.task.chat_template is not None and prompt.task.chat_template != PLAIN:
-        ended = prompt.chat.end_of_turn() is not None
-    if not ended:
-        raise CapabilityError(
-            "the tokenizer has no token for the end of a text, so a model cannot learn to stop",
-            where=type(prompt.tokenizer).__name__,
-            expected="an eos_token, or a chat template that ends a turn with a special token",
-            fix="name it in tokenizer_config.json",
+def _check_said(found: _Written, where: str) -> None:
+    if not any(found.said):
+        raise InputError(
+            "the answer leaves no token that the model could be trained to say",
+            where=where,
+            expected="an answer that the tokenizer can say",
+            fix="mend the row, or leave it out",
         )

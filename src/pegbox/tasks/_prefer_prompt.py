@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from pegbox.data import Conversations, Examples, Message, Preferences
 from pegbox.errors import CapabilityError, InputError
 from pegbox.tasks._encoded import Encoded, listed
-from pegbox.tasks._generate_prompt import GeneratePrompt, prepare_generate
+from pegbox.tasks._generate_prompt import GeneratePrompt
 from pegbox.tasks._prefer import Prefer
+from pegbox.tasks._prepare_generate import prepare_generate
 from pegbox.tasks._prompt import Kind, Prompt, TooLong
 from pegbox.tasks._tokens import plain_ids, shorten_start
 

@@ -10,9 +10,9 @@ from pegbox.tasks._choose_prompt import prepare_choose
 from pegbox.tasks._classify import Classify
 from pegbox.tasks._defaults import derive_wording, plain_template
 from pegbox.tasks._generate import Generate
-from pegbox.tasks._generate_prompt import prepare_generate
 from pegbox.tasks._prefer import Prefer
 from pegbox.tasks._prefer_prompt import prepare_prefer
+from pegbox.tasks._prepare_generate import prepare_generate
 from pegbox.tasks._prompt import Kind, Prompt
 from pegbox.tasks._tag import Tag
 from pegbox.tasks._template import Template

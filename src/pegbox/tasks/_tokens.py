@@ -13,14 +13,19 @@ SENTINELS = ("<extra_id_0>", "▁<extra_id_0>")
 COMMON_WORDS = ("yes", "no", "good", "bad", "great", "true", "false", "A", "B", "C", "1", "2", "3")
 
 
-def plain_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
-    """Token ids of texts without special tokens; a special token spelt out by a user stays plain text."""
+def plain_ids(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, special: bool = False
+) -> list[list[int]]:
+    """Token ids of texts without special tokens of the tokenizer's own.
+
+    A special token spelt out by a user stays plain text, unless ``special`` says that it is meant.
+    """
     if not texts:
         return []
     coded = tokenizer(
         list(texts),
         add_special_tokens=False,
-        split_special_tokens=True,
+        split_special_tokens=not special,
         return_attention_mask=False,
         return_token_type_ids=False,
         verbose=False,
