@@ -60,12 +60,17 @@ def test_a_policy_and_its_metrics_are_saved(
     call = ["ppo", place / "asked.jsonl", "--sft", place / "sft", "--reward", place / "reward", "--out", out]
     code, printed, told = run(capsys, *call, "--algorithm", algorithm, *RL)
     assert code == 0, told
-    assert "win_rate_reward" in printed
+    assert "before" in printed
+    assert "held-out prompts" in printed
     assert "before:" in printed
     assert "step 2 of 2" in told
     lines = (tmp_path / "policy-metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [1, 2]
+    assert (tmp_path / "policy-metrics.png").read_bytes().startswith(b"\x89PNG")
     assert not (tmp_path / "policy-run").exists()
+    card = (out / "README.md").read_text()
+    assert f"{algorithm.upper()}: 2 steps" in card
+    assert "win_rate_reward" in card
     assert pegbox.Tuned.load(out, say=hush).predict(["Who?"])
 
 

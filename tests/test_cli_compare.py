@@ -178,7 +178,7 @@ def test_interrupted_it_goes_on_where_it_was(model: Path, data: Path, tmp_path: 
     out = tmp_path / "compared"
     command = [sys.executable, "-m", "pegbox", "compare", str(data), "--model", str(model), "--out", str(out)]
     command += ["--methods", "majority,closed-form,lora", "--seeds", "1", "--forgetting", "off", "--no-curve"]
-    command += ["--training.epochs", "60", "--training.patience", "0", "--training.checkpoint_every", "5"]
+    command += ["--training.epochs", "120", "--training.patience", "0", "--training.checkpoint_every", "5"]
     process = subprocess.Popen(
         command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env={**os.environ}
     )

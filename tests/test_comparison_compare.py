@@ -379,6 +379,7 @@ def test_wrong_use_is_told_before_any_work(tmp_path: Path, options: dict[str, An
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_ten_kills_lose_no_finished_rung(tmp_path: Path, made: tuple[Path, Comparison, list[str]]) -> None:
     """Killed with -9 at ten random moments; what had been finished stays as it was, bit for bit."""
     _, whole, _ = made

@@ -86,6 +86,7 @@ def test_the_cheapest_that_nothing_beats_even_when_neighbours_cannot_be_told_apa
     assert climbed[1].against == "rung 0"
 
 
+@pytest.mark.slow
 def test_of_many_equal_rungs_none_is_recommended_by_luck() -> None:
     """Twelve systems that are equally good: the cheapest is recommended nearly always (Holm over eleven)."""
     wrong = 0

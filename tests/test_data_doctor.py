@@ -115,6 +115,7 @@ def test_pairs_are_near_only_when_both_texts_are() -> None:
     assert near_pairs(rows) == [(1, 2)]
 
 
+@pytest.mark.slow
 def test_many_copies_of_one_template_stay_one_group_and_fast() -> None:
     rows: list[tuple[object, object]] = [
         (f"thank you for calling our friendly support line about your recent order number {i}", "ab"[i % 2])

@@ -46,7 +46,13 @@ def test_shipped_tokenizer_round_trips(name, loaded):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("domain", world.HELD_BACK["reviews"])
+@pytest.mark.parametrize(
+    "domain",
+    [
+        domain if domain == "hotels" else pytest.param(domain, marks=pytest.mark.slow)
+        for domain in world.HELD_BACK["reviews"]
+    ],
+)
 def test_zero_shot_on_held_back_reviews_leaves_room_on_both_sides(name, domain, loaded):
     model, tokenizer = loaded[name]
     measured, best, _ = accuracy(NAMES[name], model, tokenizer, ask("reviews", domain, 600, 1))

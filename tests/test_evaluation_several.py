@@ -133,6 +133,7 @@ def test_the_paired_test_finds_a_difference_and_no_other() -> None:
     assert same.p > 0.5
 
 
+@pytest.mark.slow
 def test_false_alarms_are_no_more_than_promised() -> None:
     """Two systems of the same true accuracy under three seeds each."""
     generator = np.random.default_rng(11)

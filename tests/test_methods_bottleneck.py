@@ -136,6 +136,7 @@ def test_it_comes_back_and_goes_away(architecture: str, kind: str, tmp_path: Pat
         assert torch.equal(logits(plain), logits(base.module(2)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("imports", ["pegbox", "peft, pegbox"])
 def test_plain_peft_loads_it_after_importing_pegbox(imports: str, tmp_path: Path) -> None:
     module = attach(Bottleneck(size=3, placement="houlsby"), family("qwen3", "causal"))

@@ -166,6 +166,7 @@ def test_it_learns_and_comes_back_the_same(architecture: str, kind: str, epochs:
     assert same_parts(again.module, tuned.module)
 
 
+@pytest.mark.slow
 def test_a_fresh_process_gives_the_same_probabilities(tmp_path: Path) -> None:
     tuned = fit(base_of("llama"), "lora", rows_of(16), training=QUICK)
     tuned.save(tmp_path / "out")

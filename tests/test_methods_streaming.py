@@ -125,6 +125,7 @@ torch.distributed.destroy_process_group()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="this PyTorch has no distributed package")
 @pytest.mark.parametrize("block", [16, pytest.param(64, marks=pytest.mark.slow)])
 def test_two_processes_share_the_rows(block: int, tmp_path: Path) -> None:

@@ -322,6 +322,7 @@ def test_seventy_seven_labels() -> None:
     assert set(labels) <= set(heads)
 
 
+@pytest.mark.slow
 def test_forty_rungs() -> None:
     made = [replace(FEW[0], name=f"rung-{n}", strength=n / 20, seconds=1.2**n) for n in range(40)]
     found = comparison_of(made, rows=60, seeds=(0,))

@@ -34,7 +34,7 @@ from pegbox.rlhf import (
     value_loss,
     whiten,
 )
-from pegbox.rlhf import _align as engine
+from pegbox.rlhf import _updates as engine
 from tuning_toy import checksum
 
 MASK = torch.tensor([[True, True, True], [True, False, False]])

@@ -72,7 +72,14 @@ def run(
     return trained(model), history, told(lines)
 
 
-@pytest.mark.parametrize("how", ["forward", "backward", "allocator"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        "forward",
+        pytest.param("backward", marks=pytest.mark.slow),
+        pytest.param("allocator", marks=pytest.mark.slow),
+    ],
+)
 def test_fewer_rows_at_once_give_the_same_steps(tmp_path: Path, how: str) -> None:
     with gradients() as expected:
         plain, history, lines = run(tmp_path / "plain", Limited(93), dropout=0)
@@ -156,7 +163,7 @@ def test_a_resume_after_halving_goes_on_with_fewer_rows(tmp_path: Path, since: i
     assert same_bits(found, whole)
 
 
-@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("recompute", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_memory_for_no_row_at_all(tmp_path: Path, recompute: bool) -> None:
     rows = Limited(0)
     settings = replace(SETTINGS, gradient_checkpointing=recompute)
@@ -226,6 +233,7 @@ def sampled(folder: Path, *, die_at: int = 0) -> tuple[dict[str, Tensor], Any, l
     return run(folder, Limited(4, since=20, die_at=die_at), SAMPLED)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("die_at", [14, pytest.param(31, marks=pytest.mark.slow)])
 def test_kill_nine_with_sampling_accumulation_and_too_little_memory(tmp_path: Path, die_at: int) -> None:
     """Killed within an accumulation of epoch 2, before and after the halving: the same bits in the end."""

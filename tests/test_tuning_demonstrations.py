@@ -224,6 +224,7 @@ def test_tuned_with_demonstrations_answers_the_same_after_loading(
     np.testing.assert_allclose(loaded.probabilities(test), found, **CLOSE)
 
 
+@pytest.mark.slow
 def test_a_fresh_process_answers_the_same(tmp_path: Path) -> None:
     rows, text = rows_of(16), "The hotel was great great and tea."
     tuned = fit(base_of("llama"), "lora", rows, demonstrations=ONE, training=QUICK)

@@ -153,6 +153,7 @@ def test_clearly_better_is_one_standard_error() -> None:
     assert not clearly_better(torch.tensor([True]), torch.tensor([False]))
 
 
+@pytest.mark.slow
 def test_the_given_words_stay_unless_the_search_is_clearly_better() -> None:
     base, rows = pegbox.load("etude-masked"), world_rows(256, seed=5)
     told = pegbox.search_label_words(base, SIGNED, rows, say=hush)

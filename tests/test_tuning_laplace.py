@@ -67,7 +67,7 @@ def test_gradients_are_autograd_s_on_every_architecture(case: str) -> None:
     torch.testing.assert_close(found.mean.float(), tuned.logits(rows_of(5, 3, seed=3)), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("case", ["llama-causal", "bert-encoder", "t5"])
+@pytest.mark.parametrize("case", ["llama-causal", "bert-encoder", pytest.param("t5", marks=pytest.mark.slow)])
 def test_exact_curvature_of_a_real_model_is_the_whole_matrix(case: str) -> None:
     tuned = tuned_of(case, 3)
     few = rows_of(24, 3).select(range(6))

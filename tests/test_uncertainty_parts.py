@@ -311,6 +311,7 @@ def _share(rank: int, port: int, folder: str, grade: Any) -> None:
         torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("grade", ["exact", "ekfac"])
 def test_two_processes_find_what_one_does(grade: Any, tmp_path: Path) -> None:
     with socket.socket() as free:

@@ -28,7 +28,7 @@ def ppo(
         sft: Folder that pegbox sft wrote: where the policy starts, and what it is held to.
         reward: Folder that pegbox reward wrote on the same base, module:function of prompt and answer, or a
             .json file of rules.
-        out: Folder for the policy; its metrics are kept beside it as OUT-metrics.jsonl.
+        out: Folder for the policy; the metrics of each step are kept beside it as OUT-metrics.jsonl and .png.
         algorithm: ppo, or rloo, which needs no value model.
         rl: Settings of reinforcement learning, for example --rl.steps 200 --rl.beta 0.05.
         gold: A second reward that nothing is trained on, given like --reward, to see over-optimisation by.
@@ -39,9 +39,12 @@ def ppo(
         resume: Continue an interrupted run of the same command.
         overwrite: Replace the output folder.
     """
+    from rich.console import Console
+
     from pegbox._atomic import write_bytes
     from pegbox.methods import LoRA, build
     from pegbox.models import quiet_libraries
+    from pegbox.reports import course_diagram, scores_panel
     from pegbox.rlhf import METRICS, Alignment, rank
     from pegbox.tuning import align, clear_run_folder
 
@@ -61,17 +64,22 @@ def ppo(
         sft, reward, data, settings=settings, held=held, gold=gold, adapter=adapter, folder=run,
         resume=resume, say=say, model=model, device=device,
     )  # fmt: skip
+    scores = found.judge() if len(found.aligner.held) else None
     if rank():
         return  # the first of several processes saves
     write_bytes(kept, (run / METRICS).read_bytes())
-    found.tuned.save(out, overwrite=overwrite)
+    course_diagram(found.history, kept.with_suffix(".png"), f"{algorithm} of {out.name}")
+    found.tuned.save(out, scores=scores, overwrite=overwrite)  # type: ignore[arg-type]
     (run / METRICS).unlink()
     clear_run_folder(run)
-    print(_told(found.history))
     for sample in found.samples:
         print(f"prompt: {sample['prompt']}\n  before: {sample['before']}\n  after:  {sample['after']}")
+    if scores is not None:
+        Console().print(scores_panel(scores, title=f"{algorithm} from {sft.name}"))
     cost = found.tuned.cost
-    say(f"{cost.parameters:,} tuned parameters in {cost.seconds:.0f} s, saved in {out}")
+    say(
+        f"{cost.parameters:,} tuned parameters in {cost.seconds:.0f} s, saved in {out}; {kept.name} beside it"
+    )
 
 
 def dpo(
@@ -137,20 +145,3 @@ def _places(out: Path, overwrite: bool) -> tuple[Path, Path]:
     if not out.name:
         raise UsageError("the output folder has no name", where=f"--out {out}", expected="a folder to make")
     return out.parent / f"{out.name}-run", out.parent / f"{out.name}-metrics.jsonl"
-
-
-def _told(history: list[dict[str, Any]]) -> str:
-    """First and last step in a small table."""
-    names = [name for name in _SHOWN if name in history[-1]]
-    width = max(map(len, names))
-    lines = [f"{'':{width}}  {'first':>9}  {'last':>9}"]
-    for name in names:
-        first = f"{history[0][name]:9.3f}" if name in history[0] else f"{'-':>9}"
-        lines.append(f"{name:{width}}  {first}  {history[-1][name]:9.3f}")
-    return "\n".join(lines)
-
-
-_SHOWN = (
-    *("reward", "gold", "kl", "beta", "entropy", "length", "ended", "explained_variance"),
-    *("held_reward", "win_rate_reward", "held_gold", "win_rate_gold"),
-)

@@ -26,6 +26,7 @@ from pegbox.cli._options import GIVEN
 from pegbox.cli._predict import predict
 from pegbox.cli._rank import rank
 from pegbox.cli._reward import reward
+from pegbox.cli._rlhf import rlhf
 from pegbox.cli._sft import sft
 from pegbox.cli._signature import add_function, summary, typed
 from pegbox.errors import PegboxError, UsageError, nearest
@@ -41,6 +42,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "reward": reward,
     "ppo": ppo,
     "dpo": dpo,
+    "rlhf": rlhf,
     "predict": predict,
     "evaluate": evaluate,
     "compare": compare,

@@ -11,6 +11,7 @@ from pegbox.comparison._flops import fit_flops, predict_flops
 from pegbox.comparison._majority import LongestOption, Majority
 from pegbox.comparison._offer import Offer
 from pegbox.comparison._pilot import Pilot, Trial
+from pegbox.comparison._policy_run import PolicyRun, Stage
 from pegbox.comparison._power_law import PowerLaw
 from pegbox.comparison._result import (
     ANSWERS,
@@ -25,6 +26,7 @@ from pegbox.comparison._result import (
     WrongRow,
     save_json,
 )
+from pegbox.comparison._rlhf import rlhf
 
 __all__ = [
     "ANSWERS",
@@ -45,10 +47,12 @@ __all__ = [
     "Majority",
     "Offer",
     "Pilot",
+    "PolicyRun",
     "PowerLaw",
     "Rung",
     "RungCost",
     "Skipped",
+    "Stage",
     "Trial",
     "WrongRow",
     "advise",
@@ -59,5 +63,6 @@ __all__ = [
     "fit_flops",
     "learning_curve",
     "predict_flops",
+    "rlhf",
     "save_json",
 ]

@@ -15,6 +15,7 @@ from pegbox.evaluation._forgetting import (
 from pegbox.evaluation._generation import TEXT_METRICS, GenerationScores, score_texts
 from pegbox.evaluation._json import plain, read_estimate
 from pegbox.evaluation._paired import Paired, compare
+from pegbox.evaluation._policy import FrontierDraws, Judged, PolicyScores, Reach, RewardChange, score_policy
 from pegbox.evaluation._records import SqlTable, parse_record
 from pegbox.evaluation._reward import Margins, RewardScores, score_rewards
 from pegbox.evaluation._scores import ClassScores, Scores, score
@@ -37,10 +38,15 @@ __all__ = [
     "FlippedRows",
     "Flips",
     "Forgetting",
+    "FrontierDraws",
     "GenerationScores",
+    "Judged",
     "Margins",
     "Paired",
+    "PolicyScores",
+    "Reach",
     "Reliability",
+    "RewardChange",
     "RewardScores",
     "RiskCoverage",
     "Sample",
@@ -68,6 +74,7 @@ __all__ = [
     "score",
     "score_also",
     "score_forgetting",
+    "score_policy",
     "score_rewards",
     "score_tags",
     "score_texts",

@@ -1,10 +1,19 @@
 from typing import TYPE_CHECKING
 
-from pegbox.evaluation import FlipGroup, Flips, GenerationScores, RewardScores, Scores, TagScores
+from pegbox.evaluation import (
+    FlipGroup,
+    Flips,
+    GenerationScores,
+    PolicyScores,
+    RewardScores,
+    Scores,
+    TagScores,
+)
 from pegbox.reports import _format
 from pegbox.reports._cell import IntervalCell, plain
 from pegbox.reports._generation_panel import generation_panel
 from pegbox.reports._names import NAMES
+from pegbox.reports._policy_panel import policy_panel
 from pegbox.reports._reward_panel import reward_panel
 from pegbox.reports._tag_panel import tag_panel
 
@@ -16,13 +25,13 @@ _MOST_LABELS = 12
 
 
 def scores_panel(
-    scores: Scores | TagScores | GenerationScores | RewardScores, title: str = ""
+    scores: Scores | TagScores | GenerationScores | RewardScores | PolicyScores, title: str = ""
 ) -> "RenderableType":
     """Rich view of scores: metrics with intervals, labels, confusion (at most 12 labels) and flips.
 
     Args:
-        scores: What `pegbox.evaluation.score`, `score_tags`, `score_texts` or
-            `score_rewards` measured.
+        scores: What `pegbox.evaluation.score`, `score_tags`, `score_texts`, `score_rewards` or
+            `score_policy` measured.
         title: Shown on the panel's edge.
     """
     from rich.console import Group
@@ -34,6 +43,8 @@ def scores_panel(
         return generation_panel(scores, title)
     if isinstance(scores, RewardScores):
         return reward_panel(scores, title)
+    if isinstance(scores, PolicyScores):
+        return policy_panel(scores, title)
     parts: list[RenderableType] = [_metrics(scores), "", _per_class(scores)]
     if len(scores.labels) <= _MOST_LABELS:
         parts += ["", _confusion(scores)]

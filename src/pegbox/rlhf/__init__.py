@@ -1,9 +1,11 @@
 """Reinforcement learning from rewards: PPO and RLOO on one copy of the weights."""
 
-from pegbox.rlhf._align import METRICS, Aligner, Prompts, Roles
+from pegbox.rlhf._align import METRICS, Aligner
 from pegbox.rlhf._monitor import Monitor
 from pegbox.rlhf._processes import begin, rank
 from pegbox.rlhf._rewards import FunctionReward, Reward, Scale
+from pegbox.rlhf._roles import Roles
+from pegbox.rlhf._rollouts import Prompts, Rollouts
 from pegbox.rlhf._sample import sample
 from pegbox.rlhf._sequences import Answered, Batch, entropies, logprobs, values
 from pegbox.rlhf._settings import Alignment
@@ -15,6 +17,7 @@ from pegbox.rlhf._signals import (
     gae,
     leave_one_out,
     preference_loss,
+    reweighted,
     token_rewards,
     value_loss,
     whiten,
@@ -33,6 +36,7 @@ __all__ = [
     "Prompts",
     "Reward",
     "Roles",
+    "Rollouts",
     "Scale",
     "begin",
     "clipped",
@@ -43,6 +47,7 @@ __all__ = [
     "logprobs",
     "preference_loss",
     "rank",
+    "reweighted",
     "sample",
     "token_rewards",
     "value_loss",

@@ -19,11 +19,14 @@ class Monitor:
     Args:
         length: Mean length of the reference's answers in tokens.
         ended: Share of the reference's answers that end.
+        told: Kinds of warnings that were given, and the step of each.
+        lines: The warnings, in order.
     """
 
     length: float
     ended: float
     told: dict[str, int] = field(default_factory=dict)
+    lines: list[str] = field(default_factory=list)
     _held: list[Mapping[str, Any]] = field(default_factory=list)
 
     def seen(self, step: int, metrics: Mapping[str, Any]) -> list[str]:
@@ -39,7 +42,9 @@ class Monitor:
             found["over-optimisation"] = self._overdone()
         fresh = {name: line for name, line in found.items() if line and name not in self.told}
         self.told |= dict.fromkeys(fresh, step)
-        return [f"step {step}: {line}" for line in fresh.values()]
+        lines = [f"step {step}: {line}" for line in fresh.values()]
+        self.lines += lines
+        return lines
 
     def _only_learnt(self) -> str:
         """Without gold: the reward on prompts that are learnt on rose, and that on held-out ones fell."""

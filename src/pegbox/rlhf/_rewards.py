@@ -82,6 +82,10 @@ class Scale:
         """Scores with mean 0 and standard deviation 1 on the reference's answers."""
         return (scores.double() - self.mean) / self.deviation
 
+    def told(self, scores: Tensor, finished: Sequence[bool], penalty: float) -> Tensor:
+        """The same, less a penalty where an answer has no end."""
+        return self.standard(scores) - penalty * (~torch.tensor(finished)).double()
+
 
 def check_finite(scores: Tensor, name: str) -> None:
     """Raise InputError for scores that are not finite numbers."""

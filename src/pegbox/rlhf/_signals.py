@@ -171,19 +171,30 @@ class Frontier:
         return float("nan")
 
 
+def reweighted(scores: Tensor, betas: tuple[float, ...]) -> tuple[Tensor, Tensor, Tensor]:
+    """Reward, divergence and effective number of the reference's answers, reweighted by exp(score / beta).
+
+    Args:
+        scores: (prompts, answers) scores of the reference's answers.
+        betas: Weights of the divergence.
+
+    Returns:
+        Three times (prompts, betas).
+    """
+    scores = scores.double()
+    count = scores.shape[1]
+    weights = (scores[:, None] / torch.tensor(betas, dtype=torch.float64)[:, None]).softmax(2)
+    reward = (weights * scores[:, None]).sum(2)
+    divergence = (weights * (weights * count).clamp(min=1e-300).log()).sum(2)
+    return reward, divergence, 1 / weights.square().sum(2)
+
+
 def frontier(scores: Tensor, betas: tuple[float, ...]) -> Frontier:
-    """Reward and divergence of the reference's answers, reweighted by exp(score / beta).
+    """The frontier of reward and divergence, as means over prompts of what :func:`reweighted` gives.
 
     Args:
         scores: (prompts, answers) scores of the reference's answers.
         betas: Weights of the divergence.
     """
-    scores = scores.double()
-    count = scores.shape[1]
-    reward, divergence, effective = [], [], []
-    for beta in betas:
-        weights = (scores / beta).softmax(1)
-        reward.append(float((weights * scores).sum(1).mean()))
-        divergence.append(float((weights * (weights * count).clamp(min=1e-300).log()).sum(1).mean()))
-        effective.append(float((1 / weights.square().sum(1)).mean()))
-    return Frontier(betas, tuple(reward), tuple(divergence), tuple(effective), float(scores.mean()))
+    reward, divergence, effective = (tuple(part.mean(0).tolist()) for part in reweighted(scores, betas))
+    return Frontier(betas, reward, divergence, effective, float(scores.double().mean()))

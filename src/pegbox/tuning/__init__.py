@@ -1,15 +1,16 @@
 """Tuning: fit a method on rows, and the tuned model that comes out of it."""
 
 from pegbox.data import GeneralText
-from pegbox.tuning._align import Aligned, Reach, align
-from pegbox.tuning._calibrate import WAYS, Calibrated, Way, calibrate
+from pegbox.tuning._align import Aligned, align
+from pegbox.tuning._calibrate import Calibrated, Way, calibrate
 from pegbox.tuning._demonstrate import Demonstrate
-from pegbox.tuning._dpo import dpo
+from pegbox.tuning._dpo import DPO, dpo
 from pegbox.tuning._fit import fit
 from pegbox.tuning._foreign_head import adapter_folder
 from pegbox.tuning._forgetting import OtherTask, forgetting
 from pegbox.tuning._general import general_text
 from pegbox.tuning._hold_out import hold_out, labelled_rows
+from pegbox.tuning._judge import SideBySide, judge, side_by_side
 from pegbox.tuning._label_words import Candidate, LabelWords, search_label_words
 from pegbox.tuning._laplace import laplace
 from pegbox.tuning._merge import Merged, merge
@@ -36,8 +37,10 @@ from pegbox.tuning._shapes import (
 from pegbox.tuning._switch import Switchboard
 from pegbox.tuning._training import Training
 from pegbox.tuning._tuned import Cost, Tuned, base_alone
+from pegbox.tuning._ways import WAYS
 
 __all__ = [
+    "DPO",
     "WAYS",
     "Aligned",
     "Calibrated",
@@ -53,11 +56,11 @@ __all__ = [
     "Prediction",
     "Preferred",
     "Ranks",
-    "Reach",
     "Replay",
     "Rewarded",
     "SeedScores",
     "Seeds",
+    "SideBySide",
     "Spectrum",
     "Switchboard",
     "Tagged",
@@ -78,6 +81,7 @@ __all__ = [
     "forgetting",
     "general_text",
     "hold_out",
+    "judge",
     "labelled_rows",
     "laplace",
     "merge",
@@ -89,5 +93,6 @@ __all__ = [
     "save_posterior",
     "search_label_words",
     "seed_folder",
+    "side_by_side",
     "with_reward_scale",
 ]

@@ -13,40 +13,22 @@ from typing import Any
 import torch
 from torch import nn
 
-from pegbox.data import (
-    Conversations,
-    Dialogue,
-    Preferences,
-    conversations,
-    find_conversation_columns,
-    read,
-    split,
-)
-from pegbox.errors import CapabilityError, InputError, UsageError
+from pegbox.data import Conversations, Dialogue, Preferences
+from pegbox.errors import CapabilityError
+from pegbox.evaluation import PolicyScores, Reach
 from pegbox.methods import Attached, LoRA
 from pegbox.models import Base
-from pegbox.rlhf import (
-    Aligner,
-    Alignment,
-    Frontier,
-    Prompts,
-    Reward,
-    Roles,
-    Scale,
-    begin,
-    frontier,
-    rank,
-)
-from pegbox.tasks import GeneratePrompt, Prefer
+from pegbox.rlhf import Aligner, Alignment, Prompts, Reward, Roles, Scale, begin, rank
 from pegbox.training import hush, tell
 from pegbox.tuning._claim import claimed
+from pegbox.tuning._judge import Judge, SideBySide
 from pegbox.tuning._once import Once
+from pegbox.tuning._prompts_asked import apart, as_prompts, asked_prompts, decoded, writes
 from pegbox.tuning._reward_of import reward_of
 from pegbox.tuning._seen import row_digests
 from pegbox.tuning._tuned import Cost, Tuned
 
-HELD_SHARE, MOST_HELD, SHOWN = 0.1, 128, 4
-BETAS = tuple(10 ** (exponent / 8) for exponent in range(8, -13, -1))
+SHOWN = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,34 +49,42 @@ class Aligned:
     scale: Scale
     aligner: Aligner
 
+    def judge(self, *, draws: int = 0, prompts: int = 16, resamples: int = 1000) -> PolicyScores:
+        """Rewards, win rate and divergence on the held-out prompts, and the share of what can be reached.
+
+        Args:
+            draws: Answers of each model per prompt for the frontier; 0 measures none.
+            prompts: Held-out prompts of the frontier.
+            resamples: Bootstrap resamples of the intervals.
+        """
+        return self.side_by_side(draws=draws, prompts=prompts, resamples=resamples)[0]
+
+    def side_by_side(
+        self, *, draws: int = 0, prompts: int = 16, resamples: int = 1000
+    ) -> tuple[PolicyScores, tuple[SideBySide, ...]]:
+        """The same with the answers that were judged; arguments as for :meth:`judge`."""
+        run, roles = self.aligner, self.aligner.roles
+        return Judge(
+            rollouts=run.rollouts,
+            policy=roles.policy,
+            reference=roles.reference,
+            reward=roles.reward,
+            gold=roles.gold,
+            prompts=run.held,
+            penalty=run.settings.missing_end_penalty,
+            scale=self.scale,
+        ).measured(draws=draws, prompts=prompts, resamples=resamples)
+
     def reach(self, *, draws: int = 128, prompts: int = 16) -> Reach:
         """Of the reward that reweighting the reference's own answers reaches, what the policy has.
 
         Args:
-            draws: Answers of the reference per held-out prompt.
+            draws: Answers of each model per held-out prompt.
             prompts: Held-out prompts.
         """
-        return reach(self.aligner, draws=draws, prompts=prompts)
-
-
-@dataclass(frozen=True)
-class Reach:
-    """A policy beside the frontier of reward and divergence.
-
-    Args:
-        frontier: What reweighting the reference's answers reaches.
-        reward: Mean reward of the policy, standardised.
-        divergence: Its divergence in nats per answer.
-        share: Of the gain reachable at that divergence, the share it has; NaN beyond the frontier.
-        effective: Effective number of the reference's answers per prompt there; below 50 the frontier itself
-            is a poor estimate.
-    """
-
-    frontier: Frontier
-    reward: float
-    divergence: float
-    share: float
-    effective: float
+        found = self.judge(draws=draws, prompts=prompts).reach
+        assert found is not None
+        return found
 
 
 def align(
@@ -147,7 +137,8 @@ def align(
     scored, model, name = reward_of(reward, base, prompt.task.chat_template)
     asked_as: Any = None if model is None else model.prompt.task
     dialogue: Dialogue = "none" if asked_as is None else asked_as.dialogue
-    prompts, others, learnt, held_rows = _prompts(start, prompt, rows, held, settings, dialogue, say)
+    learnt, held_rows = _prompts(start, rows, held, settings, dialogue, say)
+    prompts, others = (as_prompts(prompt, part, settings.max_tokens, say) for part in (learnt, held_rows))
     truth = None if gold is None else reward_of(gold, base, prompt.task.chat_template)[0]
     method, policy = policy_of(start, adapter or LoRA(), settings.seed)
     value = None if settings.algorithm == "rloo" else _value(base, model, adapter or LoRA(), settings.seed)
@@ -155,17 +146,13 @@ def align(
     reference.requires_grad_(False).eval()
     roles = Roles(base, policy, reference, value, scored, truth, value_is_reward=_copies(model))
     key = _key(start, method, model, name, gold, prompts, others)
-    tokenizer = prompt.tokenizer
     aligner = Aligner(
         roles=roles,
         prompts=prompts,
         held=others,
         settings=settings,
         stops=prompt.stops,
-        decode=lambda ids: [
-            text.strip()
-            for text in tokenizer.batch_decode([list(row) for row in ids], skip_special_tokens=True)
-        ],
+        decode=decoded(prompt),
         folder=Path(folder),
         key=key,
         say=say,
@@ -188,106 +175,19 @@ def align(
     return Aligned(tuned, history, _samples(start, tuned, held_rows), aligner.scale, aligner)
 
 
-def reach(aligner: Aligner, *, draws: int, prompts: int) -> Reach:
-    """See :meth:`Aligned.reach`."""
-    if not len(aligner.held):
-        raise UsageError("there are no held-out prompts", expected="held=, or more prompts")
-    count = min(prompts, len(aligner.held))
-    chosen = [index for index in range(count) for _ in range(draws)]
-    before = aligner.drawn_on_held(aligner.roles.reference, chosen, "frontier")
-    scores = aligner.told(before, chosen).reshape(count, draws)
-    found = frontier(scores, BETAS)
-    after = aligner.drawn_on_held(aligner.roles.policy, chosen, "reach")
-    reward = float(aligner.told(after, chosen).mean())
-    divergence = aligner.divergence(after)
-    nearest = min(range(len(BETAS)), key=lambda at: abs(found.divergence[at] - divergence))
-    return Reach(found, reward, divergence, found.share(reward, divergence), found.effective[nearest])
-
-
-def writes(start: Tuned) -> GeneratePrompt:
-    """The prompt of a tuned model that writes answers token by token.
-
-    Raises:
-        CapabilityError: For any other.
-    """
-    prompt = start.prompt
-    if not isinstance(prompt, GeneratePrompt) or prompt.kind != "causal":
-        raise CapabilityError(
-            "a policy writes answers token by token, and this model does not",
-            where=f"{start.base.name}, a {start.prompt.task.to_json()['task']} task",
-            expected="a causal model tuned by pegbox sft",
-            fix="tune one with pegbox sft",
-        )
-    return prompt
-
-
 def _prompts(
     start: Tuned,
-    prompt: GeneratePrompt,
     rows: Any,
     held: Any,
     settings: Alignment,
     dialogue: Dialogue,
     say: Callable[[str], None],
-) -> tuple[Prompts, Prompts, Conversations, Conversations]:
-    """Prompts to learn on and held out, as token ids that leave room for an answer, and as messages."""
-    asked = _asked(start, rows, dialogue)
-    others = None if held is None else _asked(start, held, dialogue)
-    if others is None:
-        asked, others = _apart(asked, settings, say)
-    room = prompt.context - settings.max_tokens
-    if room < 1:
-        raise UsageError(
-            "answers leave no room for prompts",
-            where=f"max_tokens {settings.max_tokens}, context {prompt.context}",
-            expected=f"max_tokens below {prompt.context}",
-            fix="lower max_tokens",
-        )
-    found = []
-    for part in (asked, others):
-        ids, cut = prompt.ask(part, room=room) if len(part) else ([], [])
-        if cut:
-            say(f"{part.source}: {len(cut)} of {len(part)} prompts shortened to leave room for answers")
-        texts = tuple(messages[-1].content for messages in part.messages)
-        found.append(Prompts(tuple(ids), texts))
-    return found[0], found[1], asked, others
-
-
-def _apart(
-    asked: Conversations, settings: Alignment, say: Callable[[str], None]
 ) -> tuple[Conversations, Conversations]:
-    """Prompts to learn on, and a tenth for win rates, equal prompts on one side."""
-    share = min(HELD_SHARE, MOST_HELD / len(asked))
-    try:
-        parts = split(asked, fractions={"train": 1 - share, "held": share}, seed=settings.seed)
-    except InputError:
-        return asked, asked.select([])
-    say(f"{len(parts['held'])} of {len(asked)} prompts held out for win rates (seed {settings.seed})")
-    return parts["train"], parts["held"]
-
-
-def _asked(start: Tuned, rows: Any, dialogue: Dialogue) -> Conversations:
-    """Prompts without answers; of a table by the tuned model's columns, those of pairs, or their names."""
-    if isinstance(rows, str | Path):
-        table = read(rows)
-        if {"chosen", "rejected"} <= set(table.columns):
-            rows = Prefer.from_table(table, dialogue=dialogue).rows
-        else:
-            task: Any = start.prompt.task
-            own = task.template is not None or all(name in table.columns for name in task.fields)
-            if own:
-                rows = task.read_table(table, answered=False)
-            else:
-                columns = find_conversation_columns(table, need_answers=False)
-                rows = conversations(table, columns, need_answers=False)
-    if isinstance(rows, Preferences):
-        rows = Conversations(rows.source, rows.prompts, None, rows.numbers, dropped=rows.dropped)
-    found: Conversations = rows
-    if found.references is not None:
-        found = replace(found, messages=found.prompts(), references=None)
-    if not len(found):
-        raise InputError("there are no prompts", where=found.source, expected="one prompt or more")
-    return found
+    """Prompts to learn on, and held out."""
+    asked = asked_prompts(start, rows, dialogue)
+    if held is not None:
+        return asked, asked_prompts(start, held, dialogue)
+    return apart(asked, settings.seed, say)
 
 
 def policy_of(start: Tuned, adapter: LoRA, seed: int) -> tuple[Attached, nn.Module]:
@@ -401,4 +301,4 @@ def _samples(start: Tuned, tuned: Tuned, held: Conversations) -> tuple[dict[str,
     )
 
 
-__all__ = ["Aligned", "Reach", "Reward", "align", "reach"]
+__all__ = ["Aligned", "Reward", "align"]

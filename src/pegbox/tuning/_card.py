@@ -2,10 +2,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pegbox.evaluation import GenerationScores, RewardScores, Scores, TagScores
+from pegbox.evaluation import GenerationScores, PolicyScores, RewardScores, Scores, TagScores
 from pegbox.tasks import Choose, Classify, Decoding, Generate, Prefer, Tag, Task
 from pegbox.tuning._card_loading import loading
 from pegbox.tuning._card_measured import data, how_good, limits
+from pegbox.tuning._card_policy import is_policy, policy
 
 if TYPE_CHECKING:
     from pegbox.tuning._tuned import Tuned
@@ -27,9 +28,18 @@ _TO_FILL_IN = """\
 - contact:"""
 
 
-def card(tuned: Tuned, scores: Scores | TagScores | GenerationScores | RewardScores | None) -> str:
+def card(
+    tuned: Tuned, scores: Scores | TagScores | GenerationScores | RewardScores | PolicyScores | None
+) -> str:
     """The model card of a saved folder, in Markdown; of facts alone."""
-    parts = [_front(tuned), _what(tuned), data(tuned), how_good(scores), limits(tuned, scores)]
+    parts = [
+        _front(tuned),
+        _what(tuned),
+        *policy(tuned),
+        data(tuned),
+        how_good(scores),
+        limits(tuned, scores),
+    ]
     return "\n\n".join([*parts, *loading(tuned), _TO_FILL_IN]) + "\n"
 
 
@@ -58,7 +68,7 @@ def _what(tuned: Tuned) -> str:
         f"- Task: {_asked(task)}.",
         f"- Base: {base}, fingerprint `{origin.get('fingerprint', tuned.base.fingerprint)}`.",
         f"- Method: {tuned.method.name}{f' ({options})' if options else ''}; {cost.parameters:,} tuned "
-        f"parameters; {cost.rows:,} training rows; {cost.seconds:.1f} s.",
+        f"parameters; {cost.rows:,} {_rows(tuned)}; {cost.seconds:.1f} s.",
     ]
     if task.template is not None:
         words = zip(task.labels, task.label_words or (), strict=False)
@@ -69,6 +79,12 @@ def _what(tuned: Tuned) -> str:
     if tuned.averaged:
         lines += [f"- Probabilities: averaged over {_posterior(tuned)}."]
     return "\n".join(lines)
+
+
+def _rows(tuned: Tuned) -> str:
+    """What was counted as rows."""
+    kinds = {"alignment": "prompts", "dpo": "pairs of answers"}
+    return next((kinds[name] for name in is_policy(tuned)), "training rows")
 
 
 def _posterior(tuned: Tuned) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from pegbox.evaluation import Flips, GenerationScores, RewardScores, Scores, TagScores
+from pegbox.evaluation import Flips, GenerationScores, PolicyScores, RewardScores, Scores, TagScores
 from pegbox.tasks import Choose, Generate, Prefer, Tag, Task
 
 if TYPE_CHECKING:
@@ -32,17 +32,24 @@ def data(tuned: Tuned) -> str:
     return "\n".join(["## Data", "", *lines])
 
 
-def how_good(scores: Scores | TagScores | GenerationScores | RewardScores | None) -> str:
+AnyScores = Scores | TagScores | GenerationScores | RewardScores | PolicyScores
+
+
+def how_good(scores: AnyScores | None) -> str:
     """The metrics with intervals, calibration in words, and what tuning broke."""
     if scores is None:
         return "## How good\n\nNot evaluated when it was saved: `pegbox evaluate FOLDER TEST_FILE`."
     rows = "\n".join(f"| {name} | {value} |" for name, value in scores.metrics.items())
+    kind = "prompts that nothing was learnt on" if isinstance(scores, PolicyScores) else "labelled rows"
     table = (
-        f"## How good\n\nOn {scores.rows:,} labelled rows, with 95 % intervals "
+        f"## How good\n\nOn {scores.rows:,} {kind}, with 95 % intervals "
         f"(`scores.json` has all):\n\n| metric | value |\n| --- | --- |\n{rows}"
     )
     if isinstance(scores, GenerationScores):
         return "\n".join([table, *_missing(scores)])
+    if isinstance(scores, PolicyScores):
+        before = "`before` is the model it started from; rewards are told in that one's standard deviations."
+        return f"{table}\n\n- {before}"
     if isinstance(scores, TagScores):
         return table
     if isinstance(scores, RewardScores):
@@ -57,7 +64,7 @@ def how_good(scores: Scores | TagScores | GenerationScores | RewardScores | None
     return f"{table}\n\n" + "\n".join(said)
 
 
-def limits(tuned: Tuned, scores: Scores | TagScores | GenerationScores | RewardScores | None) -> str:
+def limits(tuned: Tuned, scores: AnyScores | None) -> str:
     """What it cannot do, and how far its scores can be trusted."""
     task, context = tuned.prompt.task, tuned.base.context
     lines = [f"- {_answers(task)}", f"- {_context(task, context, cut=tuned.too_long == 'shorten')}"]
@@ -148,7 +155,12 @@ def _context(task: Task, context: int, *, cut: bool) -> str:
     return f"{read}; a longer {what} is {'cut at its end, which is told' if cut else 'refused'}."
 
 
-def _known(scores: Scores | TagScores | GenerationScores | RewardScores) -> str:
+def _known(scores: AnyScores) -> str:
+    if isinstance(scores, PolicyScores):
+        return (
+            f"It was scored on {scores.rows:,} prompts by the reward that it was tuned by, which it may have "
+            "learnt to please; only another judge, or people, can tell whether its answers are better."
+        )
     if isinstance(scores, GenerationScores):
         return (
             f"It was scored on {scores.rows:,} rows; the intervals above say nothing of rows from elsewhere, "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,10 +21,11 @@ from pegbox.models import Base, batches
 from pegbox.rlhf import Answered, Batch, logprobs, preference_loss
 from pegbox.tasks import GeneratePrompt, Prefer, PreferPrompt, TooLong
 from pegbox.training import Trainable, resolve_precision, tell, train
-from pegbox.tuning._align import adapter_digest, policy_of, writes
+from pegbox.tuning._align import adapter_digest, policy_of
 from pegbox.tuning._claim import claimed
 from pegbox.tuning._fit import MIN_VALID_ROWS, VALID_SHARE
 from pegbox.tuning._once import Once
+from pegbox.tuning._prompts_asked import writes
 from pegbox.tuning._seen import row_digests
 from pegbox.tuning._training import Training
 from pegbox.tuning._tuned import Cost, Tuned
@@ -33,6 +34,27 @@ from pegbox.tuning._tuned import Cost, Tuned
 RATE = 1e-4
 TOKENS_PER_BATCH = {"cpu": 4096}
 TOKENS_ON_ACCELERATOR = 32768
+
+
+@dataclass(frozen=True)
+class DPO:
+    """How a policy is tuned on pairs directly, see :func:`dpo`.
+
+    Args:
+        beta: Weight of the divergence, above 0.
+        training: How to train.
+        max_tokens: Most tokens of an answer that it is judged by.
+        seed: Of orders and answers.
+    """
+
+    beta: float = 0.1
+    training: Training | None = None
+    max_tokens: int = 64
+    seed: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-able mapping."""
+        return asdict(self)
 
 
 class PairedAnswers:

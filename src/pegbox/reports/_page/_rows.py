@@ -95,7 +95,7 @@ def errors(comparison: Comparison) -> Group | None:
     rows = [
         ShownRow(
             _format.count(row.number),
-            tuple(map(_text, row.texts)),
+            tuple(map(shown_text, row.texts)),
             (row.gold, row.predicted, *(() if tags else (f"{row.probability:.3f}", f"{row.own:.3f}"))),
         )
         for row in comparison.errors
@@ -113,10 +113,11 @@ def _group(name: str, title: str, heads: tuple[Head, ...], rows: Sequence[ShownR
 
 def _changed(row: ChangedRow) -> ShownRow:
     answers = (row.gold, row.before, row.after)
-    return ShownRow(_format.count(row.number), tuple(map(_text, row.texts)), answers)
+    return ShownRow(_format.count(row.number), tuple(map(shown_text, row.texts)), answers)
 
 
-def _text(text: str) -> Text:
+def shown_text(text: str) -> Text:
+    """A text, or its beginning where it is long."""
     return Text(text[:LONG], text) if len(text) > LONG else Text(text)
 
 

@@ -88,7 +88,7 @@ def view(comparison: Comparison) -> View:
         notes=tuple(_notes(comparison)),
         remark=f"{P_DECIDES[0].upper()}{P_DECIDES[1:]}." if at_odds(comparison.rungs) else "",
         options=tuple((rung.name, _settings(rung.options)) for rung in comparison.rungs if rung.options),
-        configuration=tuple(_flat(comparison.configuration)),
+        configuration=tuple(flat(comparison.configuration)),
         label_counts=tuple((name, _format.count(rows)) for name, rows in comparison.data.labels.items()),
         made_with=tuple(_made_with(comparison)),
     )
@@ -161,16 +161,18 @@ def _notes(comparison: Comparison) -> Iterator[tuple[str, tuple[str, ...]]]:
 
 
 def _settings(options: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {_value(value)}" for name, value in options.items())
+    return ", ".join(f"{name} {setting(value)}" for name, value in options.items())
 
 
-def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
+def flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
+    """Nested options by their dotted names."""
     for name, value in values.items():
         if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{before}{name}.")
+            yield from flat(value, f"{before}{name}.")
         else:
-            yield f"{before}{name}", _value(value)
+            yield f"{before}{name}", setting(value)
 
 
-def _value(value: Any) -> str:
+def setting(value: Any) -> str:
+    """A value as it is shown."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)

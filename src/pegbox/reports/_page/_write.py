@@ -1,18 +1,14 @@
 from __future__ import annotations
 
-import functools
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pegbox import _atomic
-from pegbox.errors import UsageError
-from pegbox.reports._format import legible
 from pegbox.reports._page._files import ladder_markdown, rungs_csv
+from pegbox.reports._page._frame import Frame, framed, report_folder, write_pictures
 from pegbox.reports._page._view import View, view
 
 if TYPE_CHECKING:
-    from jinja2 import Environment
-
     from pegbox.comparison import Comparison
 
 SECTIONS = {
@@ -50,41 +46,25 @@ def write_report(comparison: Comparison, folder: str | Path) -> Path:
     from pegbox.comparison import save_json
     from pegbox.comparison._files import LADDER, PAGE, PICTURES, RESULT, TABLE
 
-    place = Path(folder)
-    if place.exists() and not place.is_dir():
-        raise UsageError("cannot make a folder where a file is", where=str(place), fix="give another name")
+    place = report_folder(folder)
     found = view(comparison)
     save_json(comparison, place / RESULT)
     _atomic.write_text(place / TABLE, rungs_csv(comparison))
     _atomic.write_text(place / LADDER, ladder_markdown(comparison))
-    with _atomic.folder(place / PICTURES, overwrite=True) as pictures:
-        for picture in found.pictures:
-            for suffix in (".svg", ".png"):
-                picture.write(pictures / f"{picture.name}{suffix}")
+    write_pictures(found.pictures, place / PICTURES)
     return _atomic.write_text(place / PAGE, page(comparison, found))
 
 
 def page(comparison: Comparison, found: View) -> str:
     """The page's HTML."""
-    environment = _environment()
-    return environment.get_template("page.html.j2").render(
-        comparison=comparison, view=found, sections=SECTIONS.items()
+    frame = Frame(
+        kind="Comparison",
+        title=found.title,
+        verdict=comparison.verdict,
+        facts=found.facts,
+        sections=tuple(SECTIONS.items()),
+        version=comparison.versions.get("pegbox", ""),
+        beside="Every number is also in comparison.json, each seed's in rungs.csv, the ladder in ladder.md, "
+        "and the pictures in pictures/, beside this page.",
     )
-
-
-@functools.cache
-def _environment() -> Environment:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    return Environment(
-        loader=PackageLoader("pegbox.reports._page"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=_legible,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-
-
-def _legible(value: Any) -> Any:
-    return legible(value) if type(value) is str else value
+    return framed(frame, comparison=comparison, view=found)

@@ -1,0 +1,269 @@
+"""A policy tuned on a reward, beside the model it was tuned from: the last stage of RLHF and its record."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pegbox._atomic import write_text
+from pegbox.comparison._place import machine, now, versions
+from pegbox.comparison._policy_run import PolicyRun, Stage
+from pegbox.comparison._policy_verdict import verdict
+from pegbox.comparison._result import BaseNote
+from pegbox.data import Conversations, Dialogue, GeneralText, Preferences, read, split
+from pegbox.errors import InputError, UsageError
+from pegbox.evaluation import Forgetting, PolicyScores, RewardScores
+from pegbox.methods import LoRA
+from pegbox.rlhf import METRICS, Alignment, begin, rank
+from pegbox.tasks import Prefer
+from pegbox.training import tell
+from pegbox.tuning import (
+    DPO,
+    SideBySide,
+    Tuned,
+    align,
+    clear_run_folder,
+    dpo,
+    general_text,
+    side_by_side,
+)
+
+POLICY, RUN, RESULT = "policy", "policy-run", "rlhf.json"
+HELD_SHARE, MOST_HELD = 0.1, 128
+
+
+@dataclass(frozen=True, eq=False)
+class _Tuned:
+    """A policy with all that was measured of it."""
+
+    policy: Tuned
+    history: tuple[Mapping[str, Any], ...]
+    warnings: tuple[str, ...]
+    scores: PolicyScores
+    answers: tuple[SideBySide, ...]
+
+
+def rlhf(
+    sft: Tuned | str | Path,
+    reward: Any,
+    rows: Conversations | Preferences | str | Path,
+    *,
+    folder: str | Path,
+    settings: Alignment | DPO | None = None,
+    held: Conversations | Preferences | str | Path | None = None,
+    gold: Any = None,
+    text: GeneralText | str | Path | None = None,
+    draws: int = 64,
+    frontier_prompts: int = 16,
+    adapter: LoRA | None = None,
+    reward_scores: RewardScores | None = None,
+    resamples: int = 1000,
+    overwrite: bool = False,
+    configuration: Mapping[str, Any] | None = None,
+    command: str = "",
+    say: Callable[[str], None] = tell,
+    **options: Any,
+) -> PolicyRun:
+    """Tune a policy by PPO, RLOO or DPO, judge it beside where it started, and keep a record of all of it.
+
+    Writes ``policy`` (the tuned model), ``metrics.jsonl`` and ``rlhf.json`` into the folder; a call that was
+    stopped goes on where it was.
+
+    Args:
+        sft: The tuned model to start from, or its folder; see :func:`pegbox.tuning.align`.
+        reward: Reward model, function, ``module:function`` or file of rules.
+        rows: Prompts; for DPO preferences.
+        folder: Where everything goes.
+        settings: :class:`pegbox.rlhf.Alignment` for PPO and RLOO, :class:`pegbox.tuning.DPO` for DPO.
+        held: Prompts that the policy is judged on; else a tenth of the rows, at most 128.
+        gold: A second reward that nothing is trained on.
+        text: General text to tell forgetting by, see :func:`pegbox.tuning.general_text`; ``None`` for none.
+        draws: Answers of each model per prompt for the frontier; 0 measures none.
+        frontier_prompts: Prompts of the frontier.
+        adapter: LoRA of the policy where the tuned model has no adapter of its own.
+        reward_scores: How good the reward model is; read from its folder where that holds them.
+        resamples: Bootstrap resamples of the intervals.
+        overwrite: Whether a policy that lies there may be replaced.
+        configuration: What is kept with the record beside the settings.
+        command: The same.
+        say: Receives lines for the user.
+        options: As for :meth:`Tuned.load`, where folders are given.
+
+    Raises:
+        CapabilityError: For a model that writes no text.
+        InputError: For rows and rewards that cannot be used.
+        UsageError: For wrong settings, and a folder that holds a finished run.
+    """
+    place, started = Path(folder), time.perf_counter()
+    if (place / RESULT).exists() and not overwrite:
+        raise UsageError(
+            "the folder holds a finished run",
+            where=str(place),
+            expected="a new folder",
+            fix="choose another, or allow it to be replaced",
+        )
+    start = sft if isinstance(sft, Tuned) else Tuned.load(sft, say=say, **options)
+    begin(start.base.device)
+    if isinstance(reward, str | Path) and Path(reward).is_dir():
+        reward_scores = reward_scores or _kept_scores(Path(reward))
+        reward = Tuned.load(reward, model=start.base, say=say)
+    settings = settings or Alignment()
+    measure = {"draws": draws, "prompts": frontier_prompts, "resamples": resamples}
+    tune: Any = _aligned if isinstance(settings, Alignment) else _direct
+    done = tune(start, reward, rows, settings, place / RUN, held, gold, adapter, measure, say)
+    forgetting = _forgetting(start, done.policy, text, say, settings.seed)
+    run = PolicyRun(
+        algorithm=settings.algorithm if isinstance(settings, Alignment) else "dpo",
+        base=_base_note(start),
+        stages=tuple(_stages(start, reward, done.policy)),
+        reward=_name(reward),
+        gold=None if gold is None else _name(gold),
+        reward_scores=reward_scores,
+        history=done.history,
+        scores=done.scores,
+        answers=done.answers,
+        warnings=done.warnings,
+        forgetting=forgetting,
+        settings=settings.to_json(),
+        configuration=dict(configuration or {}),
+        command=command,
+        versions=versions(),
+        machine=machine(start.base.device),
+        date=now(),
+        seconds=time.perf_counter() - started,
+    )
+    run = replace(run, verdict=tuple(verdict(run)))
+    if rank():
+        return run  # the first of several processes saves
+    done.policy.save(place / POLICY, scores=done.scores, overwrite=True)  # type: ignore[arg-type]
+    if done.history:
+        write_text(place / METRICS, "".join(json.dumps(one) + "\n" for one in done.history))
+    write_text(
+        place / RESULT, json.dumps(run.to_json(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    )
+    (place / RUN / METRICS).unlink(missing_ok=True)
+    clear_run_folder(place / RUN)
+    return run
+
+
+def _aligned(
+    start: Tuned,
+    reward: Any,
+    rows: Any,
+    settings: Any,
+    run: Path,
+    held: Any,
+    gold: Any,
+    adapter: LoRA | None,
+    measure: Mapping[str, int],
+    say: Callable[[str], None],
+) -> _Tuned:
+    found = align(
+        start, reward, rows, settings=settings, held=held, gold=gold, adapter=adapter, folder=run,
+        resume=run.exists(), say=say,
+    )  # fmt: skip
+    scores, answers = found.side_by_side(**measure)
+    lines = tuple(found.aligner.monitor.lines)
+    return _Tuned(found.tuned, tuple(found.history), lines, scores, answers)
+
+
+def _direct(
+    start: Tuned,
+    reward: Any,
+    rows: Any,
+    settings: DPO,
+    run: Path,
+    held: Any,
+    gold: Any,
+    adapter: LoRA | None,
+    measure: Mapping[str, int],
+    say: Callable[[str], None],
+) -> _Tuned:
+    asked: Any = reward.prompt.task if isinstance(reward, Tuned) else None
+    dialogue: Dialogue = "none" if asked is None else asked.dialogue
+    pairs = rows
+    if not isinstance(pairs, Preferences):
+        pairs = Prefer.from_table(read(rows), dialogue=dialogue).rows
+    assert isinstance(pairs, Preferences)
+    if held is None:
+        pairs, held = _apart(pairs, settings.seed, say)
+    policy = dpo(
+        start, pairs, beta=settings.beta, training=settings.training, adapter=adapter, folder=run,
+        resume=run.exists(), seed=settings.seed, dialogue=dialogue, say=say,
+    )  # fmt: skip
+    scores, answers = side_by_side(
+        policy, start, reward, held, gold=gold, max_tokens=settings.max_tokens, draws=measure["draws"],
+        frontier_prompts=measure["prompts"], resamples=measure["resamples"], seed=settings.seed, say=say,
+    )  # fmt: skip
+    return _Tuned(policy, (), (), scores, answers)
+
+
+def _apart(pairs: Preferences, seed: int, say: Callable[[str], None]) -> tuple[Preferences, Preferences]:
+    """Pairs to learn on and prompts to judge by, equal prompts on one side."""
+    share = min(HELD_SHARE, MOST_HELD / len(pairs))
+    parts = split(pairs, fractions={"train": 1 - share, "held": share}, seed=seed)
+    say(f"{len(parts['held'])} of {len(pairs)} pairs held out, by whose prompts the policy is judged")
+    return parts["train"], parts["held"]
+
+
+def _forgetting(
+    start: Tuned, policy: Tuned, text: Any, say: Callable[[str], None], seed: int
+) -> dict[str, Forgetting]:
+    """Bits per byte of general text under the tuned model and the policy, each against the base."""
+    if text is None:
+        return {}
+    if isinstance(text, str | Path):
+        text = general_text(text, base=start.base, task=start.prompt.task, say=say)
+    if text is None:
+        return {}
+    found = {"sft": start} if start.module is not None else {}
+    return {
+        name: tuned.forgetting(text, seed=seed, say=say)
+        for name, tuned in {**found, "policy": policy}.items()
+    }
+
+
+def _stages(start: Tuned, reward: Any, policy: Tuned) -> list[Stage]:
+    found = [_stage("sft", start)]
+    if isinstance(reward, Tuned):
+        found.append(_stage("reward", reward))
+    return [*found, replace(_stage("policy", policy), source="", rows=policy.cost.rows)]
+
+
+def _stage(name: str, tuned: Tuned) -> Stage:
+    known = tuned.provenance
+    return Stage(
+        name,
+        tuned.method.name,
+        dict(tuned.method.options()),
+        "" if known is None else known.source,
+        tuned.cost.rows if known is None else known.rows,
+        tuned.cost.parameters,
+        tuned.cost.seconds,
+    )
+
+
+def _name(reward: Any) -> str:
+    if isinstance(reward, Tuned):
+        return "reward model"
+    return str(getattr(reward, "__name__", reward))
+
+
+def _base_note(start: Tuned) -> BaseNote:
+    base = start.base
+    return BaseNote(base.name, base.kind, base.parameters, base.fingerprint, base.revision, base.quantise)
+
+
+def _kept_scores(folder: Path) -> RewardScores | None:
+    """Scores that a reward model's folder holds."""
+    path = folder / "scores.json"
+    if not path.exists():
+        return None
+    try:
+        return RewardScores.from_json(json.loads(path.read_text("utf-8")))
+    except (InputError, ValueError):
+        return None

@@ -1,0 +1,77 @@
+from typing import TYPE_CHECKING
+
+from pegbox.evaluation import PolicyScores, Reach, RewardChange
+from pegbox.reports import _format
+from pegbox.reports._cell import plain
+from pegbox.reports._table import new_table
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+
+TITLES = {"reward": "reward, in its own sd", "gold": "gold reward"}
+
+
+def policy_panel(scores: PolicyScores, title: str = "") -> "RenderableType":
+    """Rich view of a policy beside the model it was tuned from.
+
+    Args:
+        scores: What `pegbox.evaluation.score_policy` measured.
+        title: Shown on the panel's edge.
+    """
+    from rich.console import Group
+    from rich.panel import Panel
+
+    parts: list[RenderableType] = [_changes(scores), "", *map(plain, facts(scores))]
+    if scores.reach is not None:
+        parts += ["", plain(reached(scores.reach))]
+    return Panel(Group(*parts), title=plain(title) if title else None, title_align="left", expand=False)
+
+
+def _changes(scores: PolicyScores) -> "Table":
+    table = new_table("")
+    for place, head in enumerate(("", "before", "after", "change, paired", "wins")):
+        table.add_column(head, justify="right" if place else "left")
+    for name, part in scores.rewards.items():
+        table.add_row(TITLES.get(name, name), *map(plain, change_cells(part)))
+    table.add_row(
+        "tokens per answer",
+        *(plain(_format.interval(one)) for one in scores.lengths),
+        _format.NONE,
+        _format.NONE,
+    )
+    return table
+
+
+def change_cells(part: RewardChange) -> tuple[str, str, str, str]:
+    """Before, after, change with its p-value, and wins."""
+    return (
+        _format.value(part.before),
+        _format.value(part.after),
+        f"{_format.signed(part.difference)}, {_format.p_value(part.p)}",
+        _format.interval(part.wins),
+    )
+
+
+def facts(scores: PolicyScores) -> list[str]:
+    """Divergence and ends of answers, in words."""
+    old, new = scores.ended
+    return [
+        f"{scores.rows:,} held-out prompts, one answer of each model drawn to each",
+        f"divergence from the model before: {_format.interval(scores.divergence)} nats per answer",
+        f"answers that end: {100 * old.value:.0f} % before, {100 * new.value:.0f} % after",
+    ]
+
+
+def reached(reach: Reach) -> str:
+    """The share of what is reachable, in words."""
+    spent = _format.interval(reach.divergence)
+    if reach.share.value != reach.share.value:
+        return (
+            f"at {spent} nats the policy lies outside what reweighting {reach.draws:,} answers per prompt of "
+            "the model before can show, so that its share of the reachable reward is unknown"
+        )
+    told = f"of the reward that is reachable at {spent} nats it has the share {_format.interval(reach.share)}"
+    if reach.sure:
+        return told
+    return f"{told}; only {reach.answers:.0f} answers per prompt have weight there: a poor estimate"

@@ -1,0 +1,257 @@
+"""A policy beside the model it was tuned from, on prompts that nothing was learnt on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from pegbox.data import Conversations, Preferences
+from pegbox.errors import InputError, UsageError
+from pegbox.evaluation import FrontierDraws, Judged, PolicyScores, score_policy
+from pegbox.rlhf import Answered, Prompts, Reward, Rollouts, Scale, reweighted
+from pegbox.tasks import GeneratePrompt
+from pegbox.training import resolve_precision, tell
+from pegbox.tuning._prompts_asked import as_prompts, asked_prompts, decoded, writes
+from pegbox.tuning._reward_of import reward_of
+from pegbox.tuning._tuned import Tuned
+
+
+@dataclass(frozen=True)
+class SideBySide:
+    """A prompt with an answer of each model, drawn at temperature 1.
+
+    Args:
+        prompt: The last message of the prompt.
+        before: The reference's answer.
+        after: The policy's answer.
+        rewards_before: Rewards of the first by name, the learned one in standard deviations.
+        rewards_after: Rewards of the second.
+    """
+
+    prompt: str
+    before: str
+    after: str
+    rewards_before: dict[str, float]
+    rewards_after: dict[str, float]
+
+
+BETAS = tuple(10 ** (exponent / 8) for exponent in range(8, -13, -1))
+# Answers of the reference by which a reward is told, where no run has measured that.
+_CALIBRATED = 256
+
+
+@dataclass(frozen=True, eq=False)
+class Judge:
+    """What a policy is judged by.
+
+    Args:
+        rollouts: Draws and scores answers.
+        policy: The policy.
+        reference: What it was tuned from.
+        reward: The reward that it was tuned by.
+        gold: Another; ``None`` where there is none.
+        prompts: Prompts that nothing was learnt on.
+        penalty: Standard deviations of reward that an answer without an end loses on the frontier.
+        scale: Mean and standard deviation of the reward on the reference's answers; measured on the
+            prompts where it is ``None``.
+    """
+
+    rollouts: Rollouts
+    policy: nn.Module
+    reference: nn.Module
+    reward: Reward
+    gold: Reward | None
+    prompts: Prompts
+    penalty: float
+    scale: Scale | None = None
+
+    def measured(
+        self, *, draws: int, prompts: int, resamples: int = 1000
+    ) -> tuple[PolicyScores, tuple[SideBySide, ...]]:
+        """Draw one answer of each model to each prompt, and ``draws`` to a few for the frontier.
+
+        Raises:
+            UsageError: Without prompts.
+            InputError: For rewards that are constant or not finite.
+        """
+        if not len(self.prompts):
+            raise UsageError(
+                "there are no prompts that nothing was learnt on", expected="held=, or more prompts"
+            )
+        started = time.perf_counter()
+        every = list(range(len(self.prompts)))
+        before = self.rollouts.draw(self.reference, self.prompts, every, "held reference")
+        after = self.rollouts.draw(self.policy, self.prompts, every, "held policy")
+        scale = self.scale or self._scale()
+        judged = [self._judged(rows, scale) for rows in (before, after)]
+        scores = score_policy(
+            judged[0],
+            judged[1],
+            self.rollouts.divergence(self.policy, self.reference, after).numpy(),
+            drawn=self._frontier(scale, draws, min(prompts, len(self.prompts))) if draws else None,
+            resamples=resamples,
+            seed=self.rollouts.seed,
+        ).timed(time.perf_counter() - started)
+        sides = [
+            (self.rollouts.decode(rows.answers), _by_row(one.rewards))
+            for rows, one in zip((before, after), judged, strict=True)
+        ]
+        (said, valued), (said_now, valued_now) = sides
+        rows = zip(self.prompts.texts, said, said_now, valued, valued_now, strict=True)
+        return scores, tuple(SideBySide(*row) for row in rows)
+
+    def _scale(self) -> Scale:
+        chosen = [index % len(self.prompts) for index in range(max(_CALIBRATED, len(self.prompts)))]
+        rows = self.rollouts.draw(self.reference, self.prompts, chosen, "reference")
+        return Scale.of(self._raw(self.reward, rows, chosen), "reward on the reference's answers")
+
+    def _raw(self, reward: Reward, rows: Answered, chosen: list[int]) -> torch.Tensor:
+        texts = [self.prompts.texts[index] for index in chosen]
+        return self.rollouts.score(reward, rows, texts, "reward on held-out prompts")
+
+    def _judged(self, rows: Answered, scale: Scale) -> Judged:
+        every = list(range(len(rows)))
+        rewards = {"reward": scale.standard(self._raw(self.reward, rows, every)).tolist()}
+        if self.gold is not None:
+            rewards["gold"] = self._raw(self.gold, rows, every).tolist()
+        return Judged(rewards, [len(answer) for answer in rows.answers], rows.finished)
+
+    def _frontier(self, scale: Scale, draws: int, prompts: int) -> FrontierDraws:
+        chosen = [index for index in range(prompts) for _ in range(draws)]
+
+        def told(module: nn.Module, name: str) -> tuple[Answered, torch.Tensor]:
+            rows = self.rollouts.draw(module, self.prompts, chosen, name)
+            scores = scale.told(self._raw(self.reward, rows, chosen), rows.finished, self.penalty)
+            return rows, scores.reshape(prompts, draws)
+
+        _, before = told(self.reference, "frontier")
+        rows, after = told(self.policy, "reach")
+        spent = self.rollouts.divergence(self.policy, self.reference, rows).reshape(prompts, draws)
+        best, divergence, effective = reweighted(before, BETAS)
+        return FrontierDraws(
+            beta=BETAS,
+            rewards=best.numpy(),
+            divergences=divergence.numpy(),
+            effective=effective.numpy(),
+            plain=before.mean(1).numpy(),
+            reward=after.mean(1).numpy(),
+            divergence=spent.mean(1).numpy(),
+            draws=draws,
+        )
+
+
+def _by_row(rewards: Mapping[str, Any]) -> list[dict[str, float]]:
+    """Columns of rewards to one mapping per row."""
+    return [dict(zip(rewards, row, strict=True)) for row in zip(*rewards.values(), strict=True)]
+
+
+def judge(
+    policy: Tuned | str | Path,
+    sft: Tuned | str | Path,
+    reward: Any,
+    prompts: Conversations | Preferences | str | Path,
+    *,
+    gold: Any = None,
+    max_tokens: int = 64,
+    draws: int = 0,
+    frontier_prompts: int = 16,
+    missing_end_penalty: float = 1.0,
+    precision: str = "float32",
+    resamples: int = 1000,
+    seed: int = 0,
+    say: Callable[[str], None] = tell,
+    **options: Any,
+) -> PolicyScores:
+    """Compare a policy with the model it was tuned from: rewards, wins, divergence, the reachable share.
+
+    Answers are drawn at temperature 1, one per prompt and model.
+
+    Args:
+        policy: The policy, tuned by :func:`align`, :func:`dpo` or otherwise, or its folder.
+        sft: What it was tuned from, which is the reference, or its folder; on the same base.
+        reward: Reward model, function, ``module:function`` or file of rules, as for :func:`align`.
+        prompts: Prompts that nothing was learnt on: rows, file or hub id.
+        gold: A second reward.
+        max_tokens: Most tokens of an answer.
+        draws: Answers of each model per prompt for the frontier; 0 measures none.
+        frontier_prompts: Prompts of the frontier.
+        missing_end_penalty: Standard deviations of reward that an answer without an end loses there.
+        precision: As in :class:`pegbox.training.Settings`.
+        resamples: Bootstrap resamples of the intervals.
+        seed: Of the answers and the resamples.
+        say: Receives lines for the user.
+        options: As for :meth:`Tuned.load`, where a folder is given.
+
+    Raises:
+        CapabilityError: For a model that writes no text.
+        InputError: For models on different bases, and prompts or rewards that cannot be used.
+        UsageError: For answers that leave no room for prompts.
+    """
+    return side_by_side(
+        policy, sft, reward, prompts, gold=gold, max_tokens=max_tokens, draws=draws,
+        frontier_prompts=frontier_prompts, missing_end_penalty=missing_end_penalty, precision=precision,
+        resamples=resamples, seed=seed, say=say, **options,
+    )[0]  # fmt: skip
+
+
+def side_by_side(
+    policy: Tuned | str | Path,
+    sft: Tuned | str | Path,
+    reward: Any,
+    prompts: Conversations | Preferences | str | Path,
+    *,
+    gold: Any = None,
+    max_tokens: int = 64,
+    draws: int = 0,
+    frontier_prompts: int = 16,
+    missing_end_penalty: float = 1.0,
+    precision: str = "float32",
+    resamples: int = 1000,
+    seed: int = 0,
+    say: Callable[[str], None] = tell,
+    **options: Any,
+) -> tuple[PolicyScores, tuple[SideBySide, ...]]:
+    """The same as :func:`judge`, with the answers that were judged."""
+    start = sft if isinstance(sft, Tuned) else Tuned.load(sft, say=say, **options)
+    prompt, base = writes(start), start.base
+    tuned = policy if isinstance(policy, Tuned) else Tuned.load(policy, model=base, say=say)
+    writes(tuned)
+    if tuned.base.fingerprint != base.fingerprint:
+        raise InputError(
+            "the policy lies on another base than the model that it is compared with",
+            where=f"{tuned.base.name}, reference on {base.name}",
+            expected="one base for both",
+        )
+    scored, model, _ = reward_of(reward, base, prompt.task.chat_template)
+    asked_as: Any = None if model is None else model.prompt.task
+    asked = asked_prompts(start, prompts, "none" if asked_as is None else asked_as.dialogue)
+    return Judge(
+        rollouts_of(start, prompt, max_tokens, seed, precision=precision),
+        tuned.module if tuned.module is not None else base.model,
+        start.module if start.module is not None else base.model,
+        scored,
+        None if gold is None else reward_of(gold, base, prompt.task.chat_template)[0],
+        as_prompts(prompt, asked, max_tokens, say),
+        missing_end_penalty,
+    ).measured(draws=draws, prompts=frontier_prompts, resamples=resamples)
+
+
+def rollouts_of(
+    start: Tuned, prompt: GeneratePrompt, max_tokens: int, seed: int, *, precision: str, size: int = 16
+) -> Rollouts:
+    """Rollouts of a tuned model's base, prompts and answers as its tokenizer has them."""
+    return Rollouts(
+        start.base,
+        prompt.stops,
+        decoded(prompt),
+        max_tokens,
+        seed,
+        size,
+        resolve_precision(precision, start.base.device) == "bf16",  # type: ignore[arg-type]
+    )
