@@ -5,14 +5,14 @@ from pegbox.cli._options import (
     check_least,
     check_writable,
     emit,
+    emit_result,
     feature_cache,
     names,
     parse_size,
     parse_time,
     say,
-    tell_all,
-    words,
 )
+from pegbox.cli._tuning import task_of
 from pegbox.errors import RunError, UsageError
 
 if TYPE_CHECKING:
@@ -79,13 +79,9 @@ def advise(
         format: Print text or JSON.
         out: Write the JSON form to this file too.
     """
-    import json
-
-    from pegbox._atomic import write_text
     from pegbox.comparison import advise as advised
     from pegbox.models import load, quiet_libraries
-    from pegbox.tasks import task_from_file
-    from pegbox.tuning import Training, read_by
+    from pegbox.tuning import Training
 
     check_least(seed, 0, "--seed")
     check_writable(out, "--out")
@@ -94,11 +90,10 @@ def advise(
     seconds = parse_time(time) if time else None
     settings = Training.of(training or {})
     quiet_libraries()
-    asked = read_by(task_from_file(
-        data, kind=task, texts=names(text), label=label, template=template, label_words=words(label_words),
+    asked = task_of(
+        data, task, text=text, label=label, template=template, label_words=label_words, readout=readout,
         split=split, on_bad=on_bad_rows,
-    ), readout)  # fmt: skip
-    tell_all(asked.notes)
+    )  # fmt: skip
     base = load(
         model, dtype=dtype, device=device, revision=revision, trust_remote_code=trust_remote_code,
         max_length=max_length, quantise=quantise,
@@ -108,13 +103,7 @@ def advise(
         base, asked, memory=allowed, seconds=seconds, methods=wanted, pilot=not no_pilot,
         short_lora=short_lora, training=settings, seed=seed, cache=feature_cache(not no_cache), say=say,
     )  # fmt: skip
-    content = json.dumps(found.to_json(), indent=1, ensure_ascii=False, allow_nan=False)
-    if format == "json":
-        emit(content + "\n")
-    else:
-        _print(found)
-    if out:
-        write_text(out, content + "\n")
+    emit_result(found.to_json(), format, out, lambda: _print(found))
     if found.method is None:
         raise _nothing(memory, time)
 

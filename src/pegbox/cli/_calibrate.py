@@ -1,7 +1,7 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from pegbox.cli._options import check_least, check_writable, emit, feature_cache, names, say
+from pegbox.cli._options import check_least, check_writable, emit_result, feature_cache, names, say
 
 
 def calibrate(
@@ -54,11 +54,8 @@ def calibrate(
         device: auto, cpu, cuda or mps.
         no_cache: Neither read nor write the feature cache.
     """
-    import json
-
     from rich.console import Console
 
-    from pegbox._atomic import write_text
     from pegbox.cli._evaluate import check_picture
     from pegbox.models import quiet_libraries
     from pegbox.reports import calibrated_table
@@ -88,13 +85,8 @@ def calibrate(
         resamples=resamples,
         seed=seed,
     )
-    content = json.dumps(found.to_json(), indent=1, ensure_ascii=False, allow_nan=False)
-    if format == "json":
-        emit(content + "\n")
-    else:
-        Console().print(calibrated_table(found, title=f"{tuned} on {test}"))
-    if out:
-        write_text(out, content + "\n")
+    title = f"{tuned} on {test}"
+    emit_result(found.to_json(), format, out, lambda: Console().print(calibrated_table(found, title=title)))
     if diagram:
         from pegbox.reports import risk_coverage_diagram
 

@@ -2,7 +2,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pegbox.cli._options import check_writable, emit, names
+from pegbox.cli._options import check_writable, emit, emit_result, names
 from pegbox.errors import UsageError
 
 if TYPE_CHECKING:
@@ -37,19 +37,13 @@ def check(
         format: Print text or JSON.
         out: Write the JSON form to this file too.
     """
-    import json
-
-    from pegbox._atomic import write_text
     from pegbox.data import read
 
     check_writable(out, "--out")
     table = read(data, split=split)
     others = {name: read(path) for name, path in (("valid", valid), ("test", test)) if path}
     findings = examine(table, task, names(text), label, others, _lengths(model) if model else None)
-    content = json.dumps(findings.to_json(), indent=1, ensure_ascii=False, allow_nan=False)
-    emit((content if format == "json" else "\n".join(findings.lines())) + "\n")
-    if out:
-        write_text(out, content + "\n")
+    emit_result(findings.to_json(), format, out, lambda: emit("\n".join(findings.lines()) + "\n"))
 
 
 def examine(

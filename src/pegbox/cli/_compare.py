@@ -2,8 +2,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pegbox.cli._options import check_least, command, names, parse_time, say, tell_all, words
+from pegbox.cli._options import check_least, command, names, parse_time, say, tell_all
 from pegbox.cli._seeds import several_seeds
+from pegbox.cli._tuning import task_of
 from pegbox.errors import UsageError
 
 if TYPE_CHECKING:
@@ -92,28 +93,20 @@ def compare(
     from pegbox.comparison._compare import planned
     from pegbox.models import load, quiet_libraries
     from pegbox.reports import rung_line, write_report
-    from pegbox.tasks import task_from_file
-    from pegbox.tuning import Training, labelled_rows, read_by
+    from pegbox.tuning import Training, labelled_rows
 
     wanted = _checked(seed, seeds, holdout, test)
     seconds, settings = parse_time(budget, "--budget") if budget else None, Training.of(training or {})
     quiet_libraries()
-    asked = read_by(task_from_file(
-        data, kind=task, texts=names(text), label=label, template=template, label_words=words(label_words),
+    asked = task_of(
+        data, task, text=text, label=label, template=template, label_words=label_words, readout=readout,
         split=split, on_bad=on_bad_rows,
-    ), readout)  # fmt: skip
-    tell_all(asked.notes)
+    )  # fmt: skip
     rungs = None if methods is None else names(methods)
     how: dict[str, Any] = {
-        "folder": out,
-        "options": _options(options),
-        "seeds": wanted,
-        "metric": metric,
-        "worth": worth,
-        "patience": patience,
-        "budget": seconds,
-        "engine": engine,
-    }
+        "folder": out, "options": _options(options), "seeds": wanted, "metric": metric, "worth": worth,
+        "patience": patience, "budget": seconds, "engine": engine,
+    }  # fmt: skip
     # What is wrong there is said before a model is loaded.
     planned(asked, rungs, **how)
     base = load(
@@ -121,24 +114,13 @@ def compare(
         max_length=max_length, quantise=quantise,
     )  # fmt: skip
     found = climb(
-        base,
-        asked,
-        rungs,
-        **how,
+        base, asked, rungs, **how,
         test=labelled_rows(asked, test, on_bad=on_bad_rows, say=say) if test else None,
-        holdout=holdout,
-        training=settings,
-        split_seed=seed,
-        text=forgetting,
-        also=names(also),
-        curve=not no_curve,
-        too_long=too_long,
-        overwrite=overwrite,
-        findings=_findings(data, split, task, names(text), label, test),
-        command=command(),
-        done=lambda rung: say(rung_line(rung, metric)),
-        say=say,
-    )
+        holdout=holdout, training=settings, split_seed=seed, text=forgetting, also=names(also),
+        curve=not no_curve, too_long=too_long, overwrite=overwrite,
+        findings=_findings(data, split, task, names(text), label, test), command=command(),
+        done=lambda rung: say(rung_line(rung, metric)), say=say,
+    )  # fmt: skip
     _print(found, write_report(found, out), out)
 
 

@@ -2,12 +2,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pegbox.cli._options import check_least, check_share, check_writable, emit, feature_cache, names, say
+from pegbox.cli._options import (
+    check_least,
+    check_share,
+    check_writable,
+    emit_result,
+    feature_cache,
+    names,
+    say,
+)
 from pegbox.cli._predict import decoded
 from pegbox.errors import UsageError
 
 if TYPE_CHECKING:
-    from pegbox.evaluation import RiskCoverage
+    from pegbox.evaluation import Forgetting, RiskCoverage
     from pegbox.tasks import Task
     from pegbox.tuning import GeneralText, OtherTask, Tuned
 
@@ -62,14 +70,8 @@ def evaluate(
         device: auto, cpu, cuda or mps.
         no_cache: Neither read nor write the feature cache.
     """
-    import json
-
-    from rich.console import Console
-
-    from pegbox._atomic import write_text
     from pegbox.models import quiet_libraries
-    from pegbox.reports import forgetting_panel, reliability_diagram, scores_panel
-    from pegbox.tasks import Generate, Prefer, Tag
+    from pegbox.reports import reliability_diagram
     from pegbox.tuning import Tuned
 
     check_least(resamples, 1, "--resamples")
@@ -83,15 +85,8 @@ def evaluate(
         tuned, model=model, device=device, too_long=too_long, cache=feature_cache(not no_cache), say=say
     )
     loaded = decoded(loaded, decoding)
-    if too_long == "drop" and not isinstance(loaded.prompt.task, Generate | Prefer):
-        raise UsageError(
-            "rows of this task are not left out for their length",
-            where="--too-long drop",
-            expected="shorten or error",
-            fix="leave --too-long out",
-        )
-    if isinstance(loaded.prompt.task, Tag | Generate):
-        _check_sure(loaded.prompt.task, reliability, abstain_above)
+    _check_too_long(loaded.prompt.task, too_long)
+    _check_sure(loaded.prompt.task, reliability, abstain_above)
     elsewhere = _elsewhere(loaded, forgetting, names(also))
     rows = loaded.read(data, texts=names(text), label=label, on_bad=on_bad_rows)
     scores = loaded.evaluate(rows, resamples=resamples, seed=seed)
@@ -102,19 +97,25 @@ def evaluate(
     found = scores.to_json() | ({} if broken is None else {"forgetting": broken.to_json()})
     if selective is not None:
         found["risk_coverage"] = selective.to_json()
-    content = json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False)
-    if format == "json":
-        emit(content + "\n")
-    else:
-        Console().print(scores_panel(scores, title=f"{tuned} on {data}"))
-        if broken is not None:
-            Console().print(forgetting_panel(broken))
+
+    def show() -> None:
+        _print(scores, f"{tuned} on {data}", broken)
         if selective is not None and abstain_above is not None:
             print(selective_lines(selective, abstain_above))
-    if out:
-        write_text(out, content + "\n")
+
+    emit_result(found, format, out, show)
     if reliability:
         reliability_diagram(scores, reliability, title=str(tuned))
+
+
+def _print(scores: Any, title: str, broken: "Forgetting | None") -> None:
+    from rich.console import Console
+
+    from pegbox.reports import forgetting_panel, scores_panel
+
+    Console().print(scores_panel(scores, title=title))
+    if broken is not None:
+        Console().print(forgetting_panel(broken))
 
 
 def _elsewhere(
@@ -140,9 +141,24 @@ def check_picture(path: Path | None, name: str = "--reliability") -> None:
         )
 
 
-def _check_sure(task: "Task", reliability: Path | None, abstain_above: float | None) -> None:
-    from pegbox.tasks import Tag
+def _check_too_long(task: "Task", too_long: str) -> None:
+    from pegbox.tasks import Generate, Prefer
 
+    if too_long == "drop" and not isinstance(task, Generate | Prefer):
+        raise UsageError(
+            "rows of this task are not left out for their length",
+            where="--too-long drop",
+            expected="shorten or error",
+            fix="leave --too-long out",
+        )
+
+
+def _check_sure(task: "Task", reliability: Path | None, abstain_above: float | None) -> None:
+    """Refuse what needs one probability per row of tasks that have none."""
+    from pegbox.tasks import Generate, Tag
+
+    if not isinstance(task, Tag | Generate):
+        return
     what, why = ("tags have", "entities are") if isinstance(task, Tag) else ("free text has", "an answer is")
     told = {
         "--reliability": (reliability, f"{what} no reliability diagram: {why} right or wrong as a whole"),

@@ -1,9 +1,9 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from pegbox.cli._options import feature_cache, names, say, tell_all, words
+from pegbox.cli._options import feature_cache, say
 from pegbox.cli._output import Output
-from pegbox.cli._tuning import apart, checked_seeds, needed_bits, replay_of
+from pegbox.cli._tuning import apart, checked_seeds, needed_bits, replay_of, task_of, tune_and_save
 
 AUTO = "auto"
 
@@ -87,9 +87,7 @@ def fit(
     """
     from pegbox.methods import build
     from pegbox.models import load, quiet_libraries
-    from pegbox.tasks import task_from_file
-    from pegbox.tuning import Demonstrate, Training, fit_seeds, labelled_rows, read_by
-    from pegbox.tuning import fit as tune
+    from pegbox.tuning import Demonstrate, Training, labelled_rows
 
     several = checked_seeds(seed, seeds, holdout, test)
     built, settings = build(method, options), Training.of(training or {})
@@ -97,32 +95,20 @@ def fit(
     kept = replay_of(replay, replay_ratio, readout)
     place = Output.free(out, built, overwrite=overwrite, resume=resume, several=several is not None)
     quiet_libraries()
-    fixed = None if label_words == AUTO else words(label_words)
-    asked = read_by(task_from_file(
-        data, kind=task, texts=names(text), label=label, template=template, label_words=fixed,
-        split=split, on_bad=on_bad_rows,
-    ), readout)  # fmt: skip
-    tell_all(asked.notes)
+    asked = task_of(
+        data, task, text=text, label=label, template=template,
+        label_words=None if label_words == AUTO else label_words,
+        readout=readout, split=split, on_bad=on_bad_rows,
+    )  # fmt: skip
     asked, held = apart(asked, test, holdout, seed, on_bad_rows, several)
     base = load(
         model, dtype=dtype, device=device, revision=revision, trust_remote_code=trust_remote_code,
         max_length=max_length, quantise=quantise or needed_bits(built, model),
     )  # fmt: skip
-    how: dict[str, Any] = {
-        "valid": labelled_rows(asked, valid, on_bad=on_bad_rows, say=say) if valid else None,
-        "training": settings,
-        "demonstrations": shown,
-        "replay": kept,
-        "label_words": "auto" if label_words == AUTO else None,
-        "folder": place.run,
-        "resume": resume,
-        "too_long": too_long,
-        "cache": feature_cache(not no_cache),
-        "say": say,
-    }
-    title = f"{built.name} on {model}"
-    if several:
-        assert held is not None
-        place.save_seeds(fit_seeds(base, asked, built, seeds=several, **how), held, title)
-    else:
-        place.save(tune(base, asked, built, seed=seed, **how), held, title)
+    tune_and_save(
+        place, base, asked, built, held, seed=seed, several=several, title=f"{built.name} on {model}",
+        valid=labelled_rows(asked, valid, on_bad=on_bad_rows, say=say) if valid else None,
+        training=settings, demonstrations=shown, replay=kept,
+        label_words="auto" if label_words == AUTO else None, resume=resume, too_long=too_long,
+        cache=feature_cache(not no_cache),
+    )  # fmt: skip

@@ -1,16 +1,17 @@
 """Options that several verbs share, from strings to what the API takes."""
 
+import json
 import os
 import re
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
-from pegbox._atomic import recover
+from pegbox._atomic import recover, write_text
 from pegbox.errors import UsageError
 from pegbox.training import tell
 
@@ -44,6 +45,19 @@ def emit(text: str) -> None:
         raise
     except OSError as error:
         raise OSError(error.errno, error.strerror, "standard output") from error
+
+
+def emit_result(
+    found: Mapping[str, Any], format: Literal["text", "json"], out: Path | None, show: Callable[[], None]
+) -> None:
+    """Print a result as JSON, or show it as text; write the JSON to a file too where one is named."""
+    content = json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    if format == "json":
+        emit(content)
+    else:
+        show()
+    if out:
+        write_text(out, content)
 
 
 def names(value: str | None) -> tuple[str, ...]:

@@ -2,7 +2,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pegbox.cli._evaluate import PICTURES
-from pegbox.cli._options import check_writable, emit, say
+from pegbox.cli._options import check_writable, emit, emit_result, say
 from pegbox.errors import UsageError
 
 if TYPE_CHECKING:
@@ -28,9 +28,6 @@ def rank(
         out: Write the JSON form to this file too.
         plot: Draw the singular values into this .png or .svg file.
     """
-    import json
-
-    from pegbox._atomic import write_text
     from pegbox.models import quiet_libraries
     from pegbox.tuning import rank as measure
 
@@ -42,13 +39,7 @@ def rank(
     check_writable(plot, "--plot")
     quiet_libraries()
     found = measure(first, second, share=share)
-    content = json.dumps(found.to_json(), indent=1, allow_nan=False)
-    if format == "json":
-        emit(content + "\n")
-    else:
-        _print(found)
-    if out:
-        write_text(out, content + "\n")
+    emit_result(found.to_json(), format, out, lambda: _print(found))
     if plot:
         from pegbox.reports import spectrum_diagram
 

@@ -3,7 +3,7 @@ from typing import Any, Literal
 
 from pegbox.cli._options import feature_cache, names, say, tell_all
 from pegbox.cli._output import Output
-from pegbox.cli._tuning import apart, checked_seeds, needed_bits
+from pegbox.cli._tuning import apart, checked_seeds, needed_bits, tune_and_save
 
 
 def reward(
@@ -74,8 +74,7 @@ def reward(
     from pegbox.methods import build
     from pegbox.models import load, quiet_libraries
     from pegbox.tasks import Prefer
-    from pegbox.tuning import Training, fit_seeds, labelled_rows
-    from pegbox.tuning import fit as tune
+    from pegbox.tuning import Training, labelled_rows
 
     several = checked_seeds(seed, seeds, holdout, test)
     built, settings = build(method, options), Training.of(training or {})
@@ -90,18 +89,9 @@ def reward(
         model, dtype=dtype, device=device, revision=revision, trust_remote_code=trust_remote_code,
         max_length=max_length, quantise=quantise or needed_bits(built, model),
     )  # fmt: skip
-    how: dict[str, Any] = {
-        "valid": labelled_rows(asked, valid, on_bad=on_bad_rows, say=say) if valid else None,
-        "training": settings,
-        "folder": place.run,
-        "resume": resume,
-        "too_long": too_long,
-        "cache": feature_cache(use=False),
-        "say": say,
-    }
-    title = f"reward by {built.name} on {model}"
-    if several:
-        assert held is not None
-        place.save_seeds(fit_seeds(base, asked, built, seeds=several, **how), held, title)
-        return
-    place.save(tune(base, asked, built, seed=seed, **how), held, title)
+    tune_and_save(
+        place, base, asked, built, held, seed=seed, several=several,
+        title=f"reward by {built.name} on {model}",
+        valid=labelled_rows(asked, valid, on_bad=on_bad_rows, say=say) if valid else None,
+        training=settings, resume=resume, too_long=too_long, cache=feature_cache(use=False),
+    )  # fmt: skip

@@ -4,12 +4,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pegbox.cli._options import feature_cache, names, say, tell_all
 from pegbox.cli._output import Output
-from pegbox.cli._tuning import apart, checked_seeds, needed_bits, replay_of
+from pegbox.cli._tuning import apart, checked_seeds, needed_bits, replay_of, tune_and_save
 
 if TYPE_CHECKING:
     from pegbox.data import Rows
     from pegbox.models import Base
     from pegbox.tasks import Generate
+    from pegbox.tuning import GeneralText, Tuned
 
 
 # Rows that the example is looked for in, as the first may be left out; characters of a part that are shown.
@@ -95,14 +96,10 @@ def sft(
         resume: Continue an interrupted run of the same command.
         overwrite: Replace the output folder.
     """
-    from rich.console import Console
-
     from pegbox.methods import build
     from pegbox.models import load, quiet_libraries
-    from pegbox.reports import forgetting_panel
     from pegbox.tasks import Decoding, Generate
-    from pegbox.tuning import Training, fit_seeds, general_text, labelled_rows
-    from pegbox.tuning import fit as tune
+    from pegbox.tuning import Training, general_text, labelled_rows
 
     several = checked_seeds(seed, seeds, holdout, test)
     built, settings = build(method, options), Training.of(training or {})
@@ -126,25 +123,21 @@ def sft(
         text_elsewhere = general_text(forgetting, base=base, task=asked, say=say)
     _show_example(base, asked, too_long)
     _check_held(base, asked, held, too_long)
-    how: dict[str, Any] = {
-        "valid": labelled_rows(asked, valid, on_bad=on_bad_rows, say=say) if valid else None,
-        "training": settings,
-        "replay": kept,
-        "folder": place.run,
-        "resume": resume,
-        "too_long": too_long,
-        "cache": feature_cache(use=False),
-        "say": say,
-    }
-    title = f"{built.name} on {model}"
-    if several:
-        assert held is not None
-        place.save_seeds(fit_seeds(base, asked, built, seeds=several, **how), held, title)
-        return
-    tuned = tune(base, asked, built, seed=seed, **how)
-    place.save(tuned, held, title)
-    if text_elsewhere is not None:
-        Console().print(forgetting_panel(tuned.forgetting(text_elsewhere)))
+    tuned = tune_and_save(
+        place, base, asked, built, held, seed=seed, several=several, title=f"{built.name} on {model}",
+        valid=labelled_rows(asked, valid, on_bad=on_bad_rows, say=say) if valid else None,
+        training=settings, replay=kept, resume=resume, too_long=too_long, cache=feature_cache(use=False),
+    )  # fmt: skip
+    if tuned is not None and text_elsewhere is not None:
+        _print_forgetting(tuned, text_elsewhere)
+
+
+def _print_forgetting(tuned: "Tuned", text: "GeneralText") -> None:
+    from rich.console import Console
+
+    from pegbox.reports import forgetting_panel
+
+    Console().print(forgetting_panel(tuned.forgetting(text)))
 
 
 def _unescaped(template: str | None) -> str | None:

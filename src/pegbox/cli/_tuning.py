@@ -1,16 +1,43 @@
 """What the verbs that tune have in common."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from pegbox.cli._options import check_least, say
+from pegbox.cli._options import check_least, names, say, tell_all, words
 from pegbox.cli._seeds import several_seeds
 from pegbox.errors import UsageError
 
 if TYPE_CHECKING:
+    from pegbox.cli._output import Output
     from pegbox.data import Rows
     from pegbox.methods import Method
-    from pegbox.tasks import Task
-    from pegbox.tuning import Replay
+    from pegbox.models import Base
+    from pegbox.tasks import Task, TaskKind
+    from pegbox.tuning import Replay, Tuned
+
+
+def task_of(
+    data: str,
+    kind: "TaskKind | Literal['auto']",
+    *,
+    text: str | None,
+    label: str | None,
+    template: str | None,
+    label_words: str | None,
+    readout: Literal["words", "head"],
+    split: str | None,
+    on_bad: str,
+) -> "Task":
+    """The task that a file of labelled rows asks, its notes told; the options are those of ``pegbox fit``."""
+    from pegbox.tasks import task_from_file
+    from pegbox.tuning import read_by
+
+    found = task_from_file(
+        data, kind=kind, texts=names(text), label=label, template=template, label_words=words(label_words),
+        split=split, on_bad=on_bad,
+    )  # fmt: skip
+    asked = read_by(found, readout)
+    tell_all(asked.notes)
+    return asked
 
 
 def replay_of(source: str | None, ratio: float | None, readout: str = "words") -> "Replay | None":
@@ -77,3 +104,43 @@ def apart(
         return task, None
     same = ", the same for all seeds" if several else ""
     return hold_out(task, share, seed=seed, say=lambda line: say(f"{line}{same}; --test FILE overrides"))
+
+
+def tune_and_save(
+    place: "Output",
+    base: "Base",
+    task: "Task",
+    method: "Method",
+    held: "Rows | None",
+    *,
+    seed: int,
+    several: tuple[int, ...] | None,
+    title: str,
+    **how: Any,
+) -> "Tuned | None":
+    """Fit under one seed, or under several, evaluate on the rows held out, and save.
+
+    Args:
+        place: Where it is saved, and where checkpoints go until then.
+        base: The base.
+        task: The task with the rows to tune on.
+        method: The method.
+        held: The rows held out.
+        seed: Of the fit, where there are not several.
+        several: Those of ``--seeds``.
+        title: Of the table of scores.
+        how: Further options of `pegbox.fit`.
+
+    Returns:
+        The tuned model of one seed, ``None`` of several.
+    """
+    from pegbox.tuning import fit, fit_seeds
+
+    how |= {"folder": place.run, "say": say}
+    if several:
+        assert held is not None
+        place.save_seeds(fit_seeds(base, task, method, seeds=several, **how), held, title)
+        return None
+    tuned = fit(base, task, method, seed=seed, **how)
+    place.save(tuned, held, title)
+    return tuned
