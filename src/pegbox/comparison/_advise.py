@@ -118,24 +118,7 @@ def advise(
     if short_lora and not pilot:
         raise _contradiction()
     wanted = _wanted(methods)
-    rows = rows if rows is not None else task.rows
-    if rows is None or not len(rows):
-        raise InputError("there are no rows to advise on", expected="labelled rows", fix="pass rows=")
-    if isinstance(task, Prefer):
-        raise CapabilityError(
-            "the advice weighs answers that are right or wrong, and a reward is a number",
-            where=rows.source,
-            expected="a Classify, Choose or Tag task",
-            fix="begin with lora: pegbox reward, whose scores have the baselines beside them",
-        )
-    if isinstance(task, Generate):
-        raise CapabilityError(
-            "the advice weighs answers that are right or wrong, and free text has none such",
-            where=rows.source,
-            expected="a Classify, Choose or Tag task",
-            fix="begin with lora: pegbox sft, whose scores have the base's beside them",
-        )
-    task.gold(rows)  # type: ignore[arg-type]  # each task reads rows of its own kind
+    rows = _labelled(task, rows if rows is not None else task.rows)
     base = base if isinstance(base, Base) else load(base)
     training = training or Training()
     say("estimating by a few measured steps")
@@ -161,6 +144,20 @@ def advise(
         pilot=found,
         short_lora=short_lora,
     )
+    return _advice(task, base, rows, offers, facts, notes, memory, seconds)
+
+
+def _advice(
+    task: Task,
+    base: Base,
+    rows: Rows,
+    offers: tuple[Offer, ...],
+    facts: Facts,
+    notes: tuple[str, ...],
+    memory: int | None,
+    seconds: float | None,
+) -> Advice:
+    """What follows from the facts by the rules."""
     chosen = recommended(facts)
     method, rule = chosen if chosen else (None, None)
     costs = next((offer.costs for offer in offers if offer.costs.method == method), None)
@@ -172,13 +169,35 @@ def advise(
         memory=memory,
         seconds=seconds,
         offers=offers,
-        pilot=found,
+        pilot=facts.pilot,
         method=method,
         rule=rule.name if rule else "nothing fits",
         measured=rule.measured if rule else False,
         reasons=reasons(facts, rule, offers),
         doubts=(*doubts(facts, rule, costs, memory, seconds), *notes),
     )
+
+
+def _labelled(task: Task, rows: Rows | None) -> Rows:
+    """The rows, once it is clear that their labels can be right or wrong."""
+    if rows is None or not len(rows):
+        raise InputError("there are no rows to advise on", expected="labelled rows", fix="pass rows=")
+    if isinstance(task, Prefer):
+        raise CapabilityError(
+            "the advice weighs answers that are right or wrong, and a reward is a number",
+            where=rows.source,
+            expected="a Classify, Choose or Tag task",
+            fix="begin with lora: pegbox reward, whose scores have the baselines beside them",
+        )
+    if isinstance(task, Generate):
+        raise CapabilityError(
+            "the advice weighs answers that are right or wrong, and free text has none such",
+            where=rows.source,
+            expected="a Classify, Choose or Tag task",
+            fix="begin with lora: pegbox sft, whose scores have the base's beside them",
+        )
+    task.gold(rows)  # type: ignore[arg-type]  # each task reads rows of its own kind
+    return rows
 
 
 def _wanted(asked: Sequence[Method | str] | None) -> list[Method]:

@@ -131,18 +131,7 @@ def compare(
         say(note)
     store.claim(protocol(terms), overwrite=overwrite)
     climb = Climb(terms, store, rule, tuple(seeds), engine, Pace(budget))
-    try:
-        climb_all(climb, named, done)
-    except KeyboardInterrupt as stopped:
-        _interrupted(store, say)
-        stopped.add_note("told")
-        raise
-    except PegboxError:
-        store.leave_if_empty()
-        raise
-    if not climb.rungs:
-        store.leave_if_empty()
-        raise _nothing(climb)
+    _climb_ladder(climb, named, done)
     found = replace(
         outcome(climb, curve=curve, held_from=_held_from(test)),
         configuration=configuration(terms, named, rule, seeds, None if test else holdout, split_seed),
@@ -196,6 +185,22 @@ def planned(
     store = Store(Path(folder), contest)
     store.check()
     return Plan(named, rule, store)
+
+
+def _climb_ladder(climb: Climb, named: Sequence[Contender], done: Callable[[Rung], None] | None) -> None:
+    """Climb at least one rung; where none was finished, no folder is left."""
+    try:
+        climb_all(climb, named, done)
+    except KeyboardInterrupt as stopped:
+        _interrupted(climb.store, climb.terms.say)
+        stopped.add_note("told")
+        raise
+    except PegboxError:
+        climb.store.leave_if_empty()
+        raise
+    if not climb.rungs:
+        climb.store.leave_if_empty()
+        raise _nothing(climb)
 
 
 def _interrupted(store: Store, say: Callable[[str], None]) -> None:
