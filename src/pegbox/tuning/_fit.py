@@ -83,19 +83,13 @@ def fit(
     settings = _settings(method, training, seed)
     check_trained(method.name, demonstrations, trained=settings is not None)
     check_replay(method, replay)
-    if resume and folder is None and isinstance(method, Attached):
-        raise UsageError(
-            "there is nothing to resume from", expected="the folder of the run", fix="pass folder="
-        )
+    _check_resumable(method, folder, resume=resume)
     shape = shape_of(task)
     _check_words_asked(task, demonstrations=demonstrations, label_words=label_words)
     _check_too_long(task, too_long)
     rows = _some(rows if rows is not None else task.rows)
     shape.check(task, rows, valid, say)
-    if not isinstance(base, Base):
-        if method.quantise:
-            say(f"{method.name}: {base} is loaded in 4 bits ({method.quantise})")
-        base = load(base, quantise=method.quantise)
+    base = base if isinstance(base, Base) else _loaded(base, method, say)
     task = with_readout(task, base, method, say)
     base = shape.base(as_read(base, task), method)
     method.check(base)
@@ -129,6 +123,21 @@ def _with_provenance(
     notes = (*task.notes, *rows.notes())
     facts = Provenance.of(work.base, work.prompt, used, valid=valid, notes=notes, too_long=work.too_long)
     return replace(tuned, provenance=facts)
+
+
+def _check_resumable(method: Method, folder: str | Path | None, *, resume: bool) -> None:
+    """Refuse to go on from checkpoints that nobody keeps."""
+    if resume and folder is None and isinstance(method, Attached):
+        raise UsageError(
+            "there is nothing to resume from", expected="the folder of the run", fix="pass folder="
+        )
+
+
+def _loaded(name: str | Path, method: Method, say: Callable[[str], None]) -> Base:
+    """The base by its name, in as many bits as the method wants."""
+    if method.quantise:
+        say(f"{method.name}: {name} is loaded in 4 bits ({method.quantise})")
+    return load(name, quantise=method.quantise)
 
 
 def _check_words_asked(task: Task, **given: object) -> None:

@@ -107,14 +107,10 @@ def load(
     found = partial(_base, folder, task, meta["base"])
     alone = whole and model is None
     base = shape_of(task).base(found(folder if alone else model, options), method)
-    module = None
-    if whole:
-        device = {"device": str(base.device), **options}
-        own = base if alone else shape_of(task).base(found(folder, device), method)
-        module = read_head(own.module(len(task.labels)), folder).requires_grad_(False).eval()
-        _check_finite(module, folder)
-    elif meta["adapter"]:
-        module = load_adapter(base, len(task.labels), folder)
+    own = base
+    if whole and not alone:
+        own = shape_of(task).base(found(folder, {"device": str(base.device), **options}), method)
+    module = _module(folder, own, task, whole=whole, adapter=meta["adapter"])
     tuned = Tuned(
         base=base,
         prompt=method.prompt(base, base.prepare(task)),
@@ -134,6 +130,15 @@ def load(
         averaged=exact is not None and is_averaged(folder),
     )
     return with_read_posterior(tuned, folder) if posterior else tuned
+
+
+def _module(folder: Path, base: Base, task: Task, *, whole: bool, adapter: bool) -> nn.Module | None:
+    """What was tuned: the whole model in the folder, an adapter on the base, or nothing."""
+    if whole:
+        module = read_head(base.module(len(task.labels)), folder).requires_grad_(False).eval()
+        _check_finite(module, folder)
+        return module
+    return load_adapter(base, len(task.labels), folder) if adapter else None
 
 
 def _provenance(folder: Path, saved: Any) -> Provenance | None:
