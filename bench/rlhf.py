@@ -15,7 +15,6 @@ import random
 import tempfile
 from functools import cache, partial
 from pathlib import Path
-from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import _common as common
@@ -29,7 +28,9 @@ PAGE = common.ROOT / "docs" / "results.md"
 SEEDS = (0, 1, 2)
 DOMAINS = ("shop", "office", "neighbours", "library")
 ANSWERS, PAIRS, PROMPTS = 600, 500, 320
+HELD, MOST = 128, 48
 STEPS, TOO_LITTLE = 40, 0.002
+JUDGED = {"draws": 128, "prompts": 8}
 
 
 @cache
@@ -115,8 +116,7 @@ def rewarded(seed: int) -> common.Cell:
 
 
 def aligned(algorithm: str, seed: int, steps: int, beta: float) -> common.Cell:
-    """One policy: its course, and of the reachable reward at its divergence the share it has."""
-    from pegbox.data import from_prompts
+    """One policy: its course, and how it is judged."""
     from pegbox.rlhf import Alignment
     from pegbox.tuning import align
 
@@ -124,50 +124,59 @@ def aligned(algorithm: str, seed: int, steps: int, beta: float) -> common.Cell:
         algorithm=algorithm,  # type: ignore[arg-type]
         steps=steps,
         beta=beta,
-        max_tokens=48,
+        max_tokens=MOST,
         seed=seed,
         evaluate_every=10,
         checkpoint_every=steps,
     )
-    prompts = from_prompts([one.message for one in replies(PROMPTS, 3000 + seed)])
     said: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
         found = align(
             sft(seed),
             reward(seed),
-            prompts,
+            asked(PROMPTS, 3000 + seed),
+            held=asked(HELD, 4000 + seed),
             settings=settings,
             gold=gold,
             folder=Path(folder) / "run",
             say=said.append,
         )
-        reached = found.reach(draws=64, prompts=8)
+        scores = found.judge(**JUDGED)
     return {
+        "scores": scores.to_json(),
+        "seconds": sum(step["seconds"] for step in found.history),
         "history": found.history,
-        "share": reached.share,
-        "effective": reached.effective,
-        "divergence": reached.divergence,
         "samples": list(found.samples),
         "warnings": [line for line in said if line.startswith("warning")],
     }
 
 
 def direct(seed: int) -> common.Cell:
-    """DPO on the same pairs: gold reward of greedy answers before and after."""
+    """DPO on the pairs that the reward model learnt from, judged in the same way."""
     import pegbox
-    from pegbox.tuning import dpo
+    from pegbox.tuning import dpo, judge
 
     tuned = dpo(sft(seed), pairs(seed), training=pegbox.Training(epochs=3), seed=seed, say=common.hush)
-    asked = [one.message for one in replies(128, 4000 + seed)]
-    told = {
-        name: [gold("", one.text) for one in model.predict(asked)]
-        for name, model in (("before", sft(seed)), ("after", tuned))
-    }
-    wins = [
-        float(after > before) + 0.5 * (after == before)
-        for before, after in zip(told["before"], told["after"], strict=True)
-    ]
-    return {"before": fmean(told["before"]), "after": fmean(told["after"]), "wins": fmean(wins)}
+    scores = judge(
+        tuned,
+        sft(seed),
+        reward(seed),
+        asked(HELD, 4000 + seed),
+        gold=gold,
+        max_tokens=MOST,
+        draws=JUDGED["draws"],
+        frontier_prompts=JUDGED["prompts"],
+        seed=seed,
+        say=common.hush,
+    )
+    return {"scores": scores.to_json(), "seconds": tuned.cost.seconds}
+
+
+def asked(rows: int, seed: int) -> Conversations:
+    """Messages of all domains."""
+    from pegbox.data import from_prompts
+
+    return from_prompts([one.message for one in replies(rows, seed)])
 
 
 def plans(arguments: argparse.Namespace) -> list[tuple[dict[str, Any], Any]]:
@@ -186,6 +195,8 @@ def plans(arguments: argparse.Namespace) -> list[tuple[dict[str, Any], Any]]:
 
 def report(cells: common.Cells, arguments: argparse.Namespace) -> str:
     """The section in Markdown."""
+    from pegbox.evaluation import PolicyScores
+
     known = [(key, cell) for key, _ in plans(arguments) if (cell := cells.find(key)) is not None]
     if not known:
         return "## Rewards and policies\n\nNot measured yet: `python bench/rlhf.py` fills this section."
@@ -193,18 +204,24 @@ def report(cells: common.Cells, arguments: argparse.Namespace) -> str:
     for key, cell in known:
         if key["part"] == "reward":
             continue
-        if key["part"] == "dpo":
-            row = [f"{cell['before']:+.2f}", f"{cell['after']:+.2f}", f"{100 * cell['wins']:.0f} %", "", ""]
-            lines.append([f"dpo, seed {key['seed']}", *row])
-            continue
-        first, last = cell["history"][0], cell["history"][-1]
-        name = f"{key['part']}, seed {key['seed']}" + (
-            "" if key["beta"] == 0.1 else f", beta {key['beta']:g}"
+        scores = PolicyScores.from_json(cell["scores"])
+        told, learned, reach = scores.rewards["gold"], scores.rewards["reward"], scores.reach
+        assert reach is not None
+        few = "" if key.get("beta", 0.1) == 0.1 else f", beta {key['beta']:g}, {key['steps']} steps"
+        share = "outside" if reach.share.value != reach.share.value else str(reach.share)
+        lines.append(
+            [
+                f"{key['part']}, seed {key['seed']}{few}",
+                f"{told.before.value:+.2f}",
+                f"{told.after.value:+.2f}",
+                str(told.wins),
+                f"{learned.after.value:+.2f}",
+                str(scores.divergence),
+                f"{share} ({reach.answers:.0f})",
+                f"{cell['seconds']:.0f}",
+            ]
         )
-        share = "beyond it" if cell["share"] != cell["share"] else f"{100 * cell['share']:.0f} %"
-        row = [f"{first['gold']:+.2f}", f"{last['held_gold']:+.2f}", f"{100 * last['win_rate_gold']:.0f} %"]
-        lines.append([name, *row, f"{last['kl']:.1f}", f"{share} ({cell['effective']:.0f})"])
-    header = ["", "gold before", "after", "wins", "KL", "share reached (effective answers)"]
+    header = ["", "gold before", "after", "wins by gold", "reward after", "KL, nats", "share reached", "s"]
     accuracies = [
         cell["scores"]["metrics"]["accuracy"]["value"] for key, cell in known if key["part"] == "reward"
     ]
@@ -215,10 +232,12 @@ def report(cells: common.Cells, arguments: argparse.Namespace) -> str:
         f"rule for politeness, on which nothing is trained. SFT on {ANSWERS} replies, a reward model from "
         f"{PAIRS} pairs (accuracy on pairs of other rows "
         f"{', '.join(f'{value:.2f}' for value in accuracies)}), then {arguments.steps} steps of 64 answers "
-        "at beta 0.1. Gold before is that of the first batch, after that on held-out prompts (of DPO both of "
-        "greedy answers); wins are against the SFT model's answers to the same prompts. The share is of the "
-        "reward reachable at the policy's divergence by reweighting the SFT model's own answers; with few "
-        "effective answers that frontier is itself a poor estimate.",
+        f"at beta 0.1; DPO takes 3 epochs of the pairs. All are judged on {HELD} messages of another seed, "
+        "one answer of each model drawn to each: gold before and after, wins over the SFT model's answer with a "
+        "tie counted half, the learned reward after in standard deviations of the SFT model's own, the "
+        "divergence from that model. The share is of the learned reward reachable at that divergence by "
+        f"reweighting {JUDGED['draws']} of the SFT model's own answers to each of {JUDGED['prompts']} of the "
+        "messages, in parentheses how many answers have weight there: below 50 the frontier is itself a poor estimate.",
         "\n".join(["- Command: `python bench/rlhf.py`.", *common.provenance([cell for _, cell in known])]),
         common.markdown(header, lines),
     ]
@@ -253,6 +272,7 @@ def main() -> None:
         arguments.out = arguments.out.with_name("rlhf-quick")
         arguments.page = arguments.out / "report.md"
         arguments.seeds, arguments.steps = [0], 2
+        JUDGED.update(draws=4, prompts=2)
     cells = common.Cells(arguments.out, arguments.fresh)
     for key, make in () if arguments.render else plans(arguments):
         with common.threads(arguments.threads):

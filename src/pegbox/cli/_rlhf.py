@@ -20,30 +20,30 @@ TOP = ("out", *SHARED, "trust_remote_code", SFT, REWARD, *LAST, "gold", "held", 
 OURS = ("out", "resume", "overwrite", "sft", "reward", "seeds")
 
 
-def rlhf(config: Path, *, out: Path | None = None, overwrite: bool = False) -> None:
+def rlhf(plan: Path, *, out: Path | None = None, overwrite: bool = False) -> None:
     """Run all stages of RLHF from one file: tune, learn a reward, tune the policy, judge it and report.
 
     The same command goes on where it was stopped.
 
     Args:
-        config: YAML file with the sections sft, reward and ppo or dpo, each with the options of that verb
+        plan: YAML file with the sections sft, reward and ppo or dpo, each with the options of that verb
             (see pegbox sft --help), or, of the first two, the folder of a model that is there; and for all of
             them model, chat, seed and the like, out, gold, held, forgetting, draws.
         out: Folder for everything; by default that of the file.
         overwrite: Replace another run in the output folder.
     """
-    plan = _read(config)
-    place = Path(out or plan.pop("out", None) or config.with_suffix("").name)
-    plan.pop("out", None)
-    _check(plan, config)
-    stages = _stages(plan, place, config)
+    given = _read(plan)
+    named = given.pop("out", None)
+    place = Path(out or named or plan.with_suffix("").name)
+    _check(given, plan)
+    stages = _stages(given, place, plan)
     check_writable(place / "report.html", "--out")
-    if _finished(place, plan, overwrite):
+    if _finished(place, given, overwrite):
         say(f"{place} holds this run, finished: {place / 'report.html'}")
         return
     for name, options in stages.items():
         _stage(name, options, place)
-    _tell(_last(plan, place), place)
+    _tell(_last(given, place), place)
 
 
 def _read(config: Path) -> dict[str, Any]:
@@ -244,7 +244,7 @@ def _last(plan: Mapping[str, Any], place: Path) -> "PolicyRun":
         held=given.get("held", plan.get("held")),
         gold=given.get("gold", plan.get("gold")),
         text=plan.get("forgetting"),
-        draws=plan.get("draws", 64),
+        draws=plan.get("draws", 256),
         adapter=adapter,
         configuration=plan,
         command=command(),

@@ -31,7 +31,7 @@ class RewardChange:
         difference: After less before, paired by prompt.
         p: Two-sided p-value of no difference, by random signs of the prompts' differences.
         wins: Share of prompts to which the policy's answer has the higher reward; a tie counts half.
-        ties: Prompts with equal rewards.
+        ties: Pairs of answers with equal rewards.
     """
 
     before: Estimate
@@ -169,7 +169,7 @@ class PolicyScores:
 
 @dataclass(frozen=True)
 class Judged:
-    """What is measured of one model's answers, one to each prompt.
+    """What is measured of one model's answers, equally many to each prompt.
 
     Args:
         rewards: Scores (rows,) by name: ``reward``, and ``gold`` where there is one.
@@ -212,6 +212,7 @@ def score_policy(
     after: Judged,
     divergence: ArrayLike,
     *,
+    each: int = 1,
     drawn: FrontierDraws | None = None,
     resamples: int = 1000,
     seed: int = 0,
@@ -226,6 +227,8 @@ def score_policy(
         before: The reference's answers.
         after: The policy's answers to the same prompts.
         divergence: Log-ratios (rows,) of policy and reference over the policy's answers, in nats.
+        each: Answers of each model per prompt, which stand next to each other; what is told is of prompts,
+            by the mean over their answers, and wins are of the first answer over the first, and so on.
         drawn: For the frontier; ``None`` for none.
         resamples: Number of bootstrap resamples.
         seed: Seed of the bootstrap.
@@ -234,23 +237,27 @@ def score_policy(
         InputError: no prompts, arrays of different lengths, or numbers that are not finite.
         UsageError: no resamples.
     """
-    rows = len(_read(divergence, "divergence"))
+    answers = len(_read(divergence, "divergence"))
+    rows = answers // each
+    if rows * each != answers:
+        raise InputError(f"there are {answers} answers", expected=f"{each} per prompt")
     sides = [
         {
-            **{f"reward {name}": _read(part, name, rows) for name, part in side.rewards.items()},
-            "length": _read(side.lengths, "lengths", rows),
-            "ended": _read(side.ended, "ended", rows),
+            **{f"reward {name}": _read(part, name, answers) for name, part in side.rewards.items()},
+            "length": _read(side.lengths, "lengths", answers),
+            "ended": _read(side.ended, "ended", answers),
         }
         for side in (before, after)
     ]
 
-    def mean(values: Floats) -> Estimate:
+    def mean(numbers: Floats) -> Estimate:
+        values = numbers.reshape(rows, each).mean(1)
         found = bootstrap(lambda weights: weights @ values / rows, rows, resamples=resamples, seed=seed)
         return percentile_interval(float(values.mean()), found) if rows > 1 else _alone(float(values.mean()))
 
     def share(values: Floats) -> Estimate:
         found = mean(values)
-        return Estimate(found.value, *wilson(float(values.sum()), rows)) if found.zero_width else found
+        return Estimate(found.value, *wilson(float(values.sum()) / each, rows)) if found.zero_width else found
 
     rewards = {}
     for name in after.rewards:
@@ -260,7 +267,7 @@ def score_policy(
             before=mean(old),
             after=mean(new),
             difference=mean(gaps),
-            p=permutation(gaps, resamples, seed),
+            p=permutation(gaps.reshape(rows, each).mean(1), resamples, seed),
             wins=share((np.sign(gaps) + 1) / 2),
             ties=int((gaps == 0).sum()),
         )

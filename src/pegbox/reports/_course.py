@@ -94,12 +94,18 @@ def _draw(axes: Axes, history: Sequence[Mapping[str, Any]], head: str, lines: Se
         axes.legend(fontsize="x-small", frameon=False)
 
 
-def held_diagram(history: Sequence[Mapping[str, Any]], path: str | Path, title: str = "") -> Path:
+def held_diagram(
+    history: Sequence[Mapping[str, Any]],
+    path: str | Path,
+    before: Mapping[str, float] | None = None,
+    title: str = "",
+) -> Path:
     """Draw the rewards on held-out prompts by step, the learned one beside gold where there is one.
 
     Args:
         history: As for :func:`course_diagram`.
         path: File to write, ``.png`` or ``.svg``; written whole or not at all.
+        before: Rewards of the model before, ``reward`` and ``gold``.
         title: Line above the diagram.
 
     Returns:
@@ -110,10 +116,12 @@ def held_diagram(history: Sequence[Mapping[str, Any]], path: str | Path, title: 
     """
     place = Path(path)
     check_suffix(place)
-    return write_figure(held_figure(history, title), place)
+    return write_figure(held_figure(history, before, title), place)
 
 
-def held_figure(history: Sequence[Mapping[str, Any]], title: str = "") -> Figure:
+def held_figure(
+    history: Sequence[Mapping[str, Any]], before: Mapping[str, float] | None = None, title: str = ""
+) -> Figure:
     """The same as a figure."""
     found = [one for one in history if "held_reward" in one]
     figure = new_figure(7.2, 3.0)
@@ -130,6 +138,9 @@ def held_figure(history: Sequence[Mapping[str, Any]], title: str = "") -> Figure
             markersize=4,
             linewidth=1.2,
         )
+        known = (before or {}).get(name.removeprefix("held_"))
+        if known is not None:
+            axes.axhline(known, color=GREY, linewidth=1, linestyle="--")
         axes.set_title(head, fontsize="small", loc="left")
         axes.set_xlabel("step")
         quiet(axes)

@@ -1,9 +1,8 @@
 from typing import TYPE_CHECKING
 
-from pegbox.evaluation import PolicyScores, Reach, RewardChange
+from pegbox.evaluation import PolicyScores, Reach
 from pegbox.reports import _format
 from pegbox.reports._cell import plain
-from pegbox.reports._table import new_table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -29,35 +28,25 @@ def policy_panel(scores: PolicyScores, title: str = "") -> "RenderableType":
 
 
 def _changes(scores: PolicyScores) -> "Table":
-    table = new_table("")
-    for place, head in enumerate(("", "before", "after", "change, paired", "wins")):
-        table.add_column(head, justify="right" if place else "left")
+    from rich.table import Table
+
+    table = Table.grid(padding=(0, 2))
     for name, part in scores.rewards.items():
-        table.add_row(TITLES.get(name, name), *map(plain, change_cells(part)))
-    table.add_row(
-        "tokens per answer",
-        *(plain(_format.interval(one)) for one in scores.lengths),
-        _format.NONE,
-        _format.NONE,
-    )
+        table.add_row(
+            TITLES.get(name, name), f"{_format.value(part.before)} before, {_format.value(part.after)} after"
+        )
+        table.add_row("  change", plain(f"{_format.signed(part.difference)}, {_format.p_value(part.p)}"))
+        table.add_row("  wins, ties half", plain(_format.interval(part.wins)))
+    old, new = scores.lengths
+    table.add_row("tokens per answer", f"{old.value:.1f} before, {new.value:.1f} after")
     return table
-
-
-def change_cells(part: RewardChange) -> tuple[str, str, str, str]:
-    """Before, after, change with its p-value, and wins."""
-    return (
-        _format.value(part.before),
-        _format.value(part.after),
-        f"{_format.signed(part.difference)}, {_format.p_value(part.p)}",
-        _format.interval(part.wins),
-    )
 
 
 def facts(scores: PolicyScores) -> list[str]:
     """Divergence and ends of answers, in words."""
     old, new = scores.ended
     return [
-        f"{scores.rows:,} held-out prompts, one answer of each model drawn to each",
+        f"{scores.rows:,} held-out prompts, with answers of each model drawn to each",
         f"divergence from the model before: {_format.interval(scores.divergence)} nats per answer",
         f"answers that end: {100 * old.value:.0f} % before, {100 * new.value:.0f} % after",
     ]

@@ -323,7 +323,7 @@ _COLUMNS = (
     ("gradient", "gradient", "{:.2f}"),
     ("win_rate_reward", "wins", "{:.0%}"),
 )
-_WIDTH = 9
+_WIDTH = 10
 # Lines after which the heads are said again.
 _AGAIN = 20
 

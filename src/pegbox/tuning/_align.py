@@ -49,7 +49,7 @@ class Aligned:
     scale: Scale
     aligner: Aligner
 
-    def judge(self, *, draws: int = 0, prompts: int = 16, resamples: int = 1000) -> PolicyScores:
+    def judge(self, *, draws: int = 0, prompts: int = 8, resamples: int = 1000) -> PolicyScores:
         """Rewards, win rate and divergence on the held-out prompts, and the share of what can be reached.
 
         Args:
@@ -60,7 +60,7 @@ class Aligned:
         return self.side_by_side(draws=draws, prompts=prompts, resamples=resamples)[0]
 
     def side_by_side(
-        self, *, draws: int = 0, prompts: int = 16, resamples: int = 1000
+        self, *, draws: int = 0, prompts: int = 8, resamples: int = 1000
     ) -> tuple[PolicyScores, tuple[SideBySide, ...]]:
         """The same with the answers that were judged; arguments as for :meth:`judge`."""
         run, roles = self.aligner, self.aligner.roles
@@ -75,7 +75,7 @@ class Aligned:
             scale=self.scale,
         ).measured(draws=draws, prompts=prompts, resamples=resamples)
 
-    def reach(self, *, draws: int = 128, prompts: int = 16) -> Reach:
+    def reach(self, *, draws: int = 256, prompts: int = 8) -> Reach:
         """Of the reward that reweighting the reference's own answers reaches, what the policy has.
 
         Args:

@@ -42,8 +42,8 @@ class SideBySide:
 
 
 BETAS = tuple(10 ** (exponent / 8) for exponent in range(8, -13, -1))
-# Answers of the reference by which a reward is told, where no run has measured that.
-_CALIBRATED = 256
+# Answers of each model that are judged, or one per prompt where there are more prompts.
+ANSWERS = 128
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +74,7 @@ class Judge:
     def measured(
         self, *, draws: int, prompts: int, resamples: int = 1000
     ) -> tuple[PolicyScores, tuple[SideBySide, ...]]:
-        """Draw one answer of each model to each prompt, and ``draws`` to a few for the frontier.
+        """Draw answers to all prompts, 128 or more of each model, and ``draws`` to a few for the frontier.
 
         Raises:
             UsageError: Without prompts.
@@ -84,39 +84,35 @@ class Judge:
             raise UsageError(
                 "there are no prompts that nothing was learnt on", expected="held=, or more prompts"
             )
-        started = time.perf_counter()
-        every = list(range(len(self.prompts)))
-        before = self.rollouts.draw(self.reference, self.prompts, every, "held reference")
-        after = self.rollouts.draw(self.policy, self.prompts, every, "held policy")
-        scale = self.scale or self._scale()
-        judged = [self._judged(rows, scale) for rows in (before, after)]
+        started, each = time.perf_counter(), -(-ANSWERS // len(self.prompts))
+        chosen = [index for index in range(len(self.prompts)) for _ in range(each)]
+        before = self.rollouts.draw(self.reference, self.prompts, chosen, "held reference")
+        after = self.rollouts.draw(self.policy, self.prompts, chosen, "held policy")
+        scale = self.scale or Scale.of(self._raw(self.reward, before, chosen), "reward of the reference")
+        judged = [self._judged(rows, chosen, scale) for rows in (before, after)]
         scores = score_policy(
             judged[0],
             judged[1],
             self.rollouts.divergence(self.policy, self.reference, after).numpy(),
+            each=each,
             drawn=self._frontier(scale, draws, min(prompts, len(self.prompts))) if draws else None,
             resamples=resamples,
             seed=self.rollouts.seed,
         ).timed(time.perf_counter() - started)
+        first = range(0, len(chosen), each)
         sides = [
-            (self.rollouts.decode(rows.answers), _by_row(one.rewards))
+            (self.rollouts.decode(rows.select(first).answers), _by_row(one.rewards)[::each])
             for rows, one in zip((before, after), judged, strict=True)
         ]
         (said, valued), (said_now, valued_now) = sides
         rows = zip(self.prompts.texts, said, said_now, valued, valued_now, strict=True)
         return scores, tuple(SideBySide(*row) for row in rows)
 
-    def _scale(self) -> Scale:
-        chosen = [index % len(self.prompts) for index in range(max(_CALIBRATED, len(self.prompts)))]
-        rows = self.rollouts.draw(self.reference, self.prompts, chosen, "reference")
-        return Scale.of(self._raw(self.reward, rows, chosen), "reward on the reference's answers")
-
     def _raw(self, reward: Reward, rows: Answered, chosen: list[int]) -> torch.Tensor:
         texts = [self.prompts.texts[index] for index in chosen]
         return self.rollouts.score(reward, rows, texts, "reward on held-out prompts")
 
-    def _judged(self, rows: Answered, scale: Scale) -> Judged:
-        every = list(range(len(rows)))
+    def _judged(self, rows: Answered, every: list[int], scale: Scale) -> Judged:
         rewards = {"reward": scale.standard(self._raw(self.reward, rows, every)).tolist()}
         if self.gold is not None:
             rewards["gold"] = self._raw(self.gold, rows, every).tolist()
@@ -160,7 +156,7 @@ def judge(
     gold: Any = None,
     max_tokens: int = 64,
     draws: int = 0,
-    frontier_prompts: int = 16,
+    frontier_prompts: int = 8,
     missing_end_penalty: float = 1.0,
     precision: str = "float32",
     resamples: int = 1000,
@@ -170,7 +166,7 @@ def judge(
 ) -> PolicyScores:
     """Compare a policy with the model it was tuned from: rewards, wins, divergence, the reachable share.
 
-    Answers are drawn at temperature 1, one per prompt and model.
+    Answers are drawn at temperature 1, equally many per prompt, at least 128 of each model in all.
 
     Args:
         policy: The policy, tuned by :func:`align`, :func:`dpo` or otherwise, or its folder.
@@ -209,7 +205,7 @@ def side_by_side(
     gold: Any = None,
     max_tokens: int = 64,
     draws: int = 0,
-    frontier_prompts: int = 16,
+    frontier_prompts: int = 8,
     missing_end_penalty: float = 1.0,
     precision: str = "float32",
     resamples: int = 1000,

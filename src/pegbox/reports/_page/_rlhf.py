@@ -156,7 +156,6 @@ def _judge(run: PolicyRun) -> Table:
                 Entry(bare_p(part.p)),
                 entry(part.wins),
             ),
-            name == run.judge,
         )
         for name, part in run.scores.rewards.items()
     ]
@@ -272,6 +271,7 @@ def _held(run: PolicyRun) -> Picture | None:
     if not measured:
         return None
     title = "Rewards on held-out prompts by step"
+    before = {name: part.before.value for name, part in run.scores.rewards.items()}
     words = "; ".join(
         f"step {one['step']}: reward {one['held_reward']:+.2f}"
         + (f", gold {one['held_gold']:+.2f}" if "held_gold" in one else "")
@@ -279,15 +279,15 @@ def _held(run: PolicyRun) -> Picture | None:
     )
     caption = (
         "Over-optimisation is where the reward that is tuned by goes on rising and a judge that nothing is "
-        "tuned by falls. Bars are two standard errors."
+        "tuned by falls. Bars are two standard errors; the dashed line is the model before."
     )
     return _picture(
         "held-out",
         title,
         caption,
         f"{words}.",
-        held_figure(run.history),
-        lambda path: held_diagram(run.history, path, title),
+        held_figure(run.history, before),
+        lambda path: held_diagram(run.history, path, before, title),
     )
 
 
@@ -297,8 +297,9 @@ def _course(run: PolicyRun) -> Picture | None:
     first, last, title = run.history[0], run.history[-1], "What each step measured"
     words = (
         f"From step {first['step']} to {last['step']}: reward {first['reward']:+.2f} to "
-        f"{last['reward']:+.2f}, divergence {first['kl']:.2f} to {last['kl']:.2f} nats, entropy {first['entropy']:.2f} to "
-        f"{last['entropy']:.2f}, tokens per answer {first['length']:.0f} to {last['length']:.0f}."
+        f"{last['reward']:+.2f}, divergence {first['kl']:.2f} to {last['kl']:.2f} nats, entropy "
+        f"{first['entropy']:.2f} to {last['entropy']:.2f}, tokens per answer {first['length']:.0f} to "
+        f"{last['length']:.0f}."
     )
     caption = (
         "On the answers that were learnt from, unless a line says otherwise; bands are two standard errors."
