@@ -15,7 +15,7 @@ import torch
 import _common as common
 
 Array = npt.NDArray[Any]
-# Penalties as shares of 10 s_1^2: decades are the default grid of choose_newton, 30 points that of choose.
+# Penalties as shares of 10 s_1^2: decades are choose_newton's default grid, 30 points choose_penalty's.
 GRIDS = {"decades": 10.0 ** -np.arange(1, 9), "fine": np.logspace(-8, 0, 30), "default": None}
 
 
@@ -112,7 +112,7 @@ def solve_alone(case: Case, loss: str) -> common.Cell:
         choice = ls.choose_newton(Z, L, case.gold, spectrum=spectrum)
         solution = ls.newton(Z, L, case.gold, penalty=choice.penalty, spectrum=spectrum)
     else:
-        choice = ls.choose(Z, L, case.gold, spectrum=spectrum)
+        choice = ls.choose_penalty(Z, L, case.gold, spectrum=spectrum)
         penalty, smoothing = choice.penalty, choice.smoothing
         solution = ls.solve(Z, L, case.gold, penalty=penalty, smoothing=smoothing, spectrum=spectrum)
     elapsed = time.perf_counter() - started

@@ -18,8 +18,8 @@ from pegbox.methods._least_squares import (
     Posterior,
     Spectrum,
     Updatable,
-    choose,
     choose_newton,
+    choose_penalty,
     newton,
     residual,
     smoothed_log_targets,
@@ -133,7 +133,7 @@ def test_order_of_rows_does_not_matter() -> None:
     a = solve(Z, L, gold, penalty=0.4, smoothing=0.1)
     b = solve(Z[order], L[order], gold[order], penalty=0.4, smoothing=0.1)
     assert close(a.weight, b.weight, 1e-12)
-    one, two = choose(Z, L, gold), choose(Z[order], L[order], gold[order])
+    one, two = choose_penalty(Z, L, gold), choose_penalty(Z[order], L[order], gold[order])
     assert math.isclose(one.penalty, two.penalty, rel_tol=1e-9)  # the grid scales with the singular values
     assert math.isclose(one.loss, two.loss, rel_tol=1e-10)
 
@@ -236,7 +236,7 @@ def test_leave_one_out_without_penalty_is_refused_where_undefined() -> None:
 @pytest.mark.parametrize(("rows", "width", "labels"), SHAPES)
 def test_choose_equals_refits_of_every_cell(rows: int, width: int, labels: int) -> None:
     Z, L, gold = problem(rows, width, labels)
-    choice = choose(Z, L, gold, penalties=[0.03, 3.0], smoothings=[0.01, 0.3])
+    choice = choose_penalty(Z, L, gold, penalties=[0.03, 3.0], smoothings=[0.01, 0.3])
     assert choice.table.shape == (4, 4)
     for penalty, smoothing, loss, accuracy in choice.table.tolist():
         rest = [without(row, Z, L, gold) for row in range(rows)]
@@ -250,9 +250,9 @@ def test_choose_equals_refits_of_every_cell(rows: int, width: int, labels: int) 
 
 def test_choose_in_blocks_of_penalties_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     Z, L, gold = problem(30, 6, 3)
-    whole = choose(Z, L, gold)
+    whole = choose_penalty(Z, L, gold)
     monkeypatch.setattr("pegbox.methods._least_squares._choose._BLOCK", 1)
-    assert close(choose(Z, L, gold).table, whole.table, 1e-12)
+    assert close(choose_penalty(Z, L, gold).table, whole.table, 1e-12)
 
 
 def test_choose_extends_a_default_grid_but_not_a_given_one() -> None:
@@ -261,8 +261,8 @@ def test_choose_extends_a_default_grid_but_not_a_given_one() -> None:
     gold = torch.arange(60) % 2  # labels that no feature explains: no penalty is large enough
     L = torch.zeros(60, 2, dtype=torch.float64)
     top = float(Spectrum.of(Z).values[0]) ** 2
-    assert choose(Z, L, gold, smoothings=[0.1]).penalty > 10 * top
-    given = choose(Z, L, gold, penalties=[0.01 * top, 0.1 * top], smoothings=[0.1])
+    assert choose_penalty(Z, L, gold, smoothings=[0.1]).penalty > 10 * top
+    given = choose_penalty(Z, L, gold, penalties=[0.01 * top, 0.1 * top], smoothings=[0.1])
     assert given.penalty == 0.1 * top
     assert "penalty highest" in given.edges
 
@@ -270,16 +270,16 @@ def test_choose_extends_a_default_grid_but_not_a_given_one() -> None:
 def test_choose_improves_on_a_fixed_guess_and_keeps_a_perfect_base() -> None:
     Z, L, gold = problem(80, 20, 3)
     base = float(torch.nn.functional.cross_entropy(L, gold))
-    assert choose(Z, L, gold).loss < base
+    assert choose_penalty(Z, L, gold).loss < base
     certain = 12.0 * torch.nn.functional.one_hot(gold, 3).double()
-    kept = choose(Z, certain, gold)
+    kept = choose_penalty(Z, certain, gold)
     assert kept.accuracy == 1.0
 
 
 def test_gram_decomposition_agrees_with_svd() -> None:
     for shape in SHAPES:
         Z, L, gold = problem(*shape)
-        a, b = (choose(Z, L, gold, spectrum=Spectrum.of(Z, True, kind)) for kind in ("svd", "gram"))
+        a, b = (choose_penalty(Z, L, gold, spectrum=Spectrum.of(Z, True, kind)) for kind in ("svd", "gram"))
 
         assert math.isclose(a.penalty, b.penalty, rel_tol=1e-9)
         assert math.isclose(a.loss, b.loss, rel_tol=1e-8)
@@ -761,15 +761,15 @@ def test_bad_input_is_named() -> None:
 def test_bad_grids_are_named() -> None:
     Z, L, gold = problem(10, 4, 3)
     with pytest.raises(UsageError, match="no penalties to choose from"):
-        choose(Z, L, gold, penalties=[])
+        choose_penalty(Z, L, gold, penalties=[])
     with pytest.raises(UsageError, match="penalty 0"):
-        choose(Z, L, gold, penalties=[0.0, 1.0])
+        choose_penalty(Z, L, gold, penalties=[0.0, 1.0])
     with pytest.raises(UsageError, match="no penalties to choose from"):
         choose_newton(Z, L, gold, penalties=[])
     with pytest.raises(InputError, match="all rows have the same features"):
-        choose(torch.ones(10, 4), L, gold)
+        choose_penalty(torch.ones(10, 4), L, gold)
     with pytest.raises(UsageError, match="computed from other rows"):
-        choose(Z, L, gold, spectrum=Spectrum.of(Z[:9]))
+        choose_penalty(Z, L, gold, spectrum=Spectrum.of(Z[:9]))
 
 
 def test_any_float_type_is_solved_in_float64() -> None:
@@ -784,7 +784,7 @@ def test_any_float_type_is_solved_in_float64() -> None:
 def test_repeated_rows_and_large_features_are_solved() -> None:
     Z, L, gold = problem(30, 60, 3)
     Z, L, gold = (torch.cat([t, t]) for t in (1e4 * Z, L, gold))
-    choice = choose(Z, L, gold)
+    choice = choose_penalty(Z, L, gold)
     fit = solve(Z, L, gold, penalty=choice.penalty, smoothing=choice.smoothing)
     assert fit.rank == 29  # thirty different rows, less the mean
     assert bool(torch.isfinite(fit.weight).all())

@@ -134,7 +134,7 @@ def test_leave_one_out_loss_is_that_of_real_refits() -> None:
 def test_details_name_the_decomposition_of_large_problems(monkeypatch: pytest.MonkeyPatch) -> None:
     from pegbox.methods._least_squares import _spectrum
 
-    monkeypatch.setattr(_spectrum, "_SVD_WORK", 0)
+    monkeypatch.setattr(_spectrum, "SVD_WORK", 0)
     for method in (ClosedForm(), ClosedForm(loss="log", penalty=1.0), ClosedForm(vocabulary=True)):
         assert fit(base_of("llama"), method, rows_of(20)).details["decomposition"] == "gram"
 

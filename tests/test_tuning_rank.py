@@ -13,8 +13,8 @@ import pegbox
 from pegbox.cli import main
 from pegbox.errors import CapabilityError, InputError, UsageError
 from pegbox.methods import build
-from pegbox.methods._rank import effective_rank, energy, needed_rank, product_singular_values
 from pegbox.tuning import merge, rank
+from pegbox.tuning._singular_values import effective_rank, energy, needed_rank, product_singular_values
 from tuning_toy import base_of, fit, folder_of, rows_of
 
 QUICK = pegbox.Training(epochs=2, precision="float32", learning_rate=1e-2)

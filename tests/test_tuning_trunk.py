@@ -276,7 +276,7 @@ def test_soft_tokens_at_the_embedding_are_seen() -> None:
 
 
 def test_too_large_states_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pegbox.tuning._trunk_rows.MEMORY_SHARE", 0.0)
+    monkeypatch.setattr("pegbox.tuning._trunk_rows.TRUNK_MEMORY_SHARE", 0.0)
     _, module, rows = parts("llama", "causal")
     told: list[str] = []
     assert with_trunk_cached(module, [rows], wanted="auto", precision="float32", say=told.append) == [rows]

@@ -27,9 +27,9 @@ def install() -> None:
 
 
 def _register() -> None:
-    from pegbox.methods._tuners import register_all
+    from pegbox.methods import register_adapters
 
-    register_all()
+    register_adapters()
 
 
 class _Finder(importlib.abc.MetaPathFinder):

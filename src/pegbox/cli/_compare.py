@@ -90,7 +90,7 @@ def compare(
         overwrite: Replace another comparison in the output folder.
     """
     from pegbox.comparison import compare as climb
-    from pegbox.comparison._compare import planned
+    from pegbox.comparison import planned
     from pegbox.models import load, quiet_libraries
     from pegbox.reports import rung_line, write_report
     from pegbox.tuning import Training, labelled_rows

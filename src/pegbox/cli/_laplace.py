@@ -162,7 +162,7 @@ def _tell(tuned: "Tuned", place: Path) -> None:
 
 
 def _shapes(tuned: "Tuned") -> list[tuple[str, int, int]]:
-    from pegbox.tuning._laplace import uncertain
+    from pegbox.tuning import uncertain
 
     assert tuned.laplace is not None
     return [(place.name, *place.shape) for place in uncertain(tuned, tuned.laplace.part)]

@@ -179,7 +179,7 @@ def _own_columns(table: "Table", extra: Sequence[str], texts: Sequence[str]) -> 
 
 def _rows(tuned: "Tuned", table: "Table", texts: Sequence[str]) -> Any:
     """The rows with a text; those without are told and get empty cells."""
-    from pegbox.tuning._shapes import shape_of
+    from pegbox.tuning import shape_of
 
     task = tuned.prompt.task
     if table.source == STDIN and task.to_json()["task"] == "generate":
@@ -201,8 +201,7 @@ def _asked(table: "Table", task: Any) -> Any:
     """Each line of standard input as a question; blank ones are told and get empty answers."""
     from dataclasses import replace
 
-    from pegbox.data import from_prompts
-    from pegbox.data._table import rows_text
+    from pegbox.data import from_prompts, rows_text
 
     if task.template is not None:
         if len(task.fields) == 1:
@@ -228,7 +227,7 @@ def _asked(table: "Table", task: Any) -> Any:
 
 def _labelled(rows: "Examples") -> str:
     """How many rows have an answer, and which have none."""
-    from pegbox.data._table import rows_text
+    from pegbox.data import rows_text
 
     told = f"{len(rows)} answered"
     if not rows.dropped:

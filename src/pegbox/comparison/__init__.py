@@ -3,9 +3,10 @@
 from pegbox.comparison._advise import Advice, advise
 from pegbox.comparison._bag_of_words import BagOfWords
 from pegbox.comparison._baselines import baselines, build_baseline
-from pegbox.comparison._compare import compare
-from pegbox.comparison._curve import CurvePoint, LearningCurve, learning_curve
+from pegbox.comparison._compare import compare, planned
+from pegbox.comparison._curve import CurvePoint, LearningCurve, Metric, learning_curve
 from pegbox.comparison._estimate import Costs, Estimator, estimate
+from pegbox.comparison._files import LADDER, PAGE, PICTURES, RESULT, TABLE
 from pegbox.comparison._fitted import Baseline, FittedBaseline
 from pegbox.comparison._flops import fit_flops, predict_flops
 from pegbox.comparison._majority import LongestOption, Majority
@@ -30,6 +31,11 @@ from pegbox.comparison._rlhf import rlhf
 
 __all__ = [
     "ANSWERS",
+    "LADDER",
+    "PAGE",
+    "PICTURES",
+    "RESULT",
+    "TABLE",
     "Advice",
     "BagOfWords",
     "BaseNote",
@@ -45,6 +51,7 @@ __all__ = [
     "LearningCurve",
     "LongestOption",
     "Majority",
+    "Metric",
     "Offer",
     "Pilot",
     "PolicyRun",
@@ -62,6 +69,7 @@ __all__ = [
     "estimate",
     "fit_flops",
     "learning_curve",
+    "planned",
     "predict_flops",
     "rlhf",
     "save_json",

@@ -22,8 +22,7 @@ from pegbox.methods import methods as all_methods
 from pegbox.models import Base, FeatureCache, load
 from pegbox.tasks import Choose, Classify, Generate, Prefer, Tag, Task
 from pegbox.training import tell
-from pegbox.tuning import Training
-from pegbox.tuning._once import Once
+from pegbox.tuning import Once, Training
 
 FORMAT = "pegbox.advice/1"
 

@@ -19,8 +19,7 @@ from pegbox.comparison._speed import Clock, Line, Machine
 from pegbox.errors import PegboxError
 from pegbox.methods import LoRA, Method, SoftPrompt
 from pegbox.models import Base
-from pegbox.training import resolve_precision
-from pegbox.training._attention import quick_attention
+from pegbox.training import quick_attention, resolve_precision
 
 # Methods to measure, the first that can be attached.
 MEASURED: tuple[Method, ...] = (LoRA(), LoRA(targets="all-linear"), SoftPrompt())

@@ -15,14 +15,9 @@ from pegbox.comparison._flops import answer_passes, answered, shown_tokens, solv
 from pegbox.comparison._packed import Packed
 from pegbox.comparison._profile import Asked, Profile
 from pegbox.comparison._seconds import Course, answering_seconds, training_operations, training_seconds
-from pegbox.methods import Attached, ClosedForm, FewShot
-from pegbox.methods._streaming import BLOCK_ROWS, SUBSET_ROWS
-from pegbox.methods.closed_form import STREAM_ROWS
-from pegbox.models import Base, output_layer
-from pegbox.models._features import TOKENS_ON_ACCELERATOR
-from pegbox.tuning import Training
-from pegbox.tuning._fit import MIN_VALID_ROWS
-from pegbox.tuning._trunk_rows import MEMORY_SHARE
+from pegbox.methods import BLOCK_ROWS, STREAM_ROWS, SUBSET_ROWS, Attached, ClosedForm, FewShot
+from pegbox.models import TOKENS_ON_ACCELERATOR, Base, output_layer
+from pegbox.tuning import MIN_VALID_ROWS, TRUNK_MEMORY_SHARE, Training
 
 
 @dataclass(frozen=True)
@@ -167,7 +162,7 @@ class Case:
         bf16 = self.measured.precision == "bf16"
         how: dict[str, Any] = {"bf16": bf16, "recomputed": course.recomputed}
         found = Profile.of(self.asked, trunk_cache=training.trunk_cache, **how)
-        if found.width * course.tokens > MEMORY_SHARE * psutil.virtual_memory().available:
+        if found.width * course.tokens > TRUNK_MEMORY_SHARE * psutil.virtual_memory().available:
             return Profile.of(self.asked, trunk_cache="off", **how)
         return found
 

@@ -21,9 +21,7 @@ from pegbox.errors import InputError, PegboxError
 from pegbox.methods import Attached, Method, build
 from pegbox.models import Base
 from pegbox.tasks import Choose, Task, TooLong
-from pegbox.tuning import Training
-from pegbox.tuning._readout import as_read
-from pegbox.tuning._shapes import shape_of
+from pegbox.tuning import Training, as_read, shape_of
 
 # Answering is told for so many rows.
 ANSWERED = 1000

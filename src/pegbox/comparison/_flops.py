@@ -7,13 +7,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pegbox.comparison._profile import Asked, Profile
-from pegbox.methods import Attached, ClosedForm, FewShot, Method
-from pegbox.methods._least_squares._choose import PENALTY_POINTS
-from pegbox.methods._least_squares._spectrum import _SVD_WORK
-from pegbox.models import Base, batches
-from pegbox.models._features import TOKENS_ON_ACCELERATOR, TOKENS_PER_BATCH
-from pegbox.training._batches import Buckets, descending
-from pegbox.tuning._trunk_rows import TOKENS_PER_BATCH as TRUNK_TOKENS
+from pegbox.methods import PENALTY_POINTS, SVD_WORK, Attached, ClosedForm, FewShot, Method
+from pegbox.models import TOKENS_ON_ACCELERATOR, TOKENS_PER_BATCH, Base, batches
+from pegbox.training import Buckets, descending
+from pegbox.tuning import TRUNK_TOKENS
 
 Batch = tuple[int, int]
 
@@ -115,7 +112,7 @@ def solve_flops(rows: int, width: int, labels: int) -> float:
     5.5.1 and 8.6); each of the grid's penalties takes a product with twice as many columns as labels.
     """
     long, short = max(rows, width), min(rows, width)
-    gram = rows * width * short > _SVD_WORK
+    gram = rows * width * short > SVD_WORK
     made = 4.0 * long * short**2 + 9.0 * short**3 if gram else 6.0 * long * short**2 + 20.0 * short**3
     return made + PENALTY_POINTS * 4.0 * labels * rows * short
 

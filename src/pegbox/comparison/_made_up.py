@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pegbox.models import Base, read_texts
 from pegbox.tasks import Choose, Encoded, Tag
 from pegbox.training import Trainable
-from pegbox.tuning._label_rows import LabelRows
+from pegbox.tuning import LabelRows
 
 # Tokens of an option that are scored, where a task has options.
 SAID = 2

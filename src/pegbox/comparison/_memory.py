@@ -7,8 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from pegbox.models import Base
-from pegbox.models._quantised import BLOCK, _divided
+from pegbox.models import QUANTISE_BLOCK, Base, divided_layers
 
 # What torch and the mathematical libraries take for themselves when they first compute, and when they first
 # train: measured on models of 7, 10 and 59 million parameters on Linux, see docs/advise.md.
@@ -30,13 +29,13 @@ def weights_bytes(module: nn.Module) -> int:
 
 def packed_bytes(base: Base) -> tuple[int, int]:
     """Bytes of a base once its linear layers are in 4 bits, and of those layers as they are now."""
-    _, names = _divided(base.model)
+    _, names = divided_layers(base.model)
     layers = [base.model.get_submodule(name) for name in names]
     weights: list[Any] = [layer.weight for layer in layers]
     plain = _unique(weights)
     numbers = sum(weight.numel() for weight in weights)
     # Two numbers in a byte; a scale of one byte for each block; the scales of scales are lost in rounding.
-    return weights_bytes(base.model) - plain + numbers // 2 + numbers // BLOCK, plain
+    return weights_bytes(base.model) - plain + numbers // 2 + numbers // QUANTISE_BLOCK, plain
 
 
 def trained_bytes(base: Base, parameters: int, *, whole: bool) -> int:

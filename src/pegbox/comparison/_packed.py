@@ -11,9 +11,8 @@ from torch import nn
 
 from pegbox.comparison._flops import Batch
 from pegbox.comparison._speed import Clock, Line
-from pegbox.methods._layers import features
-from pegbox.models import Base
-from pegbox.models._quantised import _divided, check_quantise, quantised_loading
+from pegbox.methods import in_out_features
+from pegbox.models import Base, check_quantise, divided_layers, quantised_loading
 
 TOKENS = (64, 512)
 # A layer this large tells the price per weight.
@@ -64,7 +63,7 @@ class Packed:
 
 def packable(base: Base) -> dict[str, Any]:
     """The linear layers that would be kept in 4 bits, by name."""
-    return {name: base.model.get_submodule(name) for name in _divided(base.model)[1]}
+    return {name: base.model.get_submodule(name) for name in divided_layers(base.model)[1]}
 
 
 def _pair(layer: Any, base: Base) -> tuple[nn.Module, nn.Module]:
@@ -72,7 +71,7 @@ def _pair(layer: Any, base: Base) -> tuple[nn.Module, nn.Module]:
     from bitsandbytes import nn as packing
 
     kind: Any = packing.Linear4bit  # type: ignore[attr-defined]
-    sizes = features(layer)
+    sizes = in_out_features(layer)
     dice = torch.Generator().manual_seed(0)
     plain = nn.utils.skip_init(nn.Linear, *sizes, bias=False, dtype=base.dtype)
     with torch.no_grad():
@@ -85,7 +84,9 @@ def _pair(layer: Any, base: Base) -> tuple[nn.Module, nn.Module]:
 
 def _times(layer: nn.Module, tokens: int, base: Base, bf16: bool, clock: Clock) -> tuple[float, float]:
     """Seconds of a forward and of a backward pass, each the fastest of three."""
-    inputs = torch.zeros(tokens, features(layer)[0], dtype=base.dtype, device=base.device, requires_grad=True)
+    inputs = torch.zeros(
+        tokens, in_out_features(layer)[0], dtype=base.dtype, device=base.device, requires_grad=True
+    )
     found = []
     for _ in range(3):
         started = clock()

@@ -17,12 +17,8 @@ from pegbox.comparison._probe import Law, Seen, watch, watch_trunk
 from pegbox.methods import Attached, FewShot, Method, ZeroShot
 from pegbox.models import Base
 from pegbox.tasks import Choose, Prompt
-from pegbox.training import Trainable, hush
-from pegbox.training._attention import quick_attention
-from pegbox.training._run import _recomputed
-from pegbox.tuning._readout import as_read, with_readout
-from pegbox.tuning._shapes import shape_of
-from pegbox.tuning._trunk_rows import HIDDEN, TrunkRows, with_trunk_cached
+from pegbox.training import Trainable, gradient_checkpointing, hush, quick_attention
+from pegbox.tuning import TRUNK_STATES, TrunkRows, as_read, shape_of, with_readout, with_trunk_cached
 
 ROWS = (2, 3)
 TOKENS = (4, 8, 14)
@@ -141,7 +137,7 @@ class Profile:
             rows = made_up(asked.base, asked.prompt, [size for size in sizes for _ in range(max(ROWS))])
             rows = _replayed(asked, module, rows, wanted=trunk_cache, bf16=bf16)
             module.train()
-            with _recomputed(module, recomputed):
+            with gradient_checkpointing(module, recomputed):
                 points = [
                     (count, tokens, *_pass(module, rows, [at * max(ROWS) + row for row in range(count)]))
                     for count in ROWS
@@ -185,9 +181,9 @@ def _pass(module: nn.Module, rows: Trainable, indices: Sequence[int]) -> tuple[S
     seen = watch(module, lambda: rows.loss(module, batch), [*batch.values()])
     if not isinstance(rows, TrunkRows):
         return seen, None, 0
-    plain = {name: value for name, value in batch.items() if name != HIDDEN}
+    plain = {name: value for name, value in batch.items() if name != TRUNK_STATES}
     below = watch_trunk(rows.trunk, lambda: rows.rows.loss(module, plain))
-    states: Tensor = batch[HIDDEN]
+    states: Tensor = batch[TRUNK_STATES]
     return seen, below, states.shape[-1] * states.element_size()
 
 

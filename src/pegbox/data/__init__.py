@@ -31,7 +31,7 @@ from pegbox.data._rows import Rows
 from pegbox.data._sentences import Sentences, TagColumns, find_tag_columns, from_words, sentences
 from pegbox.data._shape_doctor import check_questions, check_sentences
 from pegbox.data._split import split, take
-from pegbox.data._table import Table
+from pegbox.data._table import Table, rows_text
 from pegbox.data._text import text_key
 
 __all__ = [
@@ -78,6 +78,7 @@ __all__ = [
     "read",
     "read_general_text",
     "renamed",
+    "rows_text",
     "sentences",
     "split",
     "take",

@@ -54,7 +54,7 @@ def is_linear(module: nn.Module) -> bool:
     return isinstance(module, nn.Linear | Conv1D)
 
 
-def features(layer: nn.Module) -> tuple[int, int]:
+def in_out_features(layer: nn.Module) -> tuple[int, int]:
     """Numbers of inputs and outputs of a linear layer."""
     if isinstance(layer, nn.Linear):
         return layer.in_features, layer.out_features
@@ -68,12 +68,12 @@ def block_names(module: nn.Module) -> list[str]:
     names: list[str] = []
     for name, child in module.named_modules():
         inner = [f"{name}.{index}" for index in range(len(child))] if isinstance(child, nn.ModuleList) else []
-        if inner and not inside(name, names) and all(any(inside(x, [one]) for x in linear) for one in inner):
+        if inner and not lies_in(name, names) and all(any(lies_in(x, [i]) for x in linear) for i in inner):
             names += inner
     return names
 
 
-def inside(name: str, parents: Iterable[str]) -> bool:
+def lies_in(name: str, parents: Iterable[str]) -> bool:
     """Whether a module is one of some others or lies in one."""
     return any(name == parent or name.startswith(parent + ".") for parent in parents)
 
@@ -208,11 +208,11 @@ def _probe(base: Base, module: nn.Module, hooks: list[RemovableHandle]) -> None:
 
 
 def _block(base: Base, module: nn.Module, method: str, name: str, order: list[str], width: int) -> Block:
-    linear = [layer for layer in order if inside(layer, [name])]
+    linear = [layer for layer in order if lies_in(layer, [name])]
     parts = _attention_parts(module, name)
-    attention = [tuple(layer for layer in linear if inside(layer, [part])) for part in parts]
+    attention = [tuple(layer for layer in linear if lies_in(layer, [part])) for part in parts]
     attention = [sublayer for sublayer in attention if sublayer]
-    rest = [layer for layer in linear if not inside(layer, parts)]
+    rest = [layer for layer in linear if not lies_in(layer, parts)]
     if not attention:
         raise _unfit(base, method, f"no attention was found in {name}")
     if _experts(module, name):
@@ -220,7 +220,7 @@ def _block(base: Base, module: nn.Module, method: str, name: str, order: list[st
     if not rest:
         raise _unfit(base, method, f"no feed-forward linear layer was found in {name}")
     for last in (*(sublayer[-1] for sublayer in attention), rest[-1]):
-        outputs = features(module.get_submodule(last))[1]
+        outputs = in_out_features(module.get_submodule(last))[1]
         if outputs != width:
             raise _unfit(base, method, f"{last} ends a sublayer with {outputs} outputs instead of {width}")
     return Block(name, tuple(attention), rest[-1])
@@ -231,7 +231,7 @@ def _attention_parts(module: nn.Module, block: str) -> list[str]:
     parts: list[str] = []
     for name, child in module.get_submodule(block).named_modules(prefix=block):
         words = (name.rpartition(".")[2] + " " + type(child).__name__).lower()
-        if name != block and ("attn" in words or "attention" in words) and not inside(name, parts):
+        if name != block and ("attn" in words or "attention" in words) and not lies_in(name, parts):
             parts.append(name)
     return parts
 

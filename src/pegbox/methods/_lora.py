@@ -9,9 +9,9 @@ from torch import nn
 
 from pegbox.errors import UsageError, nearest
 from pegbox.methods._checks import boolean, check_options, number, positive_int
-from pegbox.methods._layers import block_names, features, inside, linear_layers, top
+from pegbox.methods._layers import block_names, in_out_features, lies_in, linear_layers, top
 from pegbox.methods._method import Attached
-from pegbox.methods._peft import wrap
+from pegbox.methods._peft import with_adapter
 from pegbox.methods._peft_options import common_options, head_parameters
 from pegbox.models import Base
 from pegbox.tasks import Prompt
@@ -78,12 +78,12 @@ class LowRank(Attached):
         with warnings.catch_warnings():
             # PEFT mends this setting layer by layer where GPT-2's layers and others are both targets.
             warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
-            return wrap(base, module, config, seed=seed)
+            return with_adapter(base, module, config, seed=seed)
 
     def parameters(self, base: Base, prompt: Prompt) -> int:
         """r (inputs + outputs) for each target, and the score layer of an encoder."""
         module = base.module(len(prompt.task.labels))
-        sizes = [sum(features(module.get_submodule(name))) for name in self._names(base, module)]
+        sizes = [sum(in_out_features(module.get_submodule(name))) for name in self._names(base, module)]
         return self.rank * sum(sizes) + head_parameters(base, prompt)
 
     def _names(self, base: Base, module: nn.Module) -> list[str]:
@@ -91,7 +91,7 @@ class LowRank(Attached):
         if self.layers is None:
             return names
         chosen = top(block_names(module), self.layers, self.name, base)
-        kept = [name for name in names if inside(name, chosen)]
+        kept = [name for name in names if lies_in(name, chosen)]
         if not kept:
             raise UsageError(
                 f"{self.name}: none of the targets '{self.targets}' lies in the top {self.layers} layers",

@@ -15,7 +15,7 @@ from pegbox.tasks import Encoded, Kind, Prompt
 
 if TYPE_CHECKING:
     from pegbox.methods._least_squares import Posterior
-    from pegbox.models._quantised import Quantise
+    from pegbox.models import Quantise
 
 NO_WORDS = "use closed-form or lora, which fit a head on the encoder's features"
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pegbox.methods._method import Problem
-from pegbox.methods._peft import wrap
+from pegbox.methods._peft import with_adapter
 from pegbox.models import Base, answer_tokens, output_layer, output_rows, output_scale
 
 
@@ -87,7 +87,7 @@ def attach_factors(
         init_lora_weights=False,
         task_type={"causal": "CAUSAL_LM", "encoder-decoder": "SEQ_2_SEQ_LM"}.get(base.kind),
     )
-    peft = wrap(base, module, config)
+    peft = with_adapter(base, module, config)
     adapted: Any = peft.get_submodule(f"base_model.model.{name}")
     inner, outer = adapted.lora_A["default"], adapted.lora_B["default"]
     index = torch.tensor(list(tokens), device=outer.weight.device)

@@ -33,7 +33,7 @@ def expected_warnings() -> Iterator[None]:
         yield
 
 
-def wrap(base: Base, module: nn.Module, config: Any, *, seed: int = 0) -> nn.Module:
+def with_adapter(base: Base, module: nn.Module, config: Any, *, seed: int = 0) -> nn.Module:
     """Put a PEFT adapter on a module of the base; the global random generators stay as they are.
 
     Args:
@@ -102,7 +102,7 @@ def load_adapter(base: Base, labels: int, folder: Path) -> nn.Module:
         config.inference_mode = True
         name, revision = config.base_model_name_or_path, config.revision
         config.base_model_name_or_path = None  # or PEFT warns that the base lies elsewhere than for its maker
-        peft: Any = wrap(base, base.module(labels), config)
+        peft: Any = with_adapter(base, base.module(labels), config)
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
         raise _misfit(base, folder, str(error).strip().splitlines()[0]) from None
     config.base_model_name_or_path, config.revision = name, revision

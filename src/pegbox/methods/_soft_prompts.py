@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from pegbox.data import Examples
 from pegbox.errors import UsageError
-from pegbox.methods._peft import wrap
+from pegbox.methods._peft import with_adapter
 from pegbox.methods._peft_options import common_options
 from pegbox.models import Base
 from pegbox.tasks import Prompt, Soft
@@ -75,6 +75,6 @@ def attach_soft(
     module = base.module(len(prompt.task.labels))
     name = input_embedding(module)[0]
     config = SoftTokensConfig(tokens=tokens, hidden=hidden, target_modules=[name], **common_options(base))
-    peft = wrap(base, module, config, seed=seed)
+    peft = with_adapter(base, module, config, seed=seed)
     layer = next(part for part in peft.modules() if isinstance(part, SoftTokensLayer))
     return peft, layer

@@ -9,9 +9,9 @@ from torch import nn
 
 from pegbox.errors import UsageError
 from pegbox.methods._checks import check_options, number, positive_int
-from pegbox.methods._layers import Block, blocks, features, top
+from pegbox.methods._layers import Block, blocks, in_out_features, top
 from pegbox.methods._method import Attached, Capability
-from pegbox.methods._peft import wrap
+from pegbox.methods._peft import with_adapter
 from pegbox.methods._peft_options import common_options, head_parameters
 from pegbox.methods._registry import register
 from pegbox.models import Base
@@ -94,13 +94,13 @@ class Bottleneck(Attached):
             target_modules=self._targets(base, module),
             **common_options(base),
         )
-        return wrap(base, module, config, seed=seed)
+        return with_adapter(base, module, config, seed=seed)
 
     def parameters(self, base: Base, prompt: Prompt) -> int:
         """2 d m + m + d for each adapter, and the score layer of an encoder."""
         module = base.module(len(prompt.task.labels))
         m = self._size(base)
-        widths = [features(module.get_submodule(name))[1] for name in self._targets(base, module)]
+        widths = [in_out_features(module.get_submodule(name))[1] for name in self._targets(base, module)]
         return sum(2 * d * m + m + d for d in widths) + head_parameters(base, prompt)
 
     def _targets(self, base: Base, module: nn.Module) -> list[str]:

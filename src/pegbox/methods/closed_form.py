@@ -17,8 +17,8 @@ from pegbox.methods._least_squares import (
     Posterior,
     Solution,
     Spectrum,
-    choose,
     choose_newton,
+    choose_penalty,
     newton,
     solve,
     whole_vocabulary,
@@ -29,7 +29,7 @@ from pegbox.methods._registry import register
 from pegbox.methods._streaming import accumulate, gram_posterior, subset
 from pegbox.models import Base, answer_tokens, check_safetensors, output_rows
 
-POSTERIOR = "posterior.safetensors"
+POSTERIOR_FILE = "posterior.safetensors"
 STREAM_ROWS = 20_000
 
 
@@ -156,7 +156,7 @@ class ClosedForm(Solver):
         """Read ``posterior.safetensors`` if the folder has one."""
         from safetensors.torch import load_file
 
-        path = folder / POSTERIOR
+        path = folder / POSTERIOR_FILE
         if not path.is_file():
             return None
         check_safetensors(path)
@@ -180,7 +180,7 @@ class ClosedForm(Solver):
         if self.loss == "log":
             return choose_newton(Z, L, gold, penalties=penalties, intercept=self.intercept, spectrum=spectrum)
         smoothings = None if self.smoothing is None else [self.smoothing]
-        return choose(
+        return choose_penalty(
             Z,
             L,
             gold,

@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import nn
 
 from pegbox.methods._method import Attached, Capability
-from pegbox.methods._peft import wrap
+from pegbox.methods._peft import with_adapter
 from pegbox.methods._peft_options import head_parameters
 from pegbox.methods._registry import register
 from pegbox.models import Base
@@ -49,7 +49,7 @@ class Head(Attached):
         headed = base.headed()
         # PEFT has no adapter that is a head alone; LoRA without a target is one, and PEFT alone loads it.
         config = LoraConfig(r=1, target_modules=DUMMY_TARGET_MODULES, modules_to_save=["score"])
-        return wrap(headed, headed.module(len(prompt.task.labels)), config, seed=seed)
+        return with_adapter(headed, headed.module(len(prompt.task.labels)), config, seed=seed)
 
     def parameters(self, base: Base, prompt: Prompt) -> int:
         """K (d + 1)."""

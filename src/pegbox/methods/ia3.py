@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from pegbox.errors import CapabilityError
 from pegbox.methods._checks import check_options, positive_int
-from pegbox.methods._layers import blocks, features, key_value_units, top
+from pegbox.methods._layers import blocks, in_out_features, key_value_units, top
 from pegbox.methods._method import Attached, Capability
-from pegbox.methods._peft import wrap
+from pegbox.methods._peft import with_adapter
 from pegbox.methods._peft_options import common_options, head_parameters
 from pegbox.methods._registry import register
 from pegbox.models import Base
@@ -69,14 +69,14 @@ class IA3(Attached):
         whole = all(mask.all() for mask in units.values())
         # On quantised layers PEFT's hands on float32 keys beside bf16 queries, which attention refuses.
         if whole and _floating(module, [*units, *inputs]):
-            return wrap(base, module, _peft_config(module, list(units), inputs, base), seed=seed)
-        return wrap(base, module, _own(units, inputs, base), seed=seed)
+            return with_adapter(base, module, _peft_config(module, list(units), inputs, base), seed=seed)
+        return with_adapter(base, module, _own(units, inputs, base), seed=seed)
 
     def parameters(self, base: Base, prompt: Prompt) -> int:
         """The keys, values and inner activations of the chosen layers, and the score layer of an encoder."""
         module = base.module(len(prompt.task.labels))
         units, inputs = self._places(base, module)
-        inner = sum(features(module.get_submodule(name))[0] for name in inputs)
+        inner = sum(in_out_features(module.get_submodule(name))[0] for name in inputs)
         return sum(int(mask.sum()) for mask in units.values()) + inner + head_parameters(base, prompt)
 
     def _places(self, base: Base, module: nn.Module) -> tuple[dict[str, Tensor], list[str]]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pegbox.methods._checks import boolean, check_options, positive_int
 from pegbox.methods._holes import WITHOUT_INTERFACE
 from pegbox.methods._method import Attached, Capability
-from pegbox.methods._peft import wrap
+from pegbox.methods._peft import with_adapter
 from pegbox.methods._peft_options import common_options, head_parameters
 from pegbox.methods._registry import register
 from pegbox.models import Base
@@ -92,7 +92,7 @@ class Prefix(Attached):
             target_modules=list(shapes),
             **common_options(base),
         )
-        peft: Any = wrap(base, module, config, seed=seed)
+        peft: Any = with_adapter(base, module, config, seed=seed)
         for name, (keys, values) in (start or {}).items():
             peft.get_base_model().get_submodule(name).learned_prefix.start("default", keys, values)
         return peft

@@ -10,9 +10,9 @@ from torch import nn
 
 from pegbox.methods._checks import check_options, positive_int
 from pegbox.methods._holes import WITHOUT_INTERFACE
-from pegbox.methods._layers import block_names, inside, top
+from pegbox.methods._layers import block_names, lies_in, top
 from pegbox.methods._method import Attached, Capability
-from pegbox.methods._peft import wrap
+from pegbox.methods._peft import with_adapter
 from pegbox.methods._peft_options import common_options, head_parameters
 from pegbox.methods._registry import register
 from pegbox.models import Base
@@ -83,7 +83,7 @@ class ZeroInitAttention(Attached):
             target_modules=list(found),
             **common_options(base),
         )
-        return wrap(base, module, config, seed=seed)
+        return with_adapter(base, module, config, seed=seed)
 
     def parameters(self, base: Base, prompt: Prompt) -> int:
         """P d + heads for each tuned layer, and the score layer of an encoder."""
@@ -95,10 +95,10 @@ class ZeroInitAttention(Attached):
         from pegbox.methods._tuners._probe import probe
 
         found = {name: geometry for name, geometry in probe(module).items() if not geometry.cross}
-        stack = [block for block in block_names(module) if any(inside(name, [block]) for name in found)]
+        stack = [block for block in block_names(module) if any(lies_in(name, [block]) for name in found)]
         default = len(stack) if len(stack) <= SMALL else len(stack) - LOWEST
         chosen = top(stack, default if self.layers is None else self.layers, self.name, base)
-        return {name: geometry for name, geometry in found.items() if inside(name, chosen)}
+        return {name: geometry for name, geometry in found.items() if lies_in(name, chosen)}
 
 
 @torch.no_grad()

@@ -12,19 +12,29 @@ if TYPE_CHECKING:
     from pegbox.models._decode import decode, written_by
     from pegbox.models._encoder import PooledClassifier, score_layer
     from pegbox.models._features import (
+        TOKENS_ON_ACCELERATOR,
+        TOKENS_PER_BATCH,
         answer_logits,
         answer_tokens,
         extract,
         output_rows,
     )
-    from pegbox.models._find import check_safetensors, find_model
+    from pegbox.models._find import check_folder, check_safetensors, find_model
     from pegbox.models._fingerprint import fingerprint
     from pegbox.models._language import IGNORED, language_loss, logits_of, output_inputs
     from pegbox.models._language_rows import LanguageRows, check_language
-    from pegbox.models._loading import load, tokenizer
+    from pegbox.models._loading import Dtype, load, number_format, tokenizer
     from pegbox.models._mode import in_mode
     from pegbox.models._options import option_logprobs, read_texts
-    from pegbox.models._quiet import quiet_libraries
+    from pegbox.models._quantised import (
+        QUANTISE_BLOCK,
+        Quantise,
+        check_quantise,
+        divided_layers,
+        plain_layers,
+        quantised_loading,
+    )
+    from pegbox.models._quiet import quiet_libraries, quietly
     from pegbox.models._readout import (
         POSITIONS,
         Answers,
@@ -43,26 +53,35 @@ if TYPE_CHECKING:
     from pegbox.models._trunk import Trunk, blocks_of, frozen_trunk, without_dropout
     from pegbox.models._vocabulary import class_means, slot_logits
 
+
 __all__ = [
     "IGNORED",
     "POSITIONS",
+    "QUANTISE_BLOCK",
+    "TOKENS_ON_ACCELERATOR",
+    "TOKENS_PER_BATCH",
     "Answers",
     "Base",
+    "Dtype",
     "FeatureCache",
     "Features",
     "LanguageRows",
     "PooledClassifier",
+    "Quantise",
     "Trunk",
     "answer_logits",
     "answer_tokens",
     "batches",
     "blocks_of",
+    "check_folder",
     "check_language",
+    "check_quantise",
     "check_safetensors",
     "chunked_cross_entropy",
     "class_means",
     "collate",
     "decode",
+    "divided_layers",
     "encode",
     "extract",
     "find_model",
@@ -73,6 +92,7 @@ __all__ = [
     "load",
     "logits_of",
     "narrowed",
+    "number_format",
     "option_logprobs",
     "output_inputs",
     "output_layer",
@@ -80,7 +100,10 @@ __all__ = [
     "output_scale",
     "output_tail",
     "output_tail_slope",
+    "plain_layers",
+    "quantised_loading",
     "quiet_libraries",
+    "quietly",
     "read",
     "read_texts",
     "rows_of",
@@ -147,5 +170,17 @@ __getattr__, __dir__ = lazy(
         "watched": "pegbox.models._readout",
         "word_logprobs": "pegbox.models._sequences",
         "written_by": "pegbox.models._decode",
+        "TOKENS_ON_ACCELERATOR": "pegbox.models._features",
+        "TOKENS_PER_BATCH": "pegbox.models._features",
+        "check_folder": "pegbox.models._find",
+        "Dtype": "pegbox.models._loading",
+        "number_format": "pegbox.models._loading",
+        "QUANTISE_BLOCK": "pegbox.models._quantised",
+        "Quantise": "pegbox.models._quantised",
+        "check_quantise": "pegbox.models._quantised",
+        "divided_layers": "pegbox.models._quantised",
+        "plain_layers": "pegbox.models._quantised",
+        "quantised_loading": "pegbox.models._quantised",
+        "quietly": "pegbox.models._quiet",
     },
 )

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pegbox.errors import CapabilityError, UsageError, nearest
 
 Quantise = Literal["nf4"]
-BLOCK = 64
+QUANTISE_BLOCK = 64
 
 
 def check_quantise(quantise: str | None, where: str) -> None:
@@ -58,10 +58,11 @@ def quantised_loading(
     """
     from transformers import BitsAndBytesConfig
 
-    kept, packed = _divided(skeleton)
+    kept, packed = divided_layers(skeleton)
     if not packed:
         raise CapabilityError(
-            f"no linear layer has a multiple of {BLOCK} inputs, in blocks of which weights are packed",
+            f"no linear layer has a multiple of {QUANTISE_BLOCK} inputs, in blocks of which weights are "
+            "packed",
             where=where,
             expected="a wider model",
             fix="load it without quantise",
@@ -76,7 +77,7 @@ def quantised_loading(
     return {"quantization_config": config, "device_map": {"": device}}
 
 
-def _divided(skeleton: nn.Module) -> tuple[list[str], list[str]]:
+def divided_layers(skeleton: nn.Module) -> tuple[list[str], list[str]]:
     """Names of the linear layers that stay as they are, the output layer among them, and of those packed."""
     from transformers.pytorch_utils import Conv1D
 
@@ -88,7 +89,7 @@ def _divided(skeleton: nn.Module) -> tuple[list[str], list[str]]:
         if isinstance(layer, nn.Linear | Conv1D):
             weight: Any = layer.weight
             inputs = weight.shape[1] if isinstance(layer, nn.Linear) else weight.shape[0]
-            (kept if layer is output or inputs % BLOCK else packed).append(name)
+            (kept if layer is output or inputs % QUANTISE_BLOCK else packed).append(name)
     return kept, packed
 
 

@@ -47,7 +47,7 @@ def run(
     _check(model, rows, valid, replay)
     if settings.device:
         model.to(settings.device)
-    with _undisturbed(model), _recomputed(model, settings.gradient_checkpointing):
+    with _undisturbed(model), gradient_checkpointing(model, settings.gradient_checkpointing):
         engine = _engine(model, rows, settings, folder, valid, head, replay, say)
         engine.origin = _origin(engine, resume)
         if engine.origin is None or not engine.origin.record["finished"]:
@@ -293,7 +293,7 @@ def _undisturbed(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _recomputed(model: nn.Module, wanted: bool) -> Iterator[None]:
+def gradient_checkpointing(model: nn.Module, wanted: bool) -> Iterator[None]:
     """Recompute activations in the backward pass while the block runs, if ``wanted``."""
     if not wanted or _recomputes(model):
         yield

@@ -5,18 +5,20 @@ from pegbox.tuning._align import Aligned, align
 from pegbox.tuning._calibrate import Calibrated, Way, calibrate
 from pegbox.tuning._demonstrate import Demonstrate
 from pegbox.tuning._dpo import DPO, dpo
-from pegbox.tuning._fit import fit
+from pegbox.tuning._fit import MIN_VALID_ROWS, fit
 from pegbox.tuning._foreign_head import adapter_folder
 from pegbox.tuning._forgetting import OtherTask, forgetting
 from pegbox.tuning._general import general_text
 from pegbox.tuning._hold_out import hold_out, labelled_rows
 from pegbox.tuning._judge import SideBySide, judge, side_by_side
+from pegbox.tuning._label_rows import LabelRows
 from pegbox.tuning._label_words import Candidate, LabelWords, search_label_words
-from pegbox.tuning._laplace import laplace
+from pegbox.tuning._laplace import laplace, uncertain
 from pegbox.tuning._merge import Merged, merge
+from pegbox.tuning._once import Once
 from pegbox.tuning._posterior_files import save_posterior
 from pegbox.tuning._rank import Ranks, Spectrum, rank
-from pegbox.tuning._readout import read_by
+from pegbox.tuning._readout import as_read, read_by, with_readout
 from pegbox.tuning._replay import Replay
 from pegbox.tuning._run_folder import check_run_folder, clear_run_folder, seed_folder
 from pegbox.tuning._saving import adapter_bytes
@@ -32,15 +34,27 @@ from pegbox.tuning._shapes import (
     option_names,
     reward_scale,
     reward_scores,
+    shape_of,
     with_reward_scale,
 )
 from pegbox.tuning._switch import Switchboard
 from pegbox.tuning._training import Training
+from pegbox.tuning._trunk_rows import (
+    TRUNK_MEMORY_SHARE,
+    TRUNK_STATES,
+    TRUNK_TOKENS,
+    TrunkRows,
+    with_trunk_cached,
+)
 from pegbox.tuning._tuned import Cost, Tuned, base_alone
 from pegbox.tuning._ways import WAYS
 
 __all__ = [
     "DPO",
+    "MIN_VALID_ROWS",
+    "TRUNK_MEMORY_SHARE",
+    "TRUNK_STATES",
+    "TRUNK_TOKENS",
     "WAYS",
     "Aligned",
     "Calibrated",
@@ -50,8 +64,10 @@ __all__ = [
     "Demonstrate",
     "Entity",
     "GeneralText",
+    "LabelRows",
     "LabelWords",
     "Merged",
+    "Once",
     "OtherTask",
     "Prediction",
     "Preferred",
@@ -65,12 +81,14 @@ __all__ = [
     "Switchboard",
     "Tagged",
     "Training",
+    "TrunkRows",
     "Tuned",
     "Way",
     "Written",
     "adapter_bytes",
     "adapter_folder",
     "align",
+    "as_read",
     "base_alone",
     "calibrate",
     "check_run_folder",
@@ -93,6 +111,10 @@ __all__ = [
     "save_posterior",
     "search_label_words",
     "seed_folder",
+    "shape_of",
     "side_by_side",
+    "uncertain",
+    "with_readout",
     "with_reward_scale",
+    "with_trunk_cached",
 ]

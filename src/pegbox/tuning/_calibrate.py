@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pegbox.data import Rows
-from pegbox.data._table import rows_text
+from pegbox.data import Rows, rows_text
 from pegbox.errors import CapabilityError, InputError, UsageError, nearest
 from pegbox.evaluation import (
     Estimate,

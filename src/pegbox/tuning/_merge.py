@@ -15,11 +15,8 @@ from torch import Tensor, nn
 
 from pegbox.data import Rows, from_texts
 from pegbox.errors import CapabilityError
-from pegbox.methods import Method, methods
-from pegbox.methods._peft import expected_warnings, wrap
-from pegbox.models import Base, PooledClassifier, output_layer, share
-from pegbox.models._loading import Dtype, number_format
-from pegbox.models._quantised import plain_layers
+from pegbox.methods import Method, expected_warnings, methods, with_adapter
+from pegbox.models import Base, Dtype, PooledClassifier, number_format, output_layer, plain_layers, share
 from pegbox.tasks import Classify
 from pegbox.training import hush
 from pegbox.tuning._plain import model_bytes
@@ -232,7 +229,7 @@ def _put_back(adapter: Any, own: Base, config: Any, labels: int) -> nn.Module:
     with expected_warnings(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
         state = get_peft_model_state_dict(adapter, save_embedding_layers=False)
-        peft = wrap(own, module, config)
+        peft = with_adapter(own, module, config)
         set_peft_model_state_dict(peft, state)
     return peft.requires_grad_(False).eval()
 

@@ -10,8 +10,7 @@ import torch
 from torch import nn
 
 from pegbox.errors import InputError
-from pegbox.models import Base, PooledClassifier, check_safetensors
-from pegbox.models._quiet import quietly
+from pegbox.models import Base, PooledClassifier, check_safetensors, quietly
 
 HEAD = "head.safetensors"
 WEIGHTS = "model*.safetensors"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pegbox._atomic import write_bytes, write_text
 from pegbox.errors import CapabilityError, InputError, UsageError
-from pegbox.methods.closed_form import POSTERIOR
+from pegbox.methods import POSTERIOR_FILE
 from pegbox.tuning._laplace import uncertain
 from pegbox.uncertainty import (
     AVERAGED,
@@ -36,14 +36,14 @@ def write_posterior(tuned: Tuned, folder: Path) -> None:
     if tuned.laplace is not None:
         spots = uncertain(tuned, tuned.laplace.part)
         prints = (_base(tuned), _adapter(tuned, tuned.laplace.part))
-        write_bytes(folder / POSTERIOR, to_bytes(tuned.laplace, spots, *prints))
+        write_bytes(folder / POSTERIOR_FILE, to_bytes(tuned.laplace, spots, *prints))
         told = header(tuned.laplace, spots, *prints)
         del told["places"]
         write_text(folder / WORDS, json.dumps(told, indent=1, allow_nan=False) + "\n")
     elif tuned.posterior is not None:
         mark = {HEADER: json.dumps(AVERAGED)} if tuned.averaged else None
         tensors = {name: value.contiguous() for name, value in tuned.posterior.tensors().items()}
-        write_bytes(folder / POSTERIOR, save(tensors, mark))
+        write_bytes(folder / POSTERIOR_FILE, save(tensors, mark))
 
 
 def save_posterior(tuned: Tuned, folder: Path) -> Path:
@@ -55,12 +55,12 @@ def save_posterior(tuned: Tuned, folder: Path) -> Path:
     if tuned.laplace is None and tuned.posterior is None:
         raise CapabilityError("this model has no posterior to write", where=str(folder))
     write_posterior(tuned, folder)
-    return folder / POSTERIOR
+    return folder / POSTERIOR_FILE
 
 
 def is_averaged(folder: Path) -> bool:
     """Whether a closed-form fit's posterior was put to use."""
-    return bool(header_of(folder / POSTERIOR) == AVERAGED)
+    return bool(header_of(folder / POSTERIOR_FILE) == AVERAGED)
 
 
 def with_read_posterior(tuned: Tuned, folder: Path) -> Tuned:
@@ -69,7 +69,7 @@ def with_read_posterior(tuned: Tuned, folder: Path) -> Tuned:
     Raises:
         InputError: For a posterior that is damaged, or of another adapter or base.
     """
-    path = folder / POSTERIOR
+    path = folder / POSTERIOR_FILE
     if tuned.posterior is not None or not path.is_file():
         return tuned
     told = read_header(path)

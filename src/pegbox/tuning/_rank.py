@@ -14,7 +14,8 @@ from torch import Tensor
 
 from pegbox.errors import CapabilityError, InputError, UsageError
 from pegbox.methods import check_adapter
-from pegbox.methods._rank import (
+from pegbox.models import check_folder, find_model
+from pegbox.tuning._singular_values import (
     effective_rank,
     energy,
     matrix_singular_values,
@@ -24,8 +25,6 @@ from pegbox.methods._rank import (
     reader,
     tensors_of,
 )
-from pegbox.models import find_model
-from pegbox.models._find import check_folder
 
 ADAPTER = "adapter_config.json"
 TOP = 64

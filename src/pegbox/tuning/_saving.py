@@ -15,8 +15,7 @@ from pegbox._atomic import folder as atomic_folder
 from pegbox._version import __version__
 from pegbox.errors import InputError
 from pegbox.evaluation import Scores
-from pegbox.methods import Method, Posterior, build, check_adapter, load_adapter, save_adapter
-from pegbox.methods.closed_form import POSTERIOR
+from pegbox.methods import POSTERIOR_FILE, Method, Posterior, build, check_adapter, load_adapter, save_adapter
 from pegbox.models import Base, FeatureCache
 from pegbox.models import load as load_base
 from pegbox.tasks import Task, TooLong, task_from_json
@@ -213,14 +212,14 @@ def _posterior(folder: Path, method: Method, task: Task, *, expected: bool) -> P
     if expected and posterior is None:
         raise InputError(
             "the file is missing",
-            where=str(folder / POSTERIOR),
+            where=str(folder / POSTERIOR_FILE),
             expected="the posterior that was saved with the adapter",
             fix="copy the whole folder again",
         )
     if posterior is not None and posterior.weight.shape[1] != len(task.labels):
         raise InputError(
             f"the posterior is of {posterior.weight.shape[1]} labels",
-            where=str(folder / POSTERIOR),
+            where=str(folder / POSTERIOR_FILE),
             expected=f"{len(task.labels)} labels, as in {TASK}",
             fix="copy the whole folder again",
         )

@@ -12,11 +12,11 @@ from pegbox.errors import CapabilityError, UsageError
 from pegbox.models import POSITIONS, Trunk, batches, frozen_trunk
 from pegbox.training import Trainable, resolve_precision
 
-HIDDEN = "trunk_states"
+TRUNK_STATES = "trunk_states"
 TrunkCache = Literal["auto", "on", "off"]
-TOKENS_PER_BATCH = 4096
+TRUNK_TOKENS = 4096
 # Of the memory that is free when training starts.
-MEMORY_SHARE = 0.25
+TRUNK_MEMORY_SHARE = 0.25
 
 
 class TrunkRows:
@@ -68,12 +68,12 @@ class TrunkRows:
         for at, index in enumerate(indices):
             kept = self._states[index]
             states[at, : len(kept)] = kept
-        return {**batch, HIDDEN: states}
+        return {**batch, TRUNK_STATES: states}
 
     def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """The rows' own loss, from the stored states on."""
-        rest = {key: value for key, value in batch.items() if key != HIDDEN}
-        with self._trunk.replay(batch[HIDDEN], batch[POSITIONS] if self._narrow else None):
+        rest = {key: value for key, value in batch.items() if key != TRUNK_STATES}
+        with self._trunk.replay(batch[TRUNK_STATES], batch[POSITIONS] if self._narrow else None):
             return self._rows.loss(model, rest)
 
 
@@ -175,7 +175,7 @@ def _states(trunk: Trunk, rows: Trainable) -> list[Tensor]:
     lengths = [int(length) for length in rows.lengths]
     states: list[Tensor] = [torch.empty(0)] * len(lengths)
     checked = False
-    for indices in track(batches(lengths, TOKENS_PER_BATCH), "running the frozen layers"):
+    for indices in track(batches(lengths, TRUNK_TOKENS), "running the frozen layers"):
         with torch.no_grad():
             hidden = _captured(trunk, rows, indices)
         if len(hidden) != len(indices):
@@ -201,10 +201,10 @@ def _check_memory(needed: int) -> None:
     import psutil
 
     free = psutil.virtual_memory().available
-    if needed > MEMORY_SHARE * free:
+    if needed > TRUNK_MEMORY_SHARE * free:
         raise _Unfit(
             f"its states need {needed / 2**20:,.0f} MiB, and of {free / 2**20:,.0f} MiB that are free "
-            f"only {MEMORY_SHARE:.0%} may be used for them"
+            f"only {TRUNK_MEMORY_SHARE:.0%} may be used for them"
         )
 
 
@@ -230,7 +230,7 @@ def _narrows(trunk: Trunk, rows: TrunkRows) -> bool:
         losses = [_loss(trunk, part, indices) for part in (rows, rows.narrowed())]
     except (AttributeError, LookupError, RuntimeError, TypeError, ValueError):
         return False  # its code takes no keys and values, or asks a cache for more
-    rounding = 16 * torch.finfo(batch[HIDDEN].dtype).eps
+    rounding = 16 * torch.finfo(batch[TRUNK_STATES].dtype).eps
     return abs(losses[0] - losses[1]) <= rounding * max(1.0, abs(losses[0]))
 
 

@@ -21,7 +21,7 @@ from pegbox.tuning._shapes import shape_of
 if TYPE_CHECKING:
     from pegbox.evaluation import Forgetting
     from pegbox.methods import Posterior, Problem, Solved
-    from pegbox.models._loading import Dtype
+    from pegbox.models import Dtype
     from pegbox.uncertainty import Laplace, Predictive
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pegbox.errors import CapabilityError, UsageError
-from pegbox.methods._layers import block_names, inside, linear_layers
+from pegbox.methods import block_names, lies_in, linear_layers
 from pegbox.models import output_layer, score_layer
 
 PARTS = ("all", "lora", "head")
@@ -121,7 +121,7 @@ def _last(module: nn.Module, count: int) -> list[Place]:
             expected=f"{LAST}1 to {LAST}{len(blocks)}",
             fix=f"write {LAST}1",
         )
-    names = [name for name in linear_layers(module) if inside(name, blocks[-count:])]
+    names = [name for name in linear_layers(module) if lies_in(name, blocks[-count:])]
     layers = [(name, module.get_submodule(name)) for name in names]
     score = score_layer(module)
     layers += [] if score is None else [("score", score)]

@@ -39,7 +39,7 @@ class Choice:
     edges: tuple[str, ...] = field(default=())
 
 
-def choose(
+def choose_penalty(
     Z: Tensor,
     L: Tensor,
     gold: Tensor,

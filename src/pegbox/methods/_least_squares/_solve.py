@@ -7,14 +7,13 @@ from torch import Tensor
 from pegbox.errors import InputError, UsageError, nearest
 from pegbox.methods._least_squares._check import as_problem, check_penalty
 from pegbox.methods._least_squares._solution import Solution, System, gradient_scale
-from pegbox.methods._least_squares._spectrum import Spectrum
+from pegbox.methods._least_squares._spectrum import SVD_WORK, Spectrum
 from pegbox.methods._least_squares._targets import residual
 
 # A Cholesky factor loses as many digits as the condition number has; beyond this, use the SVD.
 _CHOLESKY_LIMIT = 1e8
 _DISTRUST = 1e12
 _NAMES: dict[str, System] = {"primal": "primal", "dual": "dual", "svd": "svd"}
-_SVD_WORK = 1e8
 
 
 def solve(
@@ -109,7 +108,7 @@ def _pick(system: str, Zc: Tensor, bound: float) -> System:
         valid = ("auto", *_NAMES)
         raise UsageError(f"unknown system '{system}'", expected=", ".join(valid), fix=nearest(system, valid))
     rows, width = Zc.shape
-    if bound > _CHOLESKY_LIMIT or rows * width * min(rows, width) < _SVD_WORK:
+    if bound > _CHOLESKY_LIMIT or rows * width * min(rows, width) < SVD_WORK:
         return "svd"
     return "primal" if rows >= width else "dual"
 

@@ -9,8 +9,8 @@ from pegbox.methods._least_squares._check import as_features, check_penalty
 
 Decomposition = Literal["svd", "gram"]
 
-# Beyond this many multiply-adds the Gram matrix's eigenvectors halve the time of ``choose``.
-_SVD_WORK = 1e8
+# Beyond this many multiply-adds the Gram matrix's eigenvectors halve the time of ``choose_penalty``.
+SVD_WORK = 1e8
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Spectrum:
         intercept: Whether an unpenalised intercept is fitted, by centring.
         decomposition: ``svd``, or ``gram`` for eigenvectors of the smaller of Z'Z and ZZ'. The latter squares
             the condition number: a solution's relative error is about 1e-16 s_1^2 / penalty, which
-            matters only for penalties far below the grid of ``choose``, which starts at 1e-7 s_1^2.
+            matters only for penalties far below the grid of ``choose_penalty``, which starts at 1e-7 s_1^2.
     """
 
     left: Tensor
@@ -49,7 +49,7 @@ class Spectrum:
         Z = as_features(Z)
         rows, width = Z.shape
         if decomposition is None:
-            decomposition = "gram" if rows * width * min(rows, width) > _SVD_WORK else "svd"
+            decomposition = "gram" if rows * width * min(rows, width) > SVD_WORK else "svd"
         mean = Z.mean(dim=0) if intercept else Z.new_zeros(width)
         left, values, right = (_by_svd if decomposition == "svd" else _by_gram)(Z - mean)
         return cls(left, values, right, mean, intercept, decomposition)

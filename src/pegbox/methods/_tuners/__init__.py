@@ -9,7 +9,7 @@ import importlib
 import pkgutil
 
 
-def register_all() -> None:
+def register_adapters() -> None:
     """Make every own kind of adapter known to PEFT."""
     for module in pkgutil.iter_modules(__path__):
         if not module.name.startswith("_"):

@@ -9,7 +9,7 @@ from peft.utils import register_peft_method
 
 
 @dataclass
-class OwnConfig(PeftConfig):
+class AdapterConfig(PeftConfig):
     """What PEFT's injection reads from every configuration.
 
     Args:
@@ -46,7 +46,7 @@ def peft_type(name: str) -> PeftType:
     return member
 
 
-def register(name: str, config: type[PeftConfig], model: type[BaseTuner]) -> None:
+def register_adapter(name: str, config: type[PeftConfig], model: type[BaseTuner]) -> None:
     """Make an adapter kind known to PEFT, once.
 
     Args:

@@ -11,12 +11,12 @@ from torch import nn
 
 from pegbox.methods._tuners._attention import UNMERGEABLE, AttentionAdapter, Switched, restore, switch
 from pegbox.methods._tuners._probe import Geometry, probe
-from pegbox.methods._tuners._register import OwnConfig
+from pegbox.methods._tuners._register import AdapterConfig
 from pegbox.methods._tuners._wrapping import refuse_merge
 
 
 @dataclass
-class AttentionConfig(OwnConfig):
+class AttentionConfig(AdapterConfig):
     """What the adapters on attention modules have in common.
 
     Args:

@@ -10,7 +10,7 @@ import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
-from pegbox.methods._tuners._register import OwnConfig, peft_type, register
+from pegbox.methods._tuners._register import AdapterConfig, peft_type, register_adapter
 from pegbox.methods._tuners._wrapping import WrappingTuner, refuse_merge
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU, "tanh": nn.Tanh}
@@ -18,7 +18,7 @@ UNMERGEABLE = "a bottleneck adapter cannot be merged: its non-linear function fi
 
 
 @dataclass
-class BottleneckConfig(OwnConfig):
+class BottleneckConfig(AdapterConfig):
     """Configuration of a bottleneck adapter.
 
     Args:
@@ -121,4 +121,4 @@ def _outputs(layer: nn.Module) -> int:
     return int(weight.shape[1])  # GPT-2's Conv1D keeps (inputs, outputs)
 
 
-register("pegbox_bottleneck", BottleneckConfig, BottleneckModel)
+register_adapter("pegbox_bottleneck", BottleneckConfig, BottleneckModel)

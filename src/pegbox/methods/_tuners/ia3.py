@@ -15,11 +15,11 @@ from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer, check_adapters_t
 from torch import Tensor, nn
 
 from pegbox.errors import CapabilityError
-from pegbox.methods._tuners._register import OwnConfig, peft_type, register
+from pegbox.methods._tuners._register import AdapterConfig, peft_type, register_adapter
 
 
 @dataclass
-class UnitIA3Config(OwnConfig):
+class UnitIA3Config(AdapterConfig):
     """Configuration of IA3 on chosen units.
 
     Args:
@@ -179,4 +179,4 @@ def _shape(layer: Any) -> tuple[int, int]:
     return int(layer.weight.shape[0]), int(layer.weight.shape[1])
 
 
-register("pegbox_ia3", UnitIA3Config, UnitIA3Model)
+register_adapter("pegbox_ia3", UnitIA3Config, UnitIA3Model)

@@ -12,7 +12,7 @@ from torch.nn.attention.bias import causal_lower_right
 
 from pegbox.methods._tuners._attention import Attend, AttentionAdapter
 from pegbox.methods._tuners._probe import Geometry
-from pegbox.methods._tuners._register import peft_type, register
+from pegbox.methods._tuners._register import peft_type, register_adapter
 from pegbox.methods._tuners._tuner import AttentionConfig, AttentionTuner
 
 RANDOM = 0.02
@@ -223,4 +223,4 @@ class PrefixModel(AttentionTuner):
         return [geometry.key_heads, geometry.key_width, geometry.value_width]
 
 
-register("pegbox_prefix", PrefixConfig, PrefixModel)
+register_adapter("pegbox_prefix", PrefixConfig, PrefixModel)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pegbox.errors import InputError
-from pegbox.methods._tuners._register import OwnConfig, peft_type, register
+from pegbox.methods._tuners._register import AdapterConfig, peft_type, register_adapter
 from pegbox.methods._tuners._wrapping import WrappingTuner, refuse_merge
 
 SAMPLE = 1000
@@ -21,7 +21,7 @@ UNMERGEABLE = "soft tokens cannot be merged: they stand in the prompt and change
 
 
 @dataclass
-class SoftTokensConfig(OwnConfig):
+class SoftTokensConfig(AdapterConfig):
     """Configuration of soft tokens.
 
     Args:
@@ -212,4 +212,4 @@ def encoder_parameters(width: int, hidden: int) -> int:
     return gates + 2 * hidden * (2 * hidden + 1) + width * (2 * hidden + 1)
 
 
-register("pegbox_soft_tokens", SoftTokensConfig, SoftTokensModel)
+register_adapter("pegbox_soft_tokens", SoftTokensConfig, SoftTokensModel)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pegbox.methods._tuners._attention import Attend, AttentionAdapter
 from pegbox.methods._tuners._probe import Geometry, project
-from pegbox.methods._tuners._register import peft_type, register
+from pegbox.methods._tuners._register import peft_type, register_adapter
 from pegbox.methods._tuners._tuner import AttentionConfig, AttentionTuner
 
 
@@ -122,4 +122,4 @@ class ZeroInitModel(AttentionTuner):
         return None if geometry.cross else [geometry.heads, geometry.width, geometry.rotary]
 
 
-register("pegbox_zero_init", ZeroInitConfig, ZeroInitModel)
+register_adapter("pegbox_zero_init", ZeroInitConfig, ZeroInitModel)
