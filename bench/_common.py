@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import ctypes
+import gc
 import json
 import os
 import platform
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -173,6 +176,35 @@ def reset_peak() -> None:
     Path("/proc/self/clear_refs").write_text("5", "ascii")
 
 
+def settle() -> int:
+    """Give back what is free, and return what is resident; the high-water mark starts there."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    reset_peak()
+    return resident()
+
+
+def on_core(core: int, command: Sequence[str], **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a command on one core with one thread, and catch what it prints."""
+    if shutil.which("taskset"):
+        command = ["taskset", "-c", str(core), *command]
+    return subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1", **variables}
+    )
+
+
+def printed(done: subprocess.CompletedProcess[str], what: str) -> Cell:
+    """Return the cell that a process printed last.
+
+    Raises:
+        SystemExit: When it failed.
+    """
+    if done.returncode:
+        sys.exit(f"{what} failed:\n{done.stderr[-3000:]}")
+    found: Cell = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
 def environment(folder: Path, *steps: Sequence[str]) -> Path:
     """Return a peer's Python; make its virtual environment unless it is there.
 
@@ -272,9 +304,34 @@ def median(values: Iterable[float]) -> float:
     return statistics.median(values)
 
 
+def middle(cells: Sequence[Cell], what: str) -> float:
+    """Return the median of one number of cells."""
+    return median(cell[what] for cell in cells)
+
+
 def seconds(value: float) -> str:
     """Return a time with two to three digits."""
     return f"{value * 1000:.1f} ms" if value < 0.1 else f"{value:.2f} s" if value < 10 else f"{value:.1f} s"
+
+
+def mebibytes(value: float) -> str:
+    """Return bytes in MiB."""
+    return f"{value / 2**20:,.0f}"
+
+
+def met(text: str, well: bool) -> str:
+    """Return a number, bold where it meets an aim."""
+    return f"**{text}**" if well else text
+
+
+def ratios(ours: Sequence[Cell], theirs: Sequence[Cell], aims: Mapping[str, float], digits: int) -> list[str]:
+    """Return how many times as fast we are, and our share of the memory; bold where an aim is met."""
+    speed = middle(ours, "processor") / middle(theirs, "processor")
+    share = middle(ours, "grown") / middle(theirs, "grown")
+    return [
+        met(f"{speed:.{digits}f}", speed >= aims["speed"]),
+        met(f"{share:.2f}", share <= aims["memory"]),
+    ]
 
 
 def spread(values: Sequence[float], show: Callable[[float], str]) -> str:

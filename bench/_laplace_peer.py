@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import json
 import sys
 import time
@@ -58,14 +56,6 @@ class Order:
     train: int
     test: int
     check: bool
-
-
-def settle() -> int:
-    """Give back what is free, and return what is resident; the high-water mark starts there."""
-    gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)
-    common.reset_peak()
-    return common.resident()
 
 
 def timed(work: Callable[[], Found]) -> tuple[Found, dict[str, float]]:
@@ -244,9 +234,9 @@ def run(order: Order) -> common.Cell:
     peer.predict(few, order.precision)
     train = batches("train", order.train, order.fit_batch)
     test = batches("test", order.test, order.predict_batch)
-    before = settle()
+    before = common.settle()
     _, fit = timed(lambda: peer.fit(train))
-    settle()
+    common.settle()
     (mean, covariance), predict = timed(lambda: peer.predict(test, order.precision))
     found = {
         "fit": fit,

@@ -11,9 +11,6 @@ an environment of their own under runs/, which the first run makes. Writes its s
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -22,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import _common as common
-from _laplace_peer import CHECKED, KFAC_RANK, LOW_RANK_FROM, NARROW, Order, settle, timed
+from _laplace_peer import CHECKED, KFAC_RANK, LOW_RANK_FROM, NARROW, Order, timed
 from label_step import TEMPLATE, Setup, make_rows, save_model
 
 if TYPE_CHECKING:
@@ -164,9 +161,9 @@ def child(folder: Path, case: Case, side: Side, check: bool) -> common.Cell:
         return tuned.with_posterior(rows, prior_precision=PRECISION, **dict(side.options))
 
     fit(few).predictive(few)
-    before = settle()
+    before = common.settle()
     sure, fitted = timed(lambda: fit(train))
-    settle()
+    common.settle()
     found, predicted = timed(lambda: sure.predictive(test))
     cell = {
         "fit": fitted,
@@ -205,14 +202,7 @@ def measure(
         )
         script = Path(__file__).with_name("_laplace_peer.py")
         command = [str(python), str(script), json.dumps(asdict(order))]
-    if shutil.which("taskset"):
-        command = ["taskset", "-c", str(core), *command]
-    variables = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=variables)
-    if done.returncode:
-        sys.exit(f"{side} failed on {case}:\n{done.stderr[-3000:]}")
-    found: common.Cell = json.loads(done.stdout.splitlines()[-1])
-    return found
+    return common.printed(common.on_core(core, command), f"{side} on {case}")
 
 
 # The plan
@@ -285,10 +275,6 @@ def growth(cells: Sequence[common.Cell], phase: str | None = None) -> float:
     return common.median(max(cell[name]["peak"] for name in phases) - cell["before"] for cell in cells)
 
 
-def mebibytes(value: float) -> str:
-    return f"{value / 2**20:,.0f}"
-
-
 def called(case: Case, sides: Mapping[str, list[common.Cell]]) -> str:
     million = sides[REFERENCE][0]["parameters"] / 1e6
     return f"{million:.0f} M, {case.labels} labels"
@@ -305,14 +291,10 @@ def timetable(found: Measured) -> str:
             ]
             whole = common.median(max(c["fit"]["peak"], c["predict"]["peak"]) for c in cells)
             memory = [growth(cells, "fit"), growth(cells, "predict"), whole]
-            lines.append([called(case, sides), name, *times, *map(mebibytes, memory)])
+            lines.append([called(case, sides), name, *times, *map(common.mebibytes, memory)])
     header = ["model", "side", "fit", "by the clock", "predict", "by the clock", "MiB to fit",
               "MiB to predict", "MiB in all"]  # fmt: skip
     return common.markdown(header, lines)
-
-
-def met(text: str, well: bool) -> str:
-    return f"**{text}**" if well else text
 
 
 def ratios(found: Measured) -> str:
@@ -326,9 +308,12 @@ def ratios(found: Measured) -> str:
             for way, phase in ((REFERENCE, "fit"), (MIXED, "fit"), (REFERENCE, "predict")):
                 pairs = zip(sides[way], cells, strict=True)
                 kept = [b[phase]["processor"] / a[phase]["processor"] for a, b in pairs]
-                times.append(met(common.spread(kept, "{:.1f}".format), common.median(kept) >= AIMS[phase]))
+                well = common.median(kept) >= AIMS[phase]
+                times.append(common.met(common.spread(kept, "{:.1f}".format), well))
             share = growth(sides[REFERENCE]) / growth(cells)
-            lines.append([called(case, sides), name, *times, met(f"{share:.2f}", share <= AIMS["memory"])])
+            lines.append(
+                [called(case, sides), name, *times, common.met(f"{share:.2f}", share <= AIMS["memory"])]
+            )
     header = ["model", "peer", "fit, times as fast", "fit, mixed roots", "predict, times as fast",
               "memory, Pegbox's share"]  # fmt: skip
     return common.markdown(header, lines)

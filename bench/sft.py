@@ -12,13 +12,8 @@ section of docs/results.md.
 from __future__ import annotations
 
 import argparse
-import ctypes
-import gc
 import json
 import math
-import os
-import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -159,10 +154,7 @@ class Watch:
     @contextmanager
     def memory(self) -> Iterator[None]:
         """Give back what is free, and start the high-water mark there."""
-        gc.collect()
-        ctypes.CDLL(None).malloc_trim(0)
-        common.reset_peak()
-        self.before = common.resident()
+        self.before = common.settle()
         yield
         self.peak = common.peak_resident()
 
@@ -300,18 +292,11 @@ def measure(folder: Path, python: Path, core: int, setup: Setup, side: Side) -> 
     if side.trl:
         told["order"] = batches(folder, setup, side.batch)
     command = [str(python if side.trl else sys.executable), __file__, "--child", json.dumps(told)]
-    if shutil.which("taskset"):
-        command = ["taskset", "-c", str(core), *command]
-    variables = {**os.environ, "OMP_NUM_THREADS": "1"}
-    if side.trl == OLDER:
-        variables["PYTHONPATH"] = str(python.parent.parent / OLDER)
-    done = subprocess.run(command, capture_output=True, text=True, env=variables)
+    variables = {"PYTHONPATH": str(python.parent.parent / OLDER)} if side.trl == OLDER else {}
+    done = common.on_core(core, command, **variables)
     if done.returncode and side.options.get("use_liger_kernel"):
         return {"failed": done.stderr.strip().splitlines()[-1]}
-    if done.returncode:
-        sys.exit(f"{side} failed:\n{done.stderr[-3000:]}")
-    found: common.Cell = json.loads(done.stdout.splitlines()[-1])
-    return found
+    return common.printed(done, str(side))
 
 
 # The plan
@@ -417,25 +402,6 @@ def _settings(wanted: Plan) -> list[tuple[tuple[str, int], tuple[Setup, tuple[Si
 # The report
 
 
-def middle(cells: Sequence[common.Cell], what: str) -> float:
-    return common.median(cell[what] for cell in cells)
-
-
-def mebibytes(value: float) -> str:
-    return f"{value / 2**20:,.0f}"
-
-
-def met(text: str, well: bool) -> str:
-    return f"**{text}**" if well else text
-
-
-def ratios(ours: Sequence[common.Cell], theirs: Sequence[common.Cell]) -> list[str]:
-    """How many times as fast Pegbox is, and its share of the memory; bold where an aim is met."""
-    speed = middle(ours, "processor") / middle(theirs, "processor")
-    share = middle(ours, "grown") / middle(theirs, "grown")
-    return [met(f"{speed:.1f}", speed >= AIMS["speed"]), met(f"{share:.2f}", share <= AIMS["memory"])]
-
-
 def table(found: Same) -> str:
     lines = []
     for (precision, size), sides in found.items():
@@ -445,8 +411,8 @@ def table(found: Same) -> str:
                 continue
             speeds = [common.spread([cell[clock] for cell in cells], "{:,.0f}".format)
                       for clock in ("processor", "clock")]  # fmt: skip
-            memory = [mebibytes(middle(cells, what)) for what in ("grown", "peak")]
-            against = ratios(ours, cells) if side.trl else ["", ""]
+            memory = [common.mebibytes(common.middle(cells, what)) for what in ("grown", "peak")]
+            against = common.ratios(ours, cells, AIMS, 1) if side.trl else ["", ""]
             setting = f"{precision}, {size} rows a step"
             lines.append([setting, side.name, str(len(cells)), *speeds, *memory, *against])
     header = ["setting", "side", "runs", "tokens/s", "by the clock", "MiB to train", "MiB in all",
@@ -478,7 +444,7 @@ def ways(found: Best) -> str:
         if "failed" in cell:
             shown = ["does not run here", "", ""]
         else:
-            shown = [f"{cell['processor']:,.0f}", f"{cell['clock']:,.0f}", mebibytes(cell["grown"])]
+            shown = [f"{cell['processor']:,.0f}", f"{cell['clock']:,.0f}", common.mebibytes(cell["grown"])]
         lines.append([side.name, way, str(side.batch), *shown])
     header = ["side", "way", "rows a step", "tokens/s", "by the clock", "MiB to train"]
     return common.markdown(header, lines)
@@ -497,7 +463,7 @@ def best(found: Best) -> str:
         (own_way, own, ours), (their_way, their, theirs) = (pick(who, what, sign) for who in (True, False))
         names = [f"{own_way}, {own.batch} rows a step"]
         names += [f"{their.name}, {their_way}, {their.batch} rows a step"]
-        lines.append([title, *names, *ratios([ours], [theirs])])
+        lines.append([title, *names, *common.ratios([ours], [theirs], AIMS, 1)])
     header = ["each at its", "Pegbox", "TRL", "Pegbox, times as fast", "Pegbox's share of the memory"]
     return common.markdown(header, lines)
 
@@ -600,7 +566,10 @@ def runner(
 
     def run(setup: Setup, side: Side, repeat: int) -> common.Cell:
         found = store.get(key(setup, side, repeat), partial(measure, models, python, core, setup, side))
-        shown = found.get("failed") or f"{found['processor']:.0f} tokens/s, {mebibytes(found['grown'])} MiB"
+        shown = (
+            found.get("failed")
+            or f"{found['processor']:.0f} tokens/s, {common.mebibytes(found['grown'])} MiB"
+        )
         common.log(f"{side.name}, {side.precision}, {side.batch} rows a step, {dict(side.options)}: {shown}")
         return found
 
