@@ -20,12 +20,13 @@ from pegbox.methods import LoRA
 from pegbox.models import Base, batches
 from pegbox.rlhf import Answered, Batch, logprobs, preference_loss
 from pegbox.tasks import GeneratePrompt, Prefer, PreferPrompt, TooLong
-from pegbox.training import Trainable, resolve_precision, tell, train
+from pegbox.training import History, Settings, Trainable, resolve_precision, tell, train
 from pegbox.tuning._align import adapter_digest, policy_of
 from pegbox.tuning._claim import claimed
 from pegbox.tuning._fit import MIN_VALID_ROWS, VALID_SHARE
 from pegbox.tuning._once import Once
 from pegbox.tuning._prompts_asked import writes
+from pegbox.tuning._run_folder import check_resumable
 from pegbox.tuning._seen import row_digests
 from pegbox.tuning._training import Training
 from pegbox.tuning._tuned import Cost, Tuned
@@ -143,32 +144,22 @@ def dpo(
         CapabilityError: For a model that writes no text.
         InputError: For rows that cannot be used.
     """
-    if isinstance(beta, bool) or not isinstance(beta, int | float) or not beta > 0:
-        raise UsageError(
-            "beta is the weight of the divergence and cannot be this",
-            where=f"beta {beta!r}",
-            expected="a number above 0, such as 0.1",
-            fix="leave it out for 0.1",
-        )
-    if resume and folder is None:
-        raise UsageError(
-            "there is nothing to resume from", expected="the folder of the run", fix="pass folder="
-        )
+    _check_beta(beta)
+    if resume:
+        check_resumable(folder)
     say = Once.of(say)
     start = sft if isinstance(sft, Tuned) else Tuned.load(sft, say=say, **options)
     prompt, base = writes(start), start.base
     own, others = _apart(_read(rows, dialogue), None if valid is None else _read(valid, dialogue), seed, say)
     method, policy = policy_of(start, adapter or LoRA(), seed)
-    trained = sum(value.numel() for value in policy.parameters() if value.requires_grad)
+    count = sum(value.numel() for value in policy.parameters() if value.requires_grad)
     given = training or Training()
     settings = replace(given, learning_rate=given.learning_rate or RATE).settings(method, seed)
-    reference = start.module if start.module is not None else base.model
     bf16 = resolve_precision(settings.precision, base.device) == "bf16"
     parts: list[Trainable] = []
     for part in filter(None, (own, others)):
-        chosen, rejected = paired(prompt, part, too_long, say)
-        known = torch.stack([_said(reference, base, side, bf16=bf16) for side in (chosen, rejected)], dim=1)
-        parts.append(PairedAnswers(base, chosen, rejected, float(beta), known))
+        sides = paired(prompt, part, too_long, say)
+        parts.append(PairedAnswers(base, *sides, float(beta), _reference(start, sides, bf16=bf16)))
     key = {
         "base": base.fingerprint,
         "method": f"dpo {method.name} {method.options()} beta {beta:g}",
@@ -178,28 +169,15 @@ def dpo(
         "too_long": too_long,
     }
     started = time.perf_counter()
-    temporary = TemporaryDirectory(prefix="pegbox-") if folder is None else nullcontext(str(folder))
-    with temporary as place, claimed(Path(place), key, resume=resume):
-        history = train(
-            policy,
-            parts[0],
-            settings=settings,
-            folder=place,
-            valid=parts[1] if len(parts) > 1 else None,
-            resume=resume,
-            say=say,
-        )
+    history = _trained(policy, parts, key, folder, settings=settings, resume=resume, say=say)
     module = method.trained(base, policy.requires_grad_(False).eval())
+    seconds = max(time.perf_counter() - started, history.seconds)
     details = {"dpo": {"beta": float(beta), "pairs": len(own)}, "history": history.to_json(), "seed": seed}
     return replace(
         start,
         method=method,
         module=module,
-        cost=Cost(
-            max(time.perf_counter() - started, history.seconds),
-            trained,
-            len(own),
-        ),
+        cost=Cost(seconds, count, len(own)),
         details={**start.details, **details},
         training_rows=start.training_rows | frozenset(row_digests(own)),
         validation_rows=start.validation_rows | frozenset(row_digests(others) if others else ()),
@@ -207,6 +185,33 @@ def dpo(
         origin=None,
         say=say,
     )
+
+
+def _trained(
+    policy: nn.Module,
+    parts: list[Trainable],
+    key: dict[str, Any],
+    folder: str | Path | None,
+    *,
+    settings: Settings,
+    resume: bool,
+    say: Callable[[str], None],
+) -> History:
+    """Train the policy on the first part, stopped by the second where there is one."""
+    temporary = TemporaryDirectory(prefix="pegbox-") if folder is None else nullcontext(str(folder))
+    valid = parts[1] if len(parts) > 1 else None
+    with temporary as place, claimed(Path(place), key, resume=resume):
+        return train(policy, parts[0], settings=settings, folder=place, valid=valid, resume=resume, say=say)
+
+
+def _check_beta(beta: object) -> None:
+    if isinstance(beta, bool) or not isinstance(beta, int | float) or not beta > 0:
+        raise UsageError(
+            "beta is the weight of the divergence and cannot be this",
+            where=f"beta {beta!r}",
+            expected="a number above 0, such as 0.1",
+            fix="leave it out for 0.1",
+        )
 
 
 def paired(
@@ -235,6 +240,12 @@ def paired(
             )
         )
     return sides[0], sides[1]
+
+
+def _reference(start: Tuned, sides: tuple[Answered, Answered], *, bf16: bool) -> Tensor:
+    """Summed log-probabilities (pairs, 2) of both answers under the model that the policy starts from."""
+    module = start.module if start.module is not None else start.base.model
+    return torch.stack([_said(module, start.base, side, bf16=bf16) for side in sides], dim=1)
 
 
 @torch.no_grad()

@@ -25,6 +25,7 @@ from pegbox.tuning._once import Once
 from pegbox.tuning._provenance import Provenance
 from pegbox.tuning._readout import as_read, with_readout
 from pegbox.tuning._replay import Replay, check_replay, read_replay, remembered
+from pegbox.tuning._run_folder import check_resumable
 from pegbox.tuning._seen import row_digests
 from pegbox.tuning._shapes import Shape, Work, scaled_on_training_rows, shape_of
 from pegbox.tuning._training import Training
@@ -83,7 +84,8 @@ def fit(
     settings = _settings(method, training, seed)
     check_trained(method.name, demonstrations, trained=settings is not None)
     check_replay(method, replay)
-    _check_resumable(method, folder, resume=resume)
+    if resume and isinstance(method, Attached):
+        check_resumable(folder)
     shape = shape_of(task)
     _check_words_asked(task, demonstrations=demonstrations, label_words=label_words)
     _check_too_long(task, too_long)
@@ -123,14 +125,6 @@ def _with_provenance(
     notes = (*task.notes, *rows.notes())
     facts = Provenance.of(work.base, work.prompt, used, valid=valid, notes=notes, too_long=work.too_long)
     return replace(tuned, provenance=facts)
-
-
-def _check_resumable(method: Method, folder: str | Path | None, *, resume: bool) -> None:
-    """Refuse to go on from checkpoints that nobody keeps."""
-    if resume and folder is None and isinstance(method, Attached):
-        raise UsageError(
-            "there is nothing to resume from", expected="the folder of the run", fix="pass folder="
-        )
 
 
 def _loaded(name: str | Path, method: Method, say: Callable[[str], None]) -> Base:

@@ -90,3 +90,11 @@ def _of_the_other_kind(folder: Path, what: str, how: str) -> UsageError:
         expected="no such folder, or a run of the same command",
         fix=f"continue that run with --resume and {how}, or remove the folder to start afresh",
     )
+
+
+def check_resumable(folder: str | Path | None) -> None:
+    """Raise UsageError where nobody keeps the checkpoints to go on from."""
+    if folder is None:
+        raise UsageError(
+            "there is nothing to resume from", expected="the folder of the run", fix="pass folder="
+        )
