@@ -9,6 +9,7 @@ from pegbox.errors import InputError, PegboxError, UsageError, nearest
 
 if TYPE_CHECKING:
     from pegbox.comparison import PolicyRun
+    from pegbox.methods import LoRA
 
 PLAN = "plan.json"
 SFT, REWARD = "sft", "reward"
@@ -37,13 +38,15 @@ def rlhf(plan: Path, *, out: Path | None = None, overwrite: bool = False) -> Non
     place = Path(out or named or plan.with_suffix("").name)
     _check(given, plan)
     stages = _stages(given, place, plan)
+    settings = _settings(given, plan)
     check_writable(place / "report.html", "--out")
+    _readable(given)
     if _finished(place, given, overwrite):
         say(f"{place} holds this run, finished: {place / 'report.html'}")
         return
     for name, options in stages.items():
         _stage(name, options, place)
-    _tell(_last(given, place), place)
+    _tell(_last(given, settings, place), place)
 
 
 def _read(config: Path) -> dict[str, Any]:
@@ -207,31 +210,54 @@ def _stage(name: str, options: dict[str, Any], place: Path) -> None:
     try:
         verbs[name](**options, resume=(place / f"{name}-run").exists())
     except PegboxError as error:
-        error.where = f"section {name}, {error.where}" if error.where else f"section {name}"
-        raise
+        raise _in_section(error, name) from None
 
 
-def _last(plan: Mapping[str, Any], place: Path) -> "PolicyRun":
-    """Tune the policy, judge it and write the report."""
-    from pegbox.comparison import rlhf as run
+def _settings(plan: Mapping[str, Any], config: Path) -> tuple[Any, "LoRA"]:
+    """Settings of the last stage and the adapter of its policy, checked before anything is tuned."""
+    from pegbox.cli._align import dpo, ppo
     from pegbox.methods import LoRA, build
-    from pegbox.models import quiet_libraries
-    from pegbox.reports import write_rlhf_report
     from pegbox.rlhf import Alignment
     from pegbox.tuning import DPO, Training
 
     name = next(one for one in LAST if one in plan)
-    given = plan[name]
-    seed = given.get("seed", plan.get("seed", 0))
-    adapter = build("lora", given.get("options"))
+    verbs: dict[str, Callable[..., None]] = {"ppo": ppo, "dpo": dpo}
+    given = _options(name, plan[name], plan, verbs[name], config)
+    adapter = build("lora", given["options"])
     assert isinstance(adapter, LoRA)
-    settings: Any
-    if name == "ppo":
-        rl = {"algorithm": given.get("algorithm", "ppo"), "seed": seed, **(given.get("rl") or {})}
-        settings = Alignment.of(rl)
-    else:
-        training = Training.of(given.get("training") or {})
-        settings = DPO(given.get("beta", 0.1), training, seed=seed)
+    if name == "dpo":
+        return DPO(given["beta"], Training.of(given["training"] or {}), seed=given["seed"]), adapter
+    rl = {"seed": plan.get("seed", 0), **(given["rl"] or {}), "algorithm": given["algorithm"]}
+    return Alignment.of(rl), adapter
+
+
+def _readable(plan: Mapping[str, Any]) -> None:
+    """Whatever a section names is there, before hours are spent on the sections before it."""
+    from pegbox.data import read
+
+    for name in (SFT, REWARD, *LAST):
+        section = plan.get(name)
+        if isinstance(section, Mapping):
+            for key in ("data", "valid", "test", "held"):
+                if section.get(key):
+                    try:
+                        read(section[key])
+                    except PegboxError as error:
+                        raise _in_section(error, name) from None
+
+
+def _in_section(error: PegboxError, name: str) -> PegboxError:
+    error.where = f"section {name}, {error.where}" if error.where else f"section {name}"
+    return error
+
+
+def _last(plan: Mapping[str, Any], settings: tuple[Any, "LoRA"], place: Path) -> "PolicyRun":
+    """Tune the policy, judge it and write the report."""
+    from pegbox.comparison import rlhf as run
+    from pegbox.models import quiet_libraries
+    from pegbox.reports import write_rlhf_report
+
+    given = next(plan[one] for one in LAST if one in plan)
     quiet_libraries()
     folders = [plan[one] if isinstance(plan[one], str) else place / one for one in (SFT, REWARD)]
     where = {key: plan[key] for key in ("model", "device") if key in plan and not isinstance(plan[SFT], str)}
@@ -240,12 +266,12 @@ def _last(plan: Mapping[str, Any], place: Path) -> "PolicyRun":
         folders[1],
         given["data"],
         folder=place,
-        settings=settings,
+        settings=settings[0],
         held=given.get("held", plan.get("held")),
         gold=given.get("gold", plan.get("gold")),
         text=plan.get("forgetting"),
         draws=plan.get("draws", 256),
-        adapter=adapter,
+        adapter=settings[1],
         configuration=plan,
         command=command(),
         overwrite=True,
