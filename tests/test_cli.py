@@ -433,6 +433,26 @@ def test_an_interrupted_fit_leaves_no_output_and_resumes(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
 
 
+@pytest.mark.slow
+def test_of_two_processes_one_saves_and_speaks(model: Path, data: Path, tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node=2",
+        "-m",
+        "pegbox",
+    ]
+    command += ["fit", str(data), "--model", str(model), "--method", "lora", "--out", str(tmp_path / "out")]
+    command += ["--training.epochs", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ})
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("lora on") == 1
+    assert done.stderr.count("saved in") == 1
+    assert (tmp_path / "out" / "pegbox.json").exists()
+
+
 def test_every_error_class_has_an_exit_code_that_scripts_can_trust() -> None:
     codes = {error.__name__: error.exit_code for error in PegboxError.__subclasses__()}
     assert codes == {"UsageError": 2, "RunError": 1}

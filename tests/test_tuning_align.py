@@ -10,6 +10,7 @@ import torch
 
 import pegbox
 from conformance import FAMILIES
+from four_bit_toy import wide_folder
 from pegbox.data import Conversations, Message, Preferences, from_prompts
 from pegbox.errors import CapabilityError, InputError, UsageError
 from pegbox.models import Base
@@ -76,6 +77,25 @@ def test_a_policy_starts_as_the_tuned_model_and_leaves_all_else_as_it_is(family:
     again = pegbox.Tuned.load(folder, say=hush)
     assert again.predict(list(ASKED)) == found.tuned.predict(list(ASKED))
     assert "alignment" in json.loads((folder / "pegbox.json").read_text())["details"]
+
+
+def test_a_base_in_4_bits_carries_all_roles(tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    base = pegbox.load(wide_folder("llama", "causal"), quantise="nf4", device="cpu")
+    tuned = [
+        pegbox.fit(base, task, "qlora", rows=rows, training=TRAINING, say=hush)
+        for task, rows in ((GENERATE, conversations()), (pegbox.Prefer(), preferences()))
+    ]
+    settings = replace(FEW, max_tokens=6)
+    found = align(*tuned, from_prompts(ASKED), settings=settings, folder=tmp_path / "run", say=hush)
+    first, last = found.history[0], found.history[-1]
+    assert (first["kl"], first["first_ratio"]) == (0.0, 1.0)
+    assert last["kl"] != 0.0
+    again = pegbox.Tuned.load(found.tuned.save(tmp_path / "out"), say=hush)
+    assert again.base.quantise == "nf4"
+    assert again.predict(list(ASKED)) == found.tuned.predict(list(ASKED))
+    direct = dpo(tuned[0], preferences(), training=replace(TRAINING, learning_rate=1e-3), say=hush)
+    assert direct.method.name == "qlora"
 
 
 def test_rloo_needs_no_value_model_and_rewards_may_be_functions(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from pegbox.cli._options import check_free, check_writable, say
+from pegbox.cli._options import check_free, check_writable, first, say
 from pegbox.errors import UsageError
 
 
@@ -133,6 +133,8 @@ def dpo(
         sft, data, beta=beta, valid=valid, training=settings, adapter=adapter, folder=run, resume=resume,
         seed=seed, dialogue=dialogue, too_long=too_long, say=say, model=model, device=device,
     )  # fmt: skip
+    if not first():
+        return
     tuned.save(out, overwrite=overwrite)
     clear_run_folder(run)
     say(f"{tuned.cost.parameters:,} tuned parameters in {tuned.cost.seconds:.0f} s, saved in {out}")

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 # What followed ``pegbox`` on the command line.
 GIVEN: ContextVar[tuple[str, ...]] = ContextVar("GIVEN", default=())
-# Notes go to standard error, so that standard output stays data.
-say = tell
 
 _SIZES = {
     **{"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12},
@@ -29,6 +27,17 @@ _SIZES = {
 }
 _TIMES = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _PERIOD = r"(\d+(?:\.\d+)?)\s*([smhd])"
+
+
+def first() -> bool:
+    """Whether this is the first process of torchrun, or the only one: it alone saves and speaks."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def say(line: str) -> None:
+    """Write a note to standard error, so that standard output stays data."""
+    if first():
+        tell(line)
 
 
 def command() -> str:

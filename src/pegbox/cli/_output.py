@@ -2,7 +2,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pegbox.cli._options import check_free, check_writable, say
+from pegbox.cli._options import check_free, check_writable, first, say
 
 if TYPE_CHECKING:
     from pegbox.data import Rows
@@ -44,7 +44,9 @@ class Output:
         return cls(folder, overwrite, run)
 
     def save(self, tuned: "Tuned", held: "Rows | None", title: str) -> None:
-        """Evaluate a tuned model on the held-out rows, save it and print its scores."""
+        """Evaluate a tuned model on the held-out rows, save it and print its scores; in one process alone."""
+        if not first():
+            return
         from rich.console import Console
 
         from pegbox.reports import scores_panel
@@ -57,7 +59,12 @@ class Output:
         self._tell(tuned)
 
     def save_seeds(self, seeds: "Seeds", held: "Rows", title: str) -> None:
-        """Evaluate every seed's model on the same rows, save the typical one and print the scores of all."""
+        """Evaluate every seed's model on the same rows, save the typical one and print the scores of all.
+
+        In one of several processes alone.
+        """
+        if not first():
+            return
         from rich.console import Console
 
         from pegbox.reports import seeds_table

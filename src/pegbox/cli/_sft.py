@@ -2,7 +2,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pegbox.cli._options import feature_cache, names, say, tell_all
+from pegbox.cli._options import feature_cache, first, names, say, tell_all
 from pegbox.cli._output import Output
 from pegbox.cli._tuning import apart, checked_seeds, needed_bits, replay_of, tune_and_save
 
@@ -121,7 +121,8 @@ def sft(
     text_elsewhere = None
     if forgetting is not None:
         text_elsewhere = general_text(forgetting, base=base, task=asked, say=say)
-    _show_example(base, asked, too_long)
+    if first():
+        _show_example(base, asked, too_long)
     _check_held(base, asked, held, too_long)
     tuned = tune_and_save(
         place, base, asked, built, held, seed=seed, several=several, title=f"{built.name} on {model}",
