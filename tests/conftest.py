@@ -3,6 +3,8 @@ from pathlib import Path
 
 import pytest
 
+# Or a failed check would not tell what it compared.
+pytest.register_assert_rewrite("conformance_checks")
 os.environ["HF_HUB_OFFLINE"] = "1"
 # The tests compare with what a CPU computes in float32, also where a GPU is; make test-gpu is for that.
 if not os.environ.get("PEGBOX_TEST_GPU"):

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, get_args
 import pytest
 
 import pegbox
-from pegbox.errors import CapabilityError, UsageError
+from pegbox.errors import CapabilityError, RunError, UsageError
 from pegbox.methods import (
     Attached,
     Capability,
@@ -198,6 +198,22 @@ def test_a_name_is_given_once() -> None:
         @dataclass(frozen=True)
         class Nameless(Solver):
             pass
+
+
+def test_an_installed_method_that_cannot_be_imported_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = tmp_path / "broken-1.0.dist-info"
+    told.mkdir()
+    (told / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n", "utf-8")
+    (told / "entry_points.txt").write_text("[pegbox.methods]\nbroken = no_such_module\n", "utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    _registry._import_installed.cache_clear()
+    with pytest.raises(RunError, match="cannot be imported: ModuleNotFoundError") as error:
+        methods()
+    assert "entry point pegbox.methods: broken = no_such_module" in str(error.value)
+    monkeypatch.undo()
+    assert "lora" in methods()
 
 
 def test_unknown_names_and_options_suggest_the_nearest() -> None:

@@ -8,12 +8,12 @@ from typing import Literal
 
 from pegbox.comparison._pilot import Pilot
 from pegbox.evaluation import Paired
+from pegbox.methods import methods
 
 FEW_ROWS = 100
 MANY_ROWS = 250
 SIGNIFICANT = 0.05
 ALMOST_PERFECT = 0.95
-TRAINED = ("lora", "bottleneck", "ia3", "prefix", "soft-prompt", "full")
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,8 @@ class Facts:
     @property
     def trainable(self) -> bool:
         """Whether any gradient method that tunes more than a head stays within the budgets."""
-        return any(name in self.fits for name in (*TRAINED, "qlora"))
+        rows = [kind.capability for name, kind in methods().items() if name in self.fits]
+        return any(row.trains and not row.output_only for row in rows)
 
     @property
     def helped(self) -> bool:

@@ -4,13 +4,16 @@ import importlib
 import pkgutil
 from collections.abc import Mapping
 from dataclasses import fields
+from functools import cache
+from importlib.metadata import entry_points
 from typing import Any, TypeVar
 
 import pegbox.methods
-from pegbox.errors import UsageError, nearest
+from pegbox.errors import RunError, UsageError, nearest
 from pegbox.methods._method import Method
 
 Kind = TypeVar("Kind", bound=type[Method])
+ENTRY_POINTS = "pegbox.methods"
 _METHODS: dict[str, type[Method]] = {}
 
 
@@ -37,11 +40,33 @@ def register(method: Kind) -> Kind:
 
 
 def methods() -> dict[str, type[Method]]:
-    """All methods by name: each public module of this package registers its own."""
+    """All methods by name: each public module of this package registers its own, and so do others.
+
+    A method from elsewhere is known once its module is imported. What installed packages name under the entry
+    point ``pegbox.methods`` is imported here.
+
+    Raises:
+        RunError: When one of those cannot be imported.
+    """
     for module in pkgutil.iter_modules(pegbox.methods.__path__):
         if not module.name.startswith("_"):
             importlib.import_module(f"pegbox.methods.{module.name}")
+    _import_installed()
     return dict(sorted(_METHODS.items()))
+
+
+@cache
+def _import_installed() -> None:
+    for entry in entry_points(group=ENTRY_POINTS):
+        try:
+            entry.load()
+        except Exception as error:
+            raise RunError(
+                f"an installed method cannot be imported: {type(error).__name__}: {error}",
+                where=f"entry point {ENTRY_POINTS}: {entry.name} = {entry.value}",
+                expected="a module that registers its methods",
+                fix="mend or uninstall the package that brings it",
+            ) from error
 
 
 def build(name: str, options: Mapping[str, Any] | None = None) -> Method:
