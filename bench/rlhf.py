@@ -179,6 +179,27 @@ def asked(rows: int, seed: int) -> Conversations:
     return from_prompts([one.message for one in replies(rows, seed)])
 
 
+def harmless(model: str) -> common.Cell:
+    """How well a reward model tells people's own preferences, one seed, on pairs it was not tuned on."""
+    import pegbox
+
+    folder = common.DATA / "hh_harmless"
+    task, valid, test = (
+        pegbox.Prefer.from_file(folder / f"{part}.jsonl", chat="none") for part in ("train", "valid", "test")
+    )
+    tuned = pegbox.fit(
+        pegbox.load(common.model_path(model)),
+        task,
+        "lora",
+        valid=valid.rows,
+        training=pegbox.Training(epochs=3),
+        seed=0,
+        say=common.hush,
+    )
+    assert test.rows is not None
+    return {"scores": tuned.evaluate(test.rows).to_json(), "seconds": tuned.cost.seconds}
+
+
 def plans(arguments: argparse.Namespace) -> list[tuple[dict[str, Any], Any]]:
     """Keys of cells and what measures them."""
     found: list[tuple[dict[str, Any], Any]] = []
@@ -188,6 +209,9 @@ def plans(arguments: argparse.Namespace) -> list[tuple[dict[str, Any], Any]]:
             key = {"part": algorithm, "seed": seed, "steps": arguments.steps, "beta": 0.1}
             found.append((key, partial(aligned, algorithm, seed, arguments.steps, 0.1)))
         found.append(({"part": "dpo", "seed": seed}, partial(direct, seed)))
+    if not arguments.quick and (common.DATA / "hh_harmless").is_dir():
+        for model in ("etude", "minilm"):
+            found.append(({"part": "hh_harmless", "model": model}, partial(harmless, model)))
     key = {"part": "ppo", "seed": 0, "steps": 3 * arguments.steps, "beta": TOO_LITTLE}
     found.append((key, partial(aligned, "ppo", 0, 3 * arguments.steps, TOO_LITTLE)))
     return found
@@ -202,7 +226,7 @@ def report(cells: common.Cells, arguments: argparse.Namespace) -> str:
         return "## Rewards and policies\n\nNot measured yet: `python bench/rlhf.py` fills this section."
     lines = []
     for key, cell in known:
-        if key["part"] == "reward":
+        if key["part"] in ("reward", "hh_harmless"):
             continue
         scores = PolicyScores.from_json(cell["scores"])
         told, learned, reach = scores.rewards["gold"], scores.rewards["reward"], scores.reach
@@ -233,14 +257,16 @@ def report(cells: common.Cells, arguments: argparse.Namespace) -> str:
         f"{PAIRS} pairs (accuracy on pairs of other rows "
         f"{', '.join(f'{value:.2f}' for value in accuracies)}), then {arguments.steps} steps of 64 answers "
         f"at beta 0.1; DPO takes 3 epochs of the pairs. All are judged on {HELD} messages of another seed, "
-        "one answer of each model drawn to each: gold before and after, wins over the SFT model's answer with a "
-        "tie counted half, the learned reward after in standard deviations of the SFT model's own, the "
-        "divergence from that model. The share is of the learned reward reachable at that divergence by "
+        "one answer of each model drawn to each: gold before and after, wins over the SFT model's answer "
+        "with a tie counted half, the learned reward after in standard deviations of the SFT model's own, "
+        "the divergence from that model. The share is of the learned reward reachable at that divergence by "
         f"reweighting {JUDGED['draws']} of the SFT model's own answers to each of {JUDGED['prompts']} of the "
-        "messages, in parentheses how many answers have weight there: below 50 the frontier is itself a poor estimate.",
+        "messages, in parentheses how many answers have weight there: below 50 the frontier is itself a "
+        "poor estimate.",
         "\n".join(["- Command: `python bench/rlhf.py`.", *common.provenance([cell for _, cell in known])]),
         common.markdown(header, lines),
     ]
+    parts += _people([(key["model"], cell) for key, cell in known if key["part"] == "hh_harmless"])
     if missing:
         parts.append(f"{missing} of {len(plans(arguments))} fits are not measured yet.")
     if warned:
@@ -254,6 +280,26 @@ def report(cells: common.Cells, arguments: argparse.Namespace) -> str:
             "Greedy answers of the first PPO policy:\n\n" + common.markdown(["", "SFT", "PPO"], shown)
         )
     return "## Rewards and policies\n\n" + "\n\n".join(parts)
+
+
+def _people(known: list[tuple[str, common.Cell]]) -> list[str]:
+    """Accuracy on people's preferences beside simple baselines on the same pairs."""
+    from pegbox.evaluation import RewardScores
+
+    rows = []
+    for model, cell in known:
+        scores = RewardScores.from_json(cell["scores"])
+        against = [f"{part.b:.3f}: {part}" for part in scores.baselines.values()]
+        rows.append([common.model_name(model), str(scores.metrics["accuracy"]), *against])
+    if not rows:
+        return []
+    header = ["reward model", "accuracy", "against longer wins", "shorter wins", "chance"]
+    told = (
+        "Preferences of people (hh_harmless, 1,703 pairs to learn from, 500 others to measure on, LoRA, "
+        "three epochs with early stopping, one seed): accuracy with its interval, and the paired difference "
+        "from simple rules on the same pairs."
+    )
+    return [told, common.markdown(header, rows)]
 
 
 def main() -> None:
