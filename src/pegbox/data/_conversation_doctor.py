@@ -2,17 +2,20 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
+from typing import TypeVar
 
 from pegbox.data._conversation_columns import ConversationColumns
 from pegbox.data._conversations import Conversations, conversations
 from pegbox.data._doctor import TokenLengths, _exact, _leaks, _Row
-from pegbox.data._findings import Finding, Findings, percentiles
+from pegbox.data._findings import Finding, Findings, by_severity, percentiles
+from pegbox.data._preference_columns import PreferenceColumns
 from pegbox.data._shape_doctor import _bad
 from pegbox.data._table import Table, counted
 from pegbox.data._text import normalised, text_key, words_only
 
+_Columns = TypeVar("_Columns", ConversationColumns, PreferenceColumns)
 DEVIATIONS, FACTOR, FEWEST = 3.5, 4, 20
 LONG_ECHO = 20
 _SORRY = r"(?:(?:i'm|i am)(?: \w+)? sorry|sorry|i apologi[sz]e|my apologies|unfortunately)"
@@ -77,22 +80,21 @@ def check_conversations(
         *_shared(rows, {name: _turns(part) for name, part in parts.items()}, found.plain),
         *(Finding("reading", "info", line) for line in found.remarks),
     ]
-    order = ("error", "warning", "info")
     return Findings(
         source=table.source,
         rows=len(table),
         columns=columns.note,
         classes={},
         lengths=_lengths(rows, token_lengths),
-        findings=tuple(sorted(noticed, key=lambda item: order.index(item.severity))),
+        findings=by_severity(noticed),
         splits={name: len(part) for name, part in parts.items()},
     )
 
 
-def _fitted(columns: ConversationColumns, table: Table) -> ConversationColumns:
+def _fitted(columns: _Columns, table: Table) -> _Columns:
     """The columns for another split, which may lack the system's messages."""
     kept = {part: name for part, name in columns.columns.items() if part != "system" or name in table.columns}
-    return ConversationColumns(columns.format, kept, columns.template, columns.note)
+    return replace(columns, columns=kept)
 
 
 def _turns(rows: Conversations) -> list[_Turn]:

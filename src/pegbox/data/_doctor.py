@@ -5,7 +5,7 @@ from itertools import combinations
 
 from pegbox.data._columns import Columns, require_columns
 from pegbox.data._examples import bad_rows, label_problem, label_text, label_warnings, text_fault
-from pegbox.data._findings import Finding, Findings, percentiles
+from pegbox.data._findings import Finding, Findings, by_severity, percentiles
 from pegbox.data._table import Table, counted, rows_text
 from pegbox.data._text import normalised
 from pegbox.errors import nearest
@@ -62,14 +62,13 @@ def check(
     others = others or {}
     rows = _rows(table, columns, "")
     found = _all_findings(table, columns, rows, {name: _rows(t, columns, name) for name, t in others.items()})
-    order = ("error", "warning", "info")
     return Findings(
         source=table.source,
         rows=len(table),
         columns=columns.note,
         classes=dict(Counter(row.label for row in rows if row.label is not None).most_common()),
         lengths=_lengths(rows, token_lengths),
-        findings=tuple(sorted(found, key=lambda item: order.index(item.severity))),
+        findings=by_severity(found),
         splits={name: len(other) for name, other in others.items()},
     )
 

@@ -1,6 +1,6 @@
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from pegbox.data._table import counted, rows_text
 
@@ -36,6 +36,11 @@ class Finding:
         """Return one line; a long list of rows is cut and its total said."""
         where = f" ({rows_text(self.rows)})" if self.rows else ""
         return f"{self.severity}: {self.message}{where}"
+
+
+def by_severity(found: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Errors first, then warnings, then facts, each in the order they were found."""
+    return tuple(sorted(found, key=lambda item: get_args(Severity).index(item.severity)))
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@ from itertools import chain
 
 from pegbox.data._conversation_doctor import (
     _far_lengths,
+    _fitted,
     _grouped,
     _marked,
     _measured,
@@ -10,7 +11,7 @@ from pegbox.data._conversation_doctor import (
     _Turn,
 )
 from pegbox.data._doctor import TokenLengths
-from pegbox.data._findings import Finding, Findings
+from pegbox.data._findings import Finding, Findings, by_severity
 from pegbox.data._preference_columns import PreferenceColumns
 from pegbox.data._preferences import Preferences, preferences
 from pegbox.data._shape_doctor import _bad
@@ -55,7 +56,6 @@ def check_preferences(
         *_shared(_turns(found), {name: _turns(part) for name, part in parts.items()}, False),
         *(Finding("reading", "info", line) for line in found.remarks),
     ]
-    order = ("error", "warning", "info")
     return Findings(
         source=table.source,
         rows=len(table),
@@ -69,15 +69,9 @@ def check_preferences(
             },
             token_lengths,
         ),
-        findings=tuple(sorted(noticed, key=lambda item: order.index(item.severity))),
+        findings=by_severity(noticed),
         splits={name: len(part) for name, part in parts.items()},
     )
-
-
-def _fitted(columns: PreferenceColumns, table: Table) -> PreferenceColumns:
-    """The columns for another split, which may lack the system's messages."""
-    kept = {part: name for part, name in columns.columns.items() if part != "system" or name in table.columns}
-    return PreferenceColumns(columns.format, kept, columns.dialogue, columns.note)
 
 
 def _turns(rows: Preferences) -> list[_Turn]:

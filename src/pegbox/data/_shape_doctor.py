@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pegbox.data._bad import by_reason
 from pegbox.data._doctor import TokenLengths, _conflicts, _duplicates, _exact, _leaks, _lengths, _near, _Row
 from pegbox.data._examples import Dropped
-from pegbox.data._findings import Finding, Findings
+from pegbox.data._findings import Finding, Findings, by_severity
 from pegbox.data._questions import ChoiceColumns, Questions, questions
 from pegbox.data._sentences import Sentences, TagColumns, sentences
 from pegbox.data._table import Table, counted
@@ -73,14 +73,13 @@ def _findings(
         *_near(exact, splits),
         *(Finding("reading", "info", line) for line in table.notes),
     ]
-    order = ("error", "warning", "info")
     return Findings(
         source=table.source,
         rows=len(table),
         columns=note,
         classes=classes,
         lengths=_lengths(rows[0], token_lengths),
-        findings=tuple(sorted(found, key=lambda item: order.index(item.severity))),
+        findings=by_severity(found),
         splits={name: len(part) for name, part in zip(splits, rows[1:], strict=True)},
     )
 

@@ -6,7 +6,8 @@ from pegbox.errors._errors import (
     PegboxError,
     RunError,
     UsageError,
+    check_names,
     nearest,
 )
 
-__all__ = ["CapabilityError", "InputError", "PegboxError", "RunError", "UsageError", "nearest"]
+__all__ = ["CapabilityError", "InputError", "PegboxError", "RunError", "UsageError", "check_names", "nearest"]

@@ -1,5 +1,5 @@
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class PegboxError(Exception):
@@ -43,6 +43,25 @@ class CapabilityError(UsageError):
 
 class RunError(PegboxError):
     """A run that failed although its input was right. Exit code 1."""
+
+
+def check_names(names: Iterable[str], valid: Sequence[str], what: str, *, where: str = "") -> None:
+    """Raise UsageError for the first name that is none of the valid ones, with the nearest of them.
+
+    Args:
+        names: What was given.
+        valid: What there is.
+        what: The error's first part, with ``{}`` or ``{!r}`` in place of the name.
+        where: Its place, likewise.
+    """
+    for name in names:
+        if name not in valid:
+            raise UsageError(
+                what.format(name),
+                where=where.format(name),
+                expected=", ".join(valid) or "no options",
+                fix=nearest(name, valid),
+            )
 
 
 def nearest(word: str, valid: Iterable[str]) -> str:

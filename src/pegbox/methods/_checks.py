@@ -24,6 +24,21 @@ def boolean(value: Any) -> bool:
     return isinstance(value, bool)
 
 
+def optional_int(value: Any) -> bool:
+    """Whether a value is none, or a whole number of at least one."""
+    return value is None or positive_int(value)
+
+
+def layers_rule(layers: int | None) -> Rule:
+    """The rule of the option ``layers``: only so many from the top."""
+    return "layers", layers, optional_int, "a whole number of at least 1, or none"
+
+
+def dropout_rule(dropout: float) -> Rule:
+    """The rule of the option ``dropout``."""
+    return "dropout", dropout, lambda v: number(v) and 0 <= v < 1, "from 0 to below 1"
+
+
 def check_options(method: str, rules: Iterable[Rule]) -> None:
     """Gather all wrong options of a method into one UsageError.
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from pegbox.errors import UsageError, nearest
-from pegbox.methods._checks import boolean, check_options, number, positive_int
+from pegbox.methods._checks import boolean, check_options, dropout_rule, layers_rule, number, positive_int
 from pegbox.methods._layers import block_names, in_out_features, lies_in, linear_layers, top
 from pegbox.methods._method import Attached
 from pegbox.methods._peft import with_adapter
@@ -43,7 +43,7 @@ class LowRank(Attached):
             [
                 ("rank", self.rank, positive_int, "a whole number of at least 1"),
                 ("alpha", self.alpha, lambda v: number(v) and v > 0, "a number above 0"),
-                ("dropout", self.dropout, lambda v: number(v) and 0 <= v < 1, "from 0 to below 1"),
+                dropout_rule(self.dropout),
                 (
                     "targets",
                     self.targets,
@@ -51,12 +51,7 @@ class LowRank(Attached):
                     "attention, all-linear, or names of layers separated by commas",
                 ),
                 ("rank_stabilised", self.rank_stabilised, boolean, "true or false"),
-                (
-                    "layers",
-                    self.layers,
-                    lambda v: v is None or positive_int(v),
-                    "a whole number of at least 1, or none",
-                ),
+                layers_rule(self.layers),
             ],
         )
 

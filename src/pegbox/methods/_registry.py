@@ -9,7 +9,7 @@ from importlib.metadata import entry_points
 from typing import Any, TypeVar
 
 import pegbox.methods
-from pegbox.errors import RunError, UsageError, nearest
+from pegbox.errors import RunError, UsageError, check_names, nearest
 from pegbox.methods._method import Method
 
 Kind = TypeVar("Kind", bound=type[Method])
@@ -83,11 +83,5 @@ def build(name: str, options: Mapping[str, Any] | None = None) -> Method:
             fix=nearest(name, known) or "see pegbox methods",
         )
     valid = [item.name for item in fields(known[name]) if item.init]
-    for key in options or {}:
-        if key not in valid:
-            raise UsageError(
-                f"the method {name} has no option '{key}'",
-                expected=", ".join(valid) or "no options",
-                fix=nearest(key, valid),
-            )
+    check_names(options or {}, valid, f"the method {name} has no option '{{}}'")
     return known[name](**dict(options or {}))

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal, get_args
 from torch import nn
 
 from pegbox.errors import UsageError
-from pegbox.methods._checks import check_options, number, positive_int
+from pegbox.methods._checks import check_options, dropout_rule, layers_rule, optional_int, positive_int
 from pegbox.methods._layers import Block, blocks, in_out_features, top
 from pegbox.methods._method import Attached, Capability
 from pegbox.methods._peft import with_adapter
@@ -64,7 +64,7 @@ class Bottleneck(Attached):
             self.name,
             [
                 ("size", self.size, positive_int, "a whole number of at least 1"),
-                ("reduction", self.reduction, _optional_int, "a whole number of at least 1, or none"),
+                ("reduction", self.reduction, optional_int, "a whole number of at least 1, or none"),
                 (
                     "placement",
                     self.placement,
@@ -77,8 +77,8 @@ class Bottleneck(Attached):
                     lambda v: v in get_args(Activation),
                     ", ".join(get_args(Activation)),
                 ),
-                ("dropout", self.dropout, lambda v: number(v) and 0 <= v < 1, "from 0 to below 1"),
-                ("layers", self.layers, _optional_int, "a whole number of at least 1, or none"),
+                dropout_rule(self.dropout),
+                layers_rule(self.layers),
             ],
         )
 
@@ -125,7 +125,3 @@ class Bottleneck(Attached):
                 fix="choose a smaller reduction, or give size",
             )
         return width // self.reduction
-
-
-def _optional_int(value: Any) -> bool:
-    return value is None or positive_int(value)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from pegbox.errors import CapabilityError
-from pegbox.methods._checks import check_options, positive_int
+from pegbox.methods._checks import check_options, layers_rule
 from pegbox.methods._layers import blocks, in_out_features, key_value_units, top
 from pegbox.methods._method import Attached, Capability
 from pegbox.methods._peft import with_adapter
@@ -50,17 +50,7 @@ class IA3(Attached):
     )
 
     def __post_init__(self) -> None:
-        check_options(
-            self.name,
-            [
-                (
-                    "layers",
-                    self.layers,
-                    lambda v: v is None or positive_int(v),
-                    "a whole number of at least 1, or none",
-                )
-            ],
-        )
+        check_options(self.name, [layers_rule(self.layers)])
 
     def attach(self, base: Base, prompt: Prompt, *, seed: int) -> nn.Module:
         """Put the scales on the base; an encoder also trains its score layer."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import nn
 
-from pegbox.methods._checks import check_options, positive_int
+from pegbox.methods._checks import check_options, layers_rule, positive_int
 from pegbox.methods._holes import WITHOUT_INTERFACE
 from pegbox.methods._layers import block_names, lies_in, top
 from pegbox.methods._method import Attached, Capability
@@ -61,12 +61,7 @@ class ZeroInitAttention(Attached):
             self.name,
             [
                 ("length", self.length, positive_int, "a whole number of at least 1"),
-                (
-                    "layers",
-                    self.layers,
-                    lambda v: v is None or positive_int(v),
-                    "a whole number of at least 1, or none",
-                ),
+                layers_rule(self.layers),
             ],
         )
 

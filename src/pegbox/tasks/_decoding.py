@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from pegbox.errors import UsageError, nearest
+from pegbox.errors import UsageError, check_names
 
 
 @dataclass(frozen=True)
@@ -68,14 +68,7 @@ class Decoding:
             UsageError: For a name that is none, or a wrong value.
         """
         known = [one.name for one in fields(cls)]
-        for name in values or {}:
-            if name not in known:
-                raise UsageError(
-                    f"there is no decoding setting {name!r}",
-                    where=f"decoding.{name}",
-                    expected=", ".join(known),
-                    fix=nearest(name, known),
-                )
+        check_names(values or {}, known, "there is no decoding setting {!r}", where="decoding.{}")
         return cls(**(values or {}))
 
     def to_json(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from torch import Tensor, nn
 
 from pegbox.data import Examples
-from pegbox.errors import CapabilityError, UsageError, nearest
+from pegbox.errors import CapabilityError, UsageError, check_names
 from pegbox.tasks import Classify, Prompt, demonstration, random_draws, random_others, text_keys
 from pegbox.training import Trainable
 from pegbox.tuning._label_rows import LabelRows
@@ -63,13 +63,7 @@ class Demonstrate:
             UsageError: For an unknown key, naming the nearest.
         """
         valid = [item.name for item in fields(cls)]
-        for key in options:
-            if key not in valid:
-                raise UsageError(
-                    f"demonstrations have no option '{key}'",
-                    expected=", ".join(valid),
-                    fix=nearest(key, valid),
-                )
+        check_names(options, valid, "demonstrations have no option '{}'")
         return cls(**options)
 
 

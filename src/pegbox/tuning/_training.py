@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
-from pegbox.errors import UsageError, nearest
+from pegbox.errors import check_names
 from pegbox.methods import Method
 from pegbox.models import Base
 from pegbox.training import Settings, trackers
@@ -74,11 +74,7 @@ class Training:
             UsageError: For an unknown key, naming the nearest.
         """
         valid = [item.name for item in fields(cls)]
-        for key in options:
-            if key not in valid:
-                raise UsageError(
-                    f"training has no option '{key}'", expected=", ".join(valid), fix=nearest(key, valid)
-                )
+        check_names(options, valid, "training has no option '{}'")
         return cls(**options)
 
     def settings(self, method: Method, seed: int) -> Settings:

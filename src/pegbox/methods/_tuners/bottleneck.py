@@ -6,12 +6,11 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from pegbox.methods._tuners._register import AdapterConfig, peft_type, register_adapter
-from pegbox.methods._tuners._wrapping import WrappingTuner, refuse_merge
+from pegbox.methods._tuners._wrapping import WrappingTuner, linear_shape, refuse_merge
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU, "tanh": nn.Tanh}
 UNMERGEABLE = "a bottleneck adapter cannot be merged: its non-linear function fits into no weight"
@@ -63,7 +62,7 @@ class BottleneckLayer(nn.Module, BaseTunerLayer):
 
     def update_layer(self, adapter_name: str, config: BottleneckConfig) -> None:
         """Add an adapter, not yet active unless it has the active one's name."""
-        width = _outputs(self.get_base_layer())
+        width = linear_shape(self.get_base_layer(), "a bottleneck adapter follows")[1]
         down, up = nn.Linear(width, config.size), nn.Linear(config.size, width)
         if down.weight.device.type != "meta":
             nn.init.kaiming_uniform_(down.weight, a=math.sqrt(5))
@@ -110,15 +109,6 @@ class BottleneckModel(WrappingTuner):
 
     def _check_merge_allowed(self) -> None:
         refuse_merge(UNMERGEABLE)
-
-
-def _outputs(layer: nn.Module) -> int:
-    if isinstance(layer, nn.Linear):
-        return layer.out_features
-    weight = getattr(layer, "weight", torch.empty(0))
-    if weight.dim() != 2:
-        raise ValueError(f"a bottleneck adapter follows a linear layer, not a {type(layer).__name__}")
-    return int(weight.shape[1])  # GPT-2's Conv1D keeps (inputs, outputs)
 
 
 register_adapter("pegbox_bottleneck", BottleneckConfig, BottleneckModel)

@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 from peft import PeftConfig
-from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer, check_adapters_to_merge
+from peft.tuners.tuners_utils import BaseTunerLayer, check_adapters_to_merge
 from torch import Tensor, nn
 
 from pegbox.errors import CapabilityError
 from pegbox.methods._tuners._register import AdapterConfig, peft_type, register_adapter
+from pegbox.methods._tuners._wrapping import WrappingTuner, linear_shape
 
 
 @dataclass
@@ -64,7 +65,7 @@ class UnitIA3Layer(nn.Module, BaseTunerLayer):
         """Add an adapter whose scales are all one."""
         if (ranges is None) != self.scales_inputs:
             raise ValueError("two adapters of one layer must both scale its inputs or both its outputs")
-        width = _shape(self.get_base_layer())[0 if ranges is None else 1]
+        width = linear_shape(self.get_base_layer(), "ia3 scales")[0 if ranges is None else 1]
         units = [unit for start, end in ranges or [[0, width]] for unit in range(start, end)]
         if not units or max(units) >= width or min(units) < 0:
             raise ValueError(f"the scaled units {ranges} lie outside a layer {width} wide")
@@ -125,7 +126,7 @@ class UnitIA3Layer(nn.Module, BaseTunerLayer):
         self.merged_adapters.clear()
 
     def _scale(self, names: list[str]) -> Tensor:
-        width = _shape(self.get_base_layer())[0 if self.scales_inputs else 1]
+        width = linear_shape(self.get_base_layer(), "ia3 scales")[0 if self.scales_inputs else 1]
         whole = None
         for name in names:
             learned = self.unit_ia3_scale[name]
@@ -137,30 +138,16 @@ class UnitIA3Layer(nn.Module, BaseTunerLayer):
         return whole
 
 
-class UnitIA3Model(BaseTuner):
+class UnitIA3Model(WrappingTuner):
     """Puts the scales on the layers that the configuration names."""
 
     prefix = "unit_ia3_"
     tuner_layer_cls = UnitIA3Layer
 
-    def _create_and_replace(
-        self,
-        peft_config: Any,
-        adapter_name: str,
-        target: nn.Module,
-        target_name: str,
-        parent: nn.Module,
-        current_key: str,
-        parameter_name: str | None = None,  # noqa: ARG002
-    ) -> None:
-        ranges = None if current_key in peft_config.inputs else peft_config.outputs[current_key]
-        if isinstance(target, UnitIA3Layer):
-            target.update_layer(adapter_name, ranges, peft_config.inference_mode)
-            return
-        layer = UnitIA3Layer(target, adapter_name, ranges, peft_config.inference_mode)
-        if adapter_name not in self.active_adapters:
-            layer.requires_grad_(False)
-        self._replace_module(parent, target_name, layer, target)
+    def layer_options(self, peft_config: Any, key: str) -> tuple[Any, ...]:
+        """Ranges of outputs, ``None`` where inputs are scaled."""
+        ranges = None if key in peft_config.inputs else peft_config.outputs[key]
+        return ranges, peft_config.inference_mode
 
     def _prepare_adapter_config(self, peft_config: PeftConfig, model_config: dict) -> PeftConfig:  # noqa: ARG002
         config: Any = peft_config
@@ -168,15 +155,6 @@ class UnitIA3Model(BaseTuner):
         if not config.target_modules:
             raise ValueError("an adapter of the kind PEGBOX_IA3 needs outputs or inputs to scale")
         return peft_config
-
-
-def _shape(layer: Any) -> tuple[int, int]:
-    """Numbers of inputs and outputs."""
-    if isinstance(layer, nn.Linear):
-        return layer.in_features, layer.out_features
-    if getattr(layer, "weight", torch.empty(0)).dim() != 2:
-        raise ValueError(f"ia3 scales a linear layer, not a {type(layer).__name__}")
-    return int(layer.weight.shape[0]), int(layer.weight.shape[1])
 
 
 register_adapter("pegbox_ia3", UnitIA3Config, UnitIA3Model)
