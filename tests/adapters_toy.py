@@ -153,6 +153,23 @@ def recompute(module: Any, *, use_reentrant: bool) -> None:
     module.train()
 
 
+def check_checkpointing(method: Attached, base: Base, *, use_reentrant: bool = False) -> None:
+    """Recomputed activations give the same gradients."""
+    gradients = []
+    for checkpointing in (False, True):
+        module = attach(method, base)
+        fill(module)
+        if checkpointing:
+            recompute(module, use_reentrant=use_reentrant)
+            for part in module.modules():  # GPT-2 drops out in training mode, the only one that checkpoints
+                if isinstance(part, nn.Dropout):
+                    part.p = 0.0
+        forward(module).square().mean().backward()
+        gradients.append({name: p.grad for name, p in trained(module).items()})
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-5, atol=1e-7)  # the same sums, twice
+
+
 def in_bf16(base: Base) -> Base:
     model = copy.deepcopy(base.model).to(torch.bfloat16)
     return Base(base.name, base.kind, model, base.tokenizer, "bf16", base.context)

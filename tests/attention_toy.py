@@ -7,24 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from adapters_toy import FAMILIES, IDS, trained
 from pegbox.methods import Attached
 from pegbox.models import Base
 from tiny import tiny_base
 from tuning_toy import task_of
 
-FAMILIES = [
-    ("llama", "causal"),
-    ("qwen3", "causal"),
-    ("gemma3_text", "causal"),
-    ("mistral", "causal"),
-    ("gpt2", "causal"),
-    ("bert", "masked"),
-    ("roberta", "masked"),
-    ("bert", "encoder"),
-    ("t5", "encoder-decoder"),
-]
 GENERATING = [*FAMILIES[:5], FAMILIES[8]]
-IDS = torch.tensor([[5, 77, 12, 301, 9, 44], [8, 20, 33, 41, 6, 7]])
 
 
 def attach(method: Attached, base: Base, seed: int = 0) -> Any:
@@ -49,10 +38,6 @@ def forward(module: Any, ids: Tensor = IDS, mask: Tensor | None = None, **option
 @torch.no_grad()
 def logits(module: Any, ids: Tensor = IDS, mask: Tensor | None = None, **options: Any) -> Tensor:
     return forward(module, ids, mask, **options)
-
-
-def trained(module: nn.Module) -> dict[str, nn.Parameter]:
-    return {name: tensor for name, tensor in module.named_parameters() if tensor.requires_grad}
 
 
 @torch.no_grad()

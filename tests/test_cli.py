@@ -12,23 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from cli_toy import FIT, heed_interrupts, run, write_rows
 from pegbox.cli import main
 from pegbox.errors import PegboxError
 from tiny import save_tiny, tiny_folder
-
-WORDS = {"positive": ("great", "good", "hot"), "negative": ("terrible", "bad", "broke")}
-FIT = ["--options.penalty", "1.0", "--holdout", "0", "--no-cache"]
-
-
-def write_rows(path: Path, rows: int = 40, columns: tuple[str, str] = ("text", "label")) -> Path:
-    with path.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(columns)
-        for index in range(rows):
-            label = ("positive", "negative")[index % 2]
-            word = WORDS[label][index // 2 % 3]
-            writer.writerow([f"The kettle number {index} was {word} and the tea was {word}.", label])
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -51,13 +38,6 @@ def tuned(model: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     out = tmp_path_factory.mktemp("tuned") / "out"
     assert main(["fit", str(data), "--model", str(model), "--out", str(out), *FIT]) == 0
     return out
-
-
-def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    capsys.readouterr()
-    code = main([str(argument) for argument in arguments])
-    streams = capsys.readouterr()
-    return code, streams.out, " ".join(streams.err.split())
 
 
 def test_fit_writes_a_folder_that_explains_itself(tuned: Path) -> None:
@@ -393,11 +373,6 @@ def lora_command(model: Path, data: Path, out: Path) -> list[str]:
         *(sys.executable, "-m", "pegbox", "fit", str(data), "--model", str(model), "--out", str(out)),
         *("--holdout", "0", "--no-cache", *options, "--training.patience", "0"),
     ]
-
-
-def heed_interrupts() -> None:
-    """A process started in the background inherits that Ctrl-C is ignored."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])

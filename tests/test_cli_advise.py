@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from cli_toy import run, write_rows
+from estimate_toy import MEASURED
 from pegbox.cli import main
 from pegbox.comparison import _estimate as estimates
-from test_cli import run, write_rows
-from test_comparison_estimate import MEASURED
 from tiny import tiny_folder
 
 

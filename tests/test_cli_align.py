@@ -2,11 +2,11 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import pegbox
+from cli_toy import run, write_lines
 from pegbox.cli import main
 from reward_toy import toy_pairs
 from tuning_toy import folder_of, hush
@@ -20,28 +20,16 @@ RL = [
 ROWS = toy_pairs(12)
 
 
-def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    capsys.readouterr()
-    code = main([str(argument) for argument in arguments])
-    streams = capsys.readouterr()
-    return code, streams.out, " ".join(streams.err.split())
-
-
-def write(path: Path, rows: list[dict[str, Any]]) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-    return path
-
-
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Prompts, pairs, a tuned model and a reward model on one base."""
     folder = tmp_path_factory.mktemp("align")
     found = zip([texts[0] for texts in ROWS.texts], ROWS.chosen, ROWS.rejected, strict=True)
     pairs = [dict(zip(("prompt", "chosen", "rejected"), row, strict=True)) for row in found]
-    write(folder / "pairs.jsonl", pairs)
+    write_lines(folder / "pairs.jsonl", pairs)
     asked = [{"instruction": row["prompt"], "output": row["chosen"]} for row in pairs]
     model = folder_of("llama", "causal")
-    data = write(folder / "asked.jsonl", asked)
+    data = write_lines(folder / "asked.jsonl", asked)
     way = ["--decoding.max_tokens", "6", "--holdout", "0"]
     calls = [
         ["sft", data, "--model", model, "--out", folder / "sft", *SMALL, *way],

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from cli_toy import run, write_rows
 from comparison_toy import LADDER, comparison_of
 from pegbox.cli._compare import _use
 from pegbox.comparison import Comparison
-from test_cli import run, write_rows
 from tiny import tiny_folder
 
 FEW = ["--methods", "majority,bag-of-words,closed-form,lora", "--seeds", "2", "--forgetting", "off"]

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from safetensors import SafetensorError
 
+from cli_toy import FIT, run, write_rows
 from pegbox.cli import main
 from pegbox.errors import UsageError
 from pegbox.tuning._claim import claimed
-from test_cli import FIT, run, write_rows
 from tiny import tiny_folder
 
 LORA = ["--method", "lora", "--training.epochs", "1", "--holdout", "0", "--no-cache"]

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from cli_toy import run, write_rows
 from pegbox.cli import main
 from pegbox.evaluation import Forgetting, Scores
-from test_cli import run, write_rows
 from tiny import TEXT, tiny_folder
 
 FIT = ["--holdout", "0", "--no-cache", "--training.epochs", "1", "--training.precision", "float32"]

@@ -9,24 +9,13 @@ from typing import Any
 import pytest
 
 import pegbox
+from cli_toy import run, write_lines
 from pegbox.cli import main
 from reward_toy import toy_pairs
 from tuning_toy import folder_of
 
 TRAIN = ["--training.epochs", "4", "--training.learning_rate", "0.01", "--training.precision", "float32"]
 ROWS = toy_pairs(24)
-
-
-def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    capsys.readouterr()
-    code = main([str(argument) for argument in arguments])
-    streams = capsys.readouterr()
-    return code, streams.out, " ".join(streams.err.split())
-
-
-def write(path: Path, rows: list[dict[str, Any]]) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-    return path
 
 
 def pairs(start: int = 0, stop: int = 24) -> list[dict[str, Any]]:
@@ -38,7 +27,7 @@ def pairs(start: int = 0, stop: int = 24) -> list[dict[str, Any]]:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Data and a reward model."""
     folder = tmp_path_factory.mktemp("reward")
-    data = write(folder / "pairs.jsonl", pairs())
+    data = write_lines(folder / "pairs.jsonl", pairs())
     call = ["reward", data, "--model", folder_of("llama", "causal"), "--out", folder / "out", *TRAIN]
     assert main(list(map(str, call))) == 0
     return folder
@@ -46,8 +35,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_reward_prints_scores_and_saves_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model, out = folder_of("llama", "causal"), tmp_path / "out"
-    test = write(tmp_path / "test.jsonl", pairs(16, 24))
-    data = write(tmp_path / "train.jsonl", pairs(0, 16))
+    test = write_lines(tmp_path / "test.jsonl", pairs(16, 24))
+    data = write_lines(tmp_path / "train.jsonl", pairs(0, 16))
     call = ["reward", data, "--test", test, "--model", model, "--out", out, "--system", "Be kind.", *TRAIN]
     code, printed, told = run(capsys, *call)
     assert code == 0, told
@@ -89,7 +78,7 @@ def test_predict_rewards_answers_and_compares_pairs(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first = pairs()[0]
-    single = write(
+    single = write_lines(
         tmp_path / "one.jsonl", [{"prompt": first["prompt"], "response": first[name]} for name in first][1:]
     )
     code, out, told = run(capsys, "predict", place / "out", single)
@@ -97,7 +86,7 @@ def test_predict_rewards_answers_and_compares_pairs(
     lines = [json.loads(line) for line in out.splitlines()]
     assert all({"prompt", "response", "reward", "reward_standard"} == set(line) for line in lines)
     two = {"prompt": first["prompt"], "first": first["rejected"], "second": first["chosen"]}
-    code, out, told = run(capsys, "predict", place / "out", write(tmp_path / "two.jsonl", [two]))
+    code, out, told = run(capsys, "predict", place / "out", write_lines(tmp_path / "two.jsonl", [two]))
     assert code == 0, told
     (line,) = map(json.loads, out.splitlines())
     assert line["rewards"] == pytest.approx([lines[1]["reward"], lines[0]["reward"]], abs=1e-5)
@@ -147,14 +136,14 @@ def test_dialogues_are_read_as_turns_when_asked_for(
     rows = [
         {**row, "prompt": f"Human: Hi\n\nAssistant: Yes.\n\nHuman: {row['prompt']}"} for row in pairs(0, 6)
     ]
-    data = write(tmp_path / "pairs.jsonl", rows)
+    data = write_lines(tmp_path / "pairs.jsonl", rows)
     call = ["reward", data, "--model", folder_of("llama", "causal"), "--holdout", "0"]
     quick = ["--training.max_steps", "1", "--dialogue", "human-assistant", "--out", tmp_path / "out"]
     code, _, told = run(capsys, *call, *quick)
     assert code == 0, told
     assert "are read as turns" in told
     assert json.loads((tmp_path / "out" / "task.json").read_text())["dialogue"] == "human-assistant"
-    ask = write(tmp_path / "ask.jsonl", [{"prompt": rows[0]["prompt"], "answer": "It was great."}])
+    ask = write_lines(tmp_path / "ask.jsonl", [{"prompt": rows[0]["prompt"], "answer": "It was great."}])
     code, out, told = run(capsys, "predict", tmp_path / "out", ask, "--text", "prompt,answer")
     assert code == 0, told
     turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes."}]
@@ -162,7 +151,7 @@ def test_dialogues_are_read_as_turns_when_asked_for(
     tuned = pegbox.Tuned.load(tmp_path / "out", say=lambda _: None)
     (found,) = tuned.predict([(turns, "It was great.")])
     assert json.loads(out)["reward"] == pytest.approx(found.reward, abs=1e-5)
-    bad = write(tmp_path / "bad.jsonl", [{"prompt": "Who?", "answer": "It was great."}])
+    bad = write_lines(tmp_path / "bad.jsonl", [{"prompt": "Who?", "answer": "It was great."}])
     code, _, told = run(capsys, "predict", tmp_path / "out", bad, "--text", "prompt,answer")
     assert code != 0
     assert "the prompt does not begin with 'Human:'" in told
@@ -182,7 +171,7 @@ def test_bad_pairs_are_named_or_left_out(
 ) -> None:
     good = pairs(0, 6)
     bad = {**good[1], "chosen": "It was great.", **row}
-    data = write(tmp_path / "pairs.jsonl", [good[0], bad, *good[2:]])
+    data = write_lines(tmp_path / "pairs.jsonl", [good[0], bad, *good[2:]])
     call = ["reward", data, "--model", folder_of("llama", "causal"), "--out", tmp_path / "out"]
     code, _, told = run(capsys, *call)
     assert code != 0
@@ -200,7 +189,9 @@ def test_what_cannot_be_is_refused_before_any_work(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model, data, out = folder_of("llama", "causal"), place / "pairs.jsonl", tmp_path / "out"
-    labelled = write(tmp_path / "rows.jsonl", [{"text": "a b", "label": "x"}, {"text": "b", "label": "y"}])
+    labelled = write_lines(
+        tmp_path / "rows.jsonl", [{"text": "a b", "label": "x"}, {"text": "b", "label": "y"}]
+    )
     t5 = folder_of("t5", "encoder-decoder")
     for call, fault in (
         (["reward", labelled, "--model", model, "--out", out], "No columns of two answers to a prompt"),

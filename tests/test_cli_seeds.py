@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 import pegbox
+from cli_toy import heed_interrupts, run, write_lines, write_rows
 from pegbox.cli import main
 from pegbox.cli._seeds import several_seeds
 from pegbox.errors import UsageError
 from pegbox.tuning import Tuned
-from test_cli import run, write_rows
-from test_cli_shapes import asked, tagged, write
+from test_cli_shapes import asked, tagged
 from tiny import tiny_folder
 
 LORA = ["--method", "lora", "--no-cache", "--training.precision", "float32", "--training.batch_size", "8"]
@@ -92,7 +92,7 @@ def test_the_first_of_several_is_the_fit_of_its_seed_alone(
 def test_other_kinds_of_tasks(
     name: str, metric: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rows = write(tmp_path / f"{name}.jsonl", tagged() if name == "tag" else asked())
+    rows = write_lines(tmp_path / f"{name}.jsonl", tagged() if name == "tag" else asked())
     out = tmp_path / "out"
     call = ["fit", rows, "--model", model, "--out", out, *QUICK, "--seeds", "2", "--test", rows]
     code, printed, told = run(capsys, *call)
@@ -115,11 +115,6 @@ def test_a_method_that_draws_nothing_says_so(
     code, _, told = run(capsys, *call, "--out", tmp_path / "shown", "--method", "few-shot")
     assert code == 0, told
     assert "draws nothing" not in told
-
-
-def heed_interrupts() -> None:
-    """A process started in the background inherits that Ctrl-C is ignored."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.mark.slow

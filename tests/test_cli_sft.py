@@ -14,10 +14,9 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
+from cli_toy import heed_interrupts, run, write_lines
 from pegbox.cli import main
-from test_cli import heed_interrupts, run
 from test_cli_seeds import without_seconds
-from test_cli_shapes import write
 from tiny import save_tiny, tiny_folder
 
 STEPS = ["--training.precision", "float32", "--training.batch_size", "4", "--decoding.max_tokens", "6"]
@@ -174,7 +173,7 @@ def test_each_format_is_told_by_its_columns(
     format: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows, options, shown = FORMATS[format]
-    file = write(tmp_path / "rows.jsonl", rows)
+    file = write_lines(tmp_path / "rows.jsonl", rows)
     call = ["--model", model, "--out", tmp_path / "o", "--holdout", "0", *options, *QUICK]
     code, _, told = run(capsys, "sft", file, *call)
     assert code == 0, told
@@ -196,7 +195,7 @@ def test_a_template_makes_the_message_of_several_columns(
         "sql": "SELECT tea FROM data WHERE hot = 1",
     }
     table = {"name": "data", "header": ["tea", "hot"], "rows": [["A", 1], ["B", 0]]}
-    file = write(
+    file = write_lines(
         tmp_path / "rows.jsonl", [{**row, "question": f"{n} tea?", "table": table} for n in range(3)]
     )
     template = "Question: {question}\\nColumns: {columns}\\nSQL:"
@@ -224,7 +223,7 @@ def test_closed_answers_are_chosen_from(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = [{"question": f"Is the tea {n} hot?", "answer": ("yes", "no")[n % 2]} for n in range(4)]
-    file = write(tmp_path / "rows.jsonl", rows)
+    file = write_lines(tmp_path / "rows.jsonl", rows)
     call = ["--model", model, "--out", tmp_path / "o", "--among", "yes,no", "--method", "few-shot"]
     assert run(capsys, "sft", file, *call, "--holdout", "0")[0] == 0
     code, out, _ = run(capsys, "predict", tmp_path / "o", file)
@@ -338,7 +337,7 @@ def test_a_wrong_call_is_one_error_and_leaves_nothing(
 ) -> None:
     options, wanted = WRONG_CALLS[name]
     monkeypatch.chdir(tmp_path)
-    write(tmp_path / "chats.jsonl", [GOOD])
+    write_lines(tmp_path / "chats.jsonl", [GOOD])
     code, out, told = run(capsys, "sft", data, "--model", model, "--out", "o", *QUICK, *options)
     assert (code, out) == (2, ""), told
     assert wanted in told
@@ -362,7 +361,7 @@ def test_a_model_that_cannot_is_refused(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    file = write(tmp_path / "r.jsonl", rows)
+    file = write_lines(tmp_path / "r.jsonl", rows)
     call = ["--model", tiny_folder(architecture, kind), "--out", tmp_path / "o", "--holdout", "0"]
     chat = ["--chat", "model"] if kind == "causal" else []
     code, out, told = run(capsys, "sft", file, *call, *chat)
@@ -383,7 +382,7 @@ def test_rows_that_are_too_long(
     too_long: str, code: int, wanted: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = [{"prompt": text, "completion": " hot."} for text in ("The tea was", "tea " * 300, "It was")]
-    file = write(tmp_path / "r.jsonl", rows)
+    file = write_lines(tmp_path / "r.jsonl", rows)
     call = ["--model", model, "--out", tmp_path / "o", "--holdout", "0", "--too-long", too_long, *QUICK]
     found, _, told = run(capsys, "sft", file, *call)
     assert found == code, told
@@ -394,7 +393,7 @@ def test_rows_that_are_too_long(
 
 def test_a_long_answer_is_never_cut(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [{"prompt": "The tea", "completion": text} for text in (" was hot.", " tea" * 300)]
-    file = write(tmp_path / "r.jsonl", rows)
+    file = write_lines(tmp_path / "r.jsonl", rows)
     call = ["--model", model, "--out", tmp_path / "o", "--holdout", "0", *QUICK]
     code, _, told = run(capsys, "sft", file, *call)
     assert code == 2
@@ -494,7 +493,7 @@ def test_check_examines_the_same_file(data: Path, tmp_path: Path, capsys: pytest
     assert "format instruction" in out
     assert "answer characters per row" in out
     rows = [GOOD, {"messages": turns("hot?", "I'm sorry, but I can't assist with that.")}, GOOD]
-    file = write(tmp_path / "r.jsonl", rows)
+    file = write_lines(tmp_path / "r.jsonl", rows)
     code, out, _ = run(capsys, "check", file, "--format", "json")
     assert code == 0
     found = {item["kind"]: item["rows"] for item in json.loads(out)["findings"]}

@@ -7,23 +7,12 @@ from typing import Any
 
 import pytest
 
+from cli_toy import run, write_lines
 from pegbox.cli import main
 from tiny import save_tiny
 
 TRAIN = ["--method", "lora", "--training.max_steps", "2", "--training.precision", "float32", "--no-cache"]
 WORDS = (("staff", "B-PER"), ("said", "O"), ("the", "O"), ("hotel", "B-LOC"), ("screen", "I-LOC"))
-
-
-def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    capsys.readouterr()
-    code = main([str(argument) for argument in arguments])
-    streams = capsys.readouterr()
-    return code, streams.out, " ".join(streams.err.split())
-
-
-def write(path: Path, rows: list[dict[str, Any]]) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-    return path
 
 
 def tagged(count: int = 12) -> list[dict[str, Any]]:
@@ -51,7 +40,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
     """Data and a tuned model of each kind."""
     folder = tmp_path_factory.mktemp("shapes")
     for name, rows in (("tag", tagged()), ("choose", asked())):
-        data = write(folder / f"{name}.jsonl", rows)
+        data = write_lines(folder / f"{name}.jsonl", rows)
         assert main(["fit", str(data), "--model", str(model), "--out", str(folder / name), *TRAIN]) == 0
     return folder
 
@@ -137,8 +126,8 @@ def test_evaluate_scores_both(place: Path, tmp_path: Path, capsys: pytest.Captur
 def test_check_examines_both(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = tagged(4)
     stray = {"tokens": ["a"], "tags": ["I-PER"]}
-    data = write(tmp_path / "t.jsonl", [*rows, rows[0], stray, {"tokens": ["a"], "tags": ["O", "O"]}])
-    test = write(tmp_path / "test.jsonl", [rows[1]])
+    data = write_lines(tmp_path / "t.jsonl", [*rows, rows[0], stray, {"tokens": ["a"], "tags": ["O", "O"]}])
+    test = write_lines(tmp_path / "test.jsonl", [rows[1]])
     code, out, _ = run(capsys, "check", data, "--test", test, "--format", "json")
     assert code == 0
     found = {item["kind"]: item for item in json.loads(out)["findings"] if item["kind"] != "bad-rows"}
@@ -148,7 +137,7 @@ def test_check_examines_both(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert found["exact-leak"]["rows"] == [2]
     assert json.loads(out)["classes"] == {"PER": 5, "LOC": 2}
     questions = asked(4)
-    data = write(
+    data = write_lines(
         tmp_path / "c.jsonl", [*questions, {**questions[0], "answer": 1}, {**questions[1], "answer": 7}]
     )
     code, out, _ = run(capsys, "check", data, "--format", "json")
@@ -185,7 +174,7 @@ def test_wrong_files_and_options_exit_2(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    data = write(tmp_path / "d.jsonl", rows)
+    data = write_lines(tmp_path / "d.jsonl", rows)
     code, out, told = run(capsys, "fit", data, "--model", model, "--out", tmp_path / "o", *TRAIN, *options)
     assert (code, out) == (2, "")
     assert expected in told
@@ -195,7 +184,7 @@ def test_wrong_files_and_options_exit_2(
 def test_stray_tags_are_repaired_on_demand(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    data = write(tmp_path / "d.jsonl", [*tagged(12), {"tokens": ["a"], "tags": ["I-PER"]}])
+    data = write_lines(tmp_path / "d.jsonl", [*tagged(12), {"tokens": ["a"], "tags": ["I-PER"]}])
     call = ["fit", data, "--model", model, "--out", tmp_path / "o", *TRAIN, "--on-bad-rows", "repair"]
     code, _, told = run(capsys, *call)
     assert code == 0, told
@@ -206,7 +195,7 @@ def test_predict_keeps_columns_of_the_file(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A column called index is a row's own number in many files."""
-    data = write(tmp_path / "own.jsonl", [{"index": 100 + i, **row} for i, row in enumerate(asked(3))])
+    data = write_lines(tmp_path / "own.jsonl", [{"index": 100 + i, **row} for i, row in enumerate(asked(3))])
     code, out, told = run(capsys, "predict", place / "choose", data)
     assert code == 0
     assert "replaced" not in told
@@ -219,7 +208,7 @@ def test_merge_measures_where_not_all_rows_have_an_answer(
 ) -> None:
     """Rows of two and of three options, and a word that vanishes: neither has a number to compare."""
     rows = [*tagged(4), {"tokens": ["tea", " "], "tags": ["O", "O"]}] if kind == "tag" else asked(4)
-    data = write(tmp_path / "rows.jsonl", rows)
+    data = write_lines(tmp_path / "rows.jsonl", rows)
     code, out, told = run(
         capsys, "merge", place / kind, "--out", tmp_path / "merged", "--data", data, "--format", "json"
     )
@@ -234,7 +223,7 @@ def test_merge_measures_where_not_all_rows_have_an_answer(
 def test_tags_as_class_numbers_are_named(
     task: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    data = write(tmp_path / "numbers.jsonl", [{"tokens": ["a", "b"], "ner_tags": [0, 1]}] * 3)
+    data = write_lines(tmp_path / "numbers.jsonl", [{"tokens": ["a", "b"], "ner_tags": [0, 1]}] * 3)
     code, _, told = run(capsys, "check", data, "--task", task)
     assert code == 2
     assert "'ner_tags' holds class numbers: write their names instead" in told

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import pegbox
+from estimate_toy import MEASURED
 from pegbox.comparison import Advice, Costs, Offer, Pilot, Trial, advise
 from pegbox.comparison import _estimate as estimates
 from pegbox.comparison._rules import FEW_ROWS, MANY_ROWS, RULES, Facts, recommended, rules_markdown
@@ -18,7 +19,6 @@ from pegbox.data import Questions, Sentences
 from pegbox.errors import InputError, UsageError
 from pegbox.evaluation import Estimate, Paired
 from pegbox.methods import methods
-from test_comparison_estimate import MEASURED
 from tiny import tiny_base
 from tuning_toy import LABELS, hush, rows_of, task_of
 

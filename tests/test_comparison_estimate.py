@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import pegbox
+from estimate_toy import MACHINE, MEASURED
 from four_bit_toy import wide_folder
 from pegbox.comparison import Estimator, estimate
 from pegbox.comparison import _estimate as module
@@ -19,7 +20,7 @@ from pegbox.comparison._memory import solve_bytes, weights_bytes
 from pegbox.comparison._packed import Packed, packable
 from pegbox.comparison._profile import Asked
 from pegbox.comparison._seconds import Course
-from pegbox.comparison._speed import Line, Machine
+from pegbox.comparison._speed import Line
 from pegbox.errors import InputError, UsageError
 from pegbox.methods import Attached, build, methods
 from pegbox.training import Settings
@@ -27,20 +28,6 @@ from pegbox.tuning import Training
 from tiny import tiny_base
 from tuning_toy import checksum, hush, rows_of, task_of
 
-MACHINE = Machine(begin=0.3, step=1e-3, update=2e-9, checkpoint=1e-3, store=1e-9, solve=1e-10)
-# Round numbers, so that estimates depend on shapes alone.
-MEASURED = Calibration(
-    machine=MACHINE,
-    forward=Line(1e-3, 1e-11),
-    backward=Line(1e-3, 1e-11),
-    answer=Line(1e-3, 2e-11),
-    calls=100.0,
-    kept=1e6,
-    step_memory=3_000_000,
-    answer_memory=500_000,
-    trunk_memory=1_000_000,
-    precision="float32",
-)
 LENGTHS = [20] * 100
 MIB = 2**20
 

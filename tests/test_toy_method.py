@@ -8,14 +8,14 @@ import pytest
 import pegbox
 from conformance import FAMILIES, folder_of
 from conformance_checks import CHECKS, CHECKS_OF_FILES, ReadAgain, hole
+from estimate_toy import MEASURED
 from pegbox.cli import main
 from pegbox.comparison import _estimate, estimate
 from pegbox.comparison._ladder import contenders
+from pegbox.comparison._rules import Facts
 from pegbox.errors import CapabilityError, UsageError
 from pegbox.methods import _registry, build, methods, register, table_markdown
 from pegbox.tuning import merge
-from test_comparison_advise import facts
-from test_comparison_estimate import MEASURED
 from tuning_toy import fit, hush, rows_of, task_of
 
 NAME = "output-gate"
@@ -123,4 +123,5 @@ def test_it_is_merged_climbed_and_estimated_as_others_are(
     assert costs.feasible
     assert costs.seconds
     # The advice takes it for one that trains inside the model, though no rule names it.
-    assert facts(fits=[NAME]).trainable
+    known = Facts("classify", words=True, rows=20, fits=[NAME], heavy=(), slow=(), pilot=None)
+    assert known.trainable
