@@ -31,7 +31,7 @@ lint: $(STAMP)
 
 docs: $(STAMP)
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[docs]'
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 PATH="$(abspath $(BIN)):$$PATH" $(BIN)/mkdocs build --strict
 
 clean:
 	rm -rf $(VENV) pegbox-demo site .mypy_cache .pytest_cache .ruff_cache
