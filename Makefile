@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test test-all test-gpu lint docs clean
+.PHONY: demo test test-all test-gpu lint docs dist results clean
 
 demo: $(STAMP)
 	$(BIN)/pegbox demo --out pegbox-demo --overwrite
@@ -33,8 +33,19 @@ docs: $(STAMP)
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	NO_MKDOCS_2_WARNING=1 PATH="$(abspath $(BIN)):$$PATH" $(BIN)/mkdocs build --strict
 
+# Both packages, their contents checked, and the wheel at work in an empty environment outside the checkout.
+dist: $(STAMP)
+	rm -rf dist
+	$(BIN)/python -m hatchling build -d dist
+	$(BIN)/pytest -m slow tests/test_package.py
+	$(PYTHON) -m venv dist/empty
+	dist/empty/bin/pip install -q --disable-pip-version-check "$$(grep '^torch==' constraints.txt)"
+	dist/empty/bin/pip install -q --disable-pip-version-check dist/*.whl
+	dist/empty/bin/pip check
+	cd dist && empty/bin/pegbox --help >/dev/null && empty/bin/pegbox demo --out demo
+
 clean:
-	rm -rf $(VENV) pegbox-demo site .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) pegbox-demo site dist .mypy_cache .pytest_cache .ruff_cache
 
 # torch comes first and alone, by an exact version, so that no other package's range chooses the build.
 $(STAMP): pyproject.toml constraints.txt
