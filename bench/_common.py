@@ -324,16 +324,6 @@ def met(text: str, well: bool) -> str:
     return f"**{text}**" if well else text
 
 
-def ratios(ours: Sequence[Cell], theirs: Sequence[Cell], aims: Mapping[str, float], digits: int) -> list[str]:
-    """Return how many times as fast we are, and our share of the memory; bold where an aim is met."""
-    speed = middle(ours, "processor") / middle(theirs, "processor")
-    share = middle(ours, "grown") / middle(theirs, "grown")
-    return [
-        met(f"{speed:.{digits}f}", speed >= aims["speed"]),
-        met(f"{share:.2f}", share <= aims["memory"]),
-    ]
-
-
 def spread(values: Sequence[float], show: Callable[[float], str]) -> str:
     """Return the median with the range."""
     if len(values) == 1:

@@ -510,6 +510,19 @@ def gather(wanted: Plan, train: Train, judge: Judge) -> Found:
 # The report
 
 
+def ratios(ours: Sequence[common.Cell], theirs: Sequence[common.Cell]) -> list[str]:
+    """How many times as fast Pegbox is, and its share of the memory, by seeds; bold where an aim is met."""
+    runs = {cell["key"]["seed"]: cell for cell in ours}
+    pairs = [(runs[cell["key"]["seed"]], cell) for cell in theirs if cell["key"]["seed"] in runs]
+    if not pairs:
+        return ["", ""]
+    speeds, shares = ([own[what] / other[what] for own, other in pairs] for what in ("processor", "grown"))
+    return [
+        common.met(common.spread(speeds, "{:.2f}".format), common.median(speeds) >= AIMS["speed"]),
+        common.met(common.spread(shares, "{:.2f}".format), common.median(shares) <= AIMS["memory"]),
+    ]
+
+
 HEADER = ["answers/s", "by the clock", "CPU s beside the steps", "MiB of parameters", "MiB to train",
           "MiB in all", "Pegbox, times as fast", "Pegbox's share of the memory"]  # fmt: skip
 
@@ -519,7 +532,7 @@ def figures(cells: Sequence[common.Cell]) -> list[str]:
         common.spread([cell[clock] for cell in cells], "{:.2f}".format) for clock in ("processor", "clock")
     ]
     memory = [common.mebibytes(common.middle(cells, what)) for what in ("parameters", "grown", "peak")]
-    return [*speeds, f"{common.middle(cells, 'beside'):.0f}", *memory]
+    return [*speeds, f"{max(0.0, common.middle(cells, 'beside')):.0f}", *memory]
 
 
 def called(work: Work) -> str:
@@ -530,20 +543,14 @@ def table(found: Runs) -> str:
     lines = []
     for (work, side), cells in found.items():
         if cells:
-            ours = found[work, OURS]
-            compared = bool(side.trl and ours)
-            against = common.ratios(ours, cells, AIMS, 2) if compared else ["", ""]
+            against = ratios(found[work, OURS], cells) if side.trl else ["", ""]
             lines.append([called(work), side.name, str(len(cells)), *figures(cells), *against])
     return common.markdown(["model", "side", "runs", *HEADER], lines)
 
 
 def ways(found: Found, large: Work) -> str:
-    ours = found.runs[large, OURS][:1]
-    if not ours:
-        return ""
-    lines = [
-        [way, *figures([cell]), *common.ratios(ours, [cell], AIMS, 2)] for way, cell in found.ways.items()
-    ]
+    ours = found.runs[large, OURS]
+    lines = [[way, *figures([cell]), *ratios(ours, [cell])] for way, cell in found.ways.items()]
     return common.markdown(["TRL's way", *HEADER], lines)
 
 
@@ -582,7 +589,7 @@ def quality(found: Judgements) -> tuple[str, dict[Side, list[float]]]:
             last = ["", ""]
             if side is not None:
                 reached, effective = share(cell, reference)
-                shares[side].append(reached)
+                shares[side] += [reached] if reached == reached else []
                 shown = "beyond it" if reached != reached else f"{100 * reached:.0f} %"
                 last = [shown, f"{effective:.0f}"]
             lines.append([str(seed), "SFT" if side is None else side.name, *row, *last])
@@ -638,19 +645,20 @@ def report(found: Found, wanted: Plan, command: str) -> str:
         ),
         SPEED,
         table(found.runs),
-        "Ratios are Pegbox's medians over the peer's; bold is what meets an aim, {speed:g} times the answers "
-        "per second and {memory:g} of the memory.".format(**AIMS),
+        "Ratios are of the two runs of a seed, which followed one another: medians and ranges. Bold is what "
+        "meets an aim, {speed:g} times the answers per second and {memory:g} of the memory.".format(**AIMS),
         "\n".join(f"- {line}." for line in same(found)),
     ]
     if found.ways:
         parts += [WAYS_SHOWN, ways(found, large)]
     if any(found.judged.values()):
-        means = {side: fmean(kept) for side, kept in shares.items() if kept}
+        means = [
+            f"{side.name} {100 * fmean(kept):.0f} % ({100 * min(kept):.0f} to {100 * max(kept):.0f})"
+            for side, kept in shares.items()
+            if kept
+        ]
         parts += [JUDGED.format(held=learnt.held, draws=wanted.draws, reference=wanted.reference), shown]
-        if len(means) == 2:
-            parts.append(
-                f"Mean share reached: Pegbox {100 * means[OURS]:.0f} %, TRL {100 * means[THEIRS]:.0f} %."
-            )
+        parts += [f"Mean share reached, with its range: {', '.join(means)}."] if means else []
     missing = absent(found, wanted)
     if missing:
         parts.append("Not measured: " + "; ".join(missing) + ".")
@@ -687,7 +695,7 @@ SPEED = (
     "memory in training beyond what was resident after one small step, all models gone; parameters "
     "are those that the process holds at the end, each once."
 )
-WAYS_SHOWN = "TRL in other ways on the random Llama, one run each, beside the same Pegbox run:"
+WAYS_SHOWN = "TRL in other ways on the random Llama, one run each, beside Pegbox's run of the same seed:"
 JUDGED = (
     "etude's policies, judged by the same code on {held} held-out prompts, {draws} answers each at "
     "temperature 1. Reward is the learned one, in standard deviations, less 1 without an end; gold is the "

@@ -402,6 +402,17 @@ def _settings(wanted: Plan) -> list[tuple[tuple[str, int], tuple[Setup, tuple[Si
 # The report
 
 
+def ratios(ours: Sequence[common.Cell], theirs: Sequence[common.Cell]) -> list[str]:
+    """How many times as fast Pegbox is, and its share of the memory; bold where an aim is met."""
+    speed, share = (
+        common.middle(ours, what) / common.middle(theirs, what) for what in ("processor", "grown")
+    )
+    return [
+        common.met(f"{speed:.1f}", speed >= AIMS["speed"]),
+        common.met(f"{share:.2f}", share <= AIMS["memory"]),
+    ]
+
+
 def table(found: Same) -> str:
     lines = []
     for (precision, size), sides in found.items():
@@ -412,7 +423,7 @@ def table(found: Same) -> str:
             speeds = [common.spread([cell[clock] for cell in cells], "{:,.0f}".format)
                       for clock in ("processor", "clock")]  # fmt: skip
             memory = [common.mebibytes(common.middle(cells, what)) for what in ("grown", "peak")]
-            against = common.ratios(ours, cells, AIMS, 1) if side.trl else ["", ""]
+            against = ratios(ours, cells) if side.trl else ["", ""]
             setting = f"{precision}, {size} rows a step"
             lines.append([setting, side.name, str(len(cells)), *speeds, *memory, *against])
     header = ["setting", "side", "runs", "tokens/s", "by the clock", "MiB to train", "MiB in all",
@@ -463,7 +474,7 @@ def best(found: Best) -> str:
         (own_way, own, ours), (their_way, their, theirs) = (pick(who, what, sign) for who in (True, False))
         names = [f"{own_way}, {own.batch} rows a step"]
         names += [f"{their.name}, {their_way}, {their.batch} rows a step"]
-        lines.append([title, *names, *common.ratios([ours], [theirs], AIMS, 1)])
+        lines.append([title, *names, *ratios([ours], [theirs])])
     header = ["each at its", "Pegbox", "TRL", "Pegbox, times as fast", "Pegbox's share of the memory"]
     return common.markdown(header, lines)
 
