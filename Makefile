@@ -44,6 +44,11 @@ dist: $(STAMP)
 	dist/empty/bin/pip check
 	cd dist && empty/bin/pegbox --help >/dev/null && empty/bin/pegbox demo --out demo
 
+# Measures what is missing of all figures in README.md and docs, for hours, and writes them; goes on where it was stopped.
+results: $(STAMP)
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	$(BIN)/python bench/all.py
+
 clean:
 	rm -rf $(VENV) pegbox-demo site dist .mypy_cache .pytest_cache .ruff_cache
 

@@ -1,6 +1,8 @@
 """The documentation as a site: links lead to headings, the navigation has every page, every name a place."""
 
 import re
+import subprocess
+import sys
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,3 +79,14 @@ def test_the_reference_has_every_room_and_every_name() -> None:
     assert sorted(name for name, _ in found) == sorted(set(pegbox.__all__) - {"__version__"})
     for name, room in found:
         assert getattr(getattr(pegbox, room), name) is getattr(pegbox, name)
+
+
+def test_one_command_runs_every_benchmark() -> None:
+    bench = ROOT / "bench"
+    scripts = {path.stem for path in bench.glob("*.py") if not path.name.startswith("_")} - {"all"}
+    done = subprocess.run(
+        [sys.executable, str(bench / "all.py"), "--list"], capture_output=True, text=True, check=True
+    )
+    assert set(re.findall(r"^python bench/(\w+)\.py", done.stdout, re.MULTILINE)) == scripts
+    listed_there = set(re.findall(r"^\| `(\w+)\.py`", (bench / "README.md").read_text("utf-8"), re.MULTILINE))
+    assert listed_there == scripts
