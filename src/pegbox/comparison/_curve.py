@@ -12,8 +12,8 @@ from pegbox.comparison._power_law import PowerLaw, power_law
 from pegbox.comparison._spread import mean_losses, resampled
 from pegbox.comparison._subsets import Measured, checked_sizes, draws, measure
 from pegbox.data import Rows
-from pegbox.errors import CapabilityError, InputError
-from pegbox.evaluation import Estimate, percentile_interval, plain, read_estimate
+from pegbox.errors import CapabilityError
+from pegbox.evaluation import Estimate, percentile_interval, plain, read_estimate, reading
 from pegbox.models import Base, FeatureCache, load
 from pegbox.tasks import Classify, Task
 from pegbox.training import tell
@@ -144,20 +144,14 @@ class LearningCurve:
         Raises:
             InputError: Not that format, or a part is missing.
         """
-        if not isinstance(values, Mapping) or values.get("format") != FORMAT:
-            raise InputError("not a learning curve", where="key 'format'", expected=f"'{FORMAT}'")
-        given = {name: value for name, value in values.items() if name != "format"}
-        try:
+        with reading(values, FORMAT, "a learning curve", "the learning curve"):
+            given = {name: value for name, value in values.items() if name != "format"}
             given["points"] = tuple(
                 CurvePoint(part["labels"], read_estimate(part["accuracy"]), read_estimate(part["nll"]))
                 for part in given["points"]
             )
             given |= {name: PowerLaw.from_json(given[name]) for name in ("error", "nll")}
             return cls(**given)
-        except KeyError as error:
-            raise InputError("the learning curve lacks a part", where=f"key {error}") from error
-        except (TypeError, ValueError, IndexError, AttributeError) as error:
-            raise InputError(f"the learning curve holds a part of the wrong kind: {error}") from error
 
 
 def learning_curve(

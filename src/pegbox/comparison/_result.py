@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pegbox.comparison._curve import LearningCurve
-from pegbox.errors import InputError
-from pegbox.evaluation import Estimate, Forgetting, Paired, Scores, TagScores, plain, read_estimate
+from pegbox.evaluation import Estimate, Forgetting, Paired, Scores, TagScores, plain, read_estimate, reading
 
 FORMAT = "pegbox.comparison/1"
 # Answers that count towards what a rung costs, beside its fit.
@@ -262,14 +261,8 @@ class Comparison:
         Raises:
             InputError: not that format, or a part is missing.
         """
-        if not isinstance(values, Mapping) or values.get("format") != FORMAT:
-            raise InputError("not a file of a comparison", where="key 'format'", expected=f"'{FORMAT}'")
-        try:
+        with reading(values, FORMAT, "a file of a comparison", "the comparison"):
             return cls(**_read(values))
-        except KeyError as error:
-            raise InputError("the comparison lacks a part", where=f"key {error}") from error
-        except (TypeError, ValueError, AttributeError) as error:
-            raise InputError(f"the comparison holds a part of the wrong kind: {error}") from error
 
     def __str__(self) -> str:
         width = max(len(rung.name) for rung in self.rungs)

@@ -1,11 +1,12 @@
 """Files and hub data sets to rows: reading, guessing columns, the data doctor, seeded splits."""
 
+from pegbox.data._bad import Dropped
 from pegbox.data._columns import Columns, find_columns
 from pegbox.data._conversation_columns import ConversationColumns, find_conversation_columns
 from pegbox.data._conversation_doctor import check_conversations
 from pegbox.data._conversations import Conversations, conversations, from_prompts
 from pegbox.data._doctor import check
-from pegbox.data._examples import Dropped, Examples, examples, from_texts
+from pegbox.data._examples import Examples, examples, from_texts
 from pegbox.data._findings import Finding, Findings
 from pegbox.data._general_text import GeneralText, read_general_text
 from pegbox.data._messages import Message

@@ -1,12 +1,20 @@
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
-from pegbox.data._examples import Dropped
 from pegbox.data._table import Table, counted, rows_text
 from pegbox.errors import InputError, UsageError
 
 OnBad = Literal["error", "drop", "repair"]
 _MOST_REASONS = 5
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A row that was left out: its number in the source and why."""
+
+    number: int
+    reason: str
 
 
 def by_reason(dropped: Iterable[Dropped]) -> dict[str, list[int]]:

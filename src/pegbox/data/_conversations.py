@@ -4,11 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pegbox.data._bad import check_on_bad, keep_usable, left_out
+from pegbox.data._bad import Dropped, check_on_bad, keep_usable, left_out
 from pegbox.data._columns import require_columns
 from pegbox.data._conversation_columns import LOOKS, ConversationColumns
 from pegbox.data._conversation_reader import Row, cell_text, make_reader
-from pegbox.data._examples import Dropped
 from pegbox.data._messages import Message, RowFaultError, check_turns, message_list
 from pegbox.data._table import Table, rows_text
 from pegbox.errors import InputError, UsageError

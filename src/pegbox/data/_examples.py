@@ -2,24 +2,17 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from pegbox.data._bad import Dropped, by_reason, left_out
 from pegbox.data._columns import Columns, require_columns
 from pegbox.data._table import Table, counted, rows_text
 from pegbox.data._text import is_number, label_order
 from pegbox.errors import InputError, UsageError
 
 MANY_LABELS = 20
-
-
-@dataclass(frozen=True)
-class Dropped:
-    """A row that was left out: its number in the source and why."""
-
-    number: int
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -70,11 +63,7 @@ class Examples:
 
     def notes(self) -> list[str]:
         """Return lines for the user: rows left out by reason, and other changes."""
-        left_out = [
-            f"{counted(len(rows), 'row')} left out: {reason} ({rows_text(rows)})"
-            for reason, rows in _by_reason(self.dropped).items()
-        ]
-        return left_out + list(self.remarks)
+        return left_out(self.dropped) + list(self.remarks)
 
 
 def examples(
@@ -251,15 +240,8 @@ def _stripped(table: Table, label: str) -> list[str]:
     )
 
 
-def _by_reason(dropped: Iterable[Dropped]) -> dict[str, list[int]]:
-    found: dict[str, list[int]] = {}
-    for item in dropped:
-        found.setdefault(item.reason, []).append(item.number)
-    return found
-
-
 def _bad(table: Table, dropped: Sequence[Dropped]) -> InputError:
-    reasons = "; ".join(f"{reason} ({rows_text(rows)})" for reason, rows in _by_reason(dropped).items())
+    reasons = "; ".join(f"{reason} ({rows_text(rows)})" for reason, rows in by_reason(dropped).items())
     if len(dropped) == len(table):
         return InputError(
             f"No row can be used: {reasons}", where=table.source,

@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Any
 
-from pegbox.data._bad import check_on_bad, keep_usable, left_out
+from pegbox.data._bad import Dropped, check_on_bad, keep_usable, left_out
 from pegbox.data._cells import style_of
 from pegbox.data._columns import require_columns
 from pegbox.data._conversation_reader import cell_text
 from pegbox.data._conversations import Conversations
-from pegbox.data._examples import Dropped, text_fault
+from pegbox.data._examples import text_fault
 from pegbox.data._messages import Message, Role, RowFaultError, check_turns, message_list
 from pegbox.data._preference_columns import (
     ASSISTANT,

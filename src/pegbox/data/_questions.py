@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
-from pegbox.data._bad import check_on_bad, keep_usable, left_out
+from pegbox.data._bad import Dropped, check_on_bad, keep_usable, left_out
 from pegbox.data._columns import require_columns
-from pegbox.data._examples import Dropped, text_fault
+from pegbox.data._examples import text_fault
 from pegbox.data._table import Table, counted
 from pegbox.errors import InputError
 

@@ -5,9 +5,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pegbox.data._bad import check_on_bad, keep_usable, left_out
+from pegbox.data._bad import Dropped, check_on_bad, keep_usable, left_out
 from pegbox.data._columns import require_columns
-from pegbox.data._examples import Dropped
 from pegbox.data._table import Table, counted, rows_text
 from pegbox.errors import InputError, UsageError
 

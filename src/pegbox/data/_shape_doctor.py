@@ -1,9 +1,8 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
-from pegbox.data._bad import by_reason
+from pegbox.data._bad import Dropped, by_reason
 from pegbox.data._doctor import TokenLengths, _conflicts, _duplicates, _exact, _leaks, _lengths, _near, _Row
-from pegbox.data._examples import Dropped
 from pegbox.data._findings import Finding, Findings, by_severity
 from pegbox.data._questions import ChoiceColumns, Questions, questions
 from pegbox.data._sentences import Sentences, TagColumns, sentences

@@ -13,7 +13,7 @@ from pegbox.evaluation._forgetting import (
     signed,
 )
 from pegbox.evaluation._generation import TEXT_METRICS, GenerationScores, score_texts
-from pegbox.evaluation._json import plain, read_estimate
+from pegbox.evaluation._json import plain, read_estimate, reading
 from pegbox.evaluation._paired import Paired, compare
 from pegbox.evaluation._policy import FrontierDraws, Judged, PolicyScores, Reach, RewardChange, score_policy
 from pegbox.evaluation._records import SqlTable, parse_record
@@ -69,6 +69,7 @@ __all__ = [
     "percentile_interval",
     "plain",
     "read_estimate",
+    "reading",
     "reliability",
     "risk_coverage",
     "score",

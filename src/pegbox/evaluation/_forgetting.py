@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from pegbox.errors import InputError
 from pegbox.evaluation._bootstrap import bootstrap
 from pegbox.evaluation._estimate import Estimate, Floats, percentile_interval
-from pegbox.evaluation._json import plain, read_estimate
+from pegbox.evaluation._json import plain, read_estimate, reading
 from pegbox.evaluation._paired import Paired, compare
 from pegbox.evaluation._scores import score
 
@@ -87,16 +87,10 @@ class Forgetting:
         Raises:
             InputError: not that format, or a part is missing.
         """
-        if not isinstance(values, dict) or values.get("format") != FORMAT:
-            raise InputError("not a file of forgetting", where="key 'format'", expected=f"'{FORMAT}'")
-        try:
-            found: dict[str, Any] = {name: values[name] for name in _PLAIN}
-            found |= {name: read_estimate(values[name]) for name in _ESTIMATES}
-            return cls(**found, also=tuple(map(_also, values["also"])))
-        except KeyError as error:
-            raise InputError("forgetting lacks a part", where=f"key {error}") from error
-        except (TypeError, ValueError, AttributeError) as error:
-            raise InputError(f"forgetting holds a part of the wrong kind: {error}") from error
+        with reading(values, FORMAT, "a file of forgetting", "forgetting"):
+            parts: dict[str, Any] = {name: values[name] for name in _PLAIN}
+            parts |= {name: read_estimate(values[name]) for name in _ESTIMATES}
+            return cls(**parts, also=tuple(map(_also, values["also"])))
 
     def __str__(self) -> str:
         lines = []

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from pegbox.errors import InputError, UsageError, nearest
 from pegbox.evaluation._bootstrap import bootstrap
 from pegbox.evaluation._estimate import Estimate, Floats
-from pegbox.evaluation._json import plain, read_estimate
+from pegbox.evaluation._json import plain, read_estimate, reading
 from pegbox.evaluation._nlg._bleu import bleu
 from pegbox.evaluation._nlg._cider import cider
 from pegbox.evaluation._nlg._exact import exact_match
@@ -72,16 +72,10 @@ class GenerationScores:
         Raises:
             InputError: not that format, or a part is missing.
         """
-        if not isinstance(values, dict) or values.get("format") != FORMAT:
-            raise InputError("not a file of generation scores", where="key 'format'", expected=f"'{FORMAT}'")
-        try:
+        with reading(values, FORMAT, "a file of generation scores", "scores"):
             metrics = {name: read_estimate(part) for name, part in values["metrics"].items()}
             parts = {name: dict(values[name]) for name in ("missing", "counts")}
             return cls(values["rows"], metrics, **parts, seconds=values["seconds"])
-        except KeyError as error:
-            raise InputError("scores lack a part", where=f"key {error}") from error
-        except (TypeError, ValueError, AttributeError) as error:
-            raise InputError(f"scores hold a part of the wrong kind: {error}") from error
 
     def __str__(self) -> str:
         names = ["rows", *self.metrics, *self.counts, *self.missing]

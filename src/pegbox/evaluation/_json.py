@@ -1,6 +1,7 @@
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from pegbox.errors import InputError
@@ -12,6 +13,30 @@ if TYPE_CHECKING:
     from pegbox.evaluation._scores import Scores
 
 FORMAT = "pegbox.scores/1"
+
+
+@contextmanager
+def reading(values: object, format: str, what: str, whole: str) -> Iterator[None]:
+    """Refuse another format, and turn what is missing or wrong in the values into one error.
+
+    Args:
+        values: What was read.
+        format: What its ``format`` must be.
+        what: What it is not, if it is another: ``a file of scores``.
+        whole: What lacks a part, if one is missing: ``scores``.
+
+    Raises:
+        InputError: another format, or a part missing or of the wrong kind.
+    """
+    if not isinstance(values, Mapping) or values.get("format") != format:
+        raise InputError(f"not {what}", where="key 'format'", expected=f"'{format}'")
+    lacks, holds = ("lack", "hold") if whole.endswith("scores") else ("lacks", "holds")
+    try:
+        yield
+    except KeyError as error:
+        raise InputError(f"{whole} {lacks} a part", where=f"key {error}") from error
+    except (TypeError, ValueError, IndexError, AttributeError) as error:
+        raise InputError(f"{whole} {holds} a part of the wrong kind: {error}") from error
 
 
 def encode_scores(scores: "Scores") -> dict[str, Any]:
@@ -27,9 +52,7 @@ def decode_scores(values: dict[str, Any]) -> dict[str, Any]:
     """
     from pegbox.evaluation._scores import ClassScores
 
-    if not isinstance(values, dict) or values.get("format") != FORMAT:
-        raise InputError("not a file of scores", where="key 'format'", expected=f"'{FORMAT}'")
-    try:
+    with reading(values, FORMAT, "a file of scores", "scores"):
         return {
             "rows": values["rows"],
             "labels": tuple(values["labels"]),
@@ -48,10 +71,6 @@ def decode_scores(values: dict[str, Any]) -> dict[str, Any]:
             "flips": _flips(values["flips"]),
             "seconds": values["seconds"],
         }
-    except KeyError as error:
-        raise InputError("scores lack a part", where=f"key {error}") from error
-    except (TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"scores hold a part of the wrong kind: {error}") from error
 
 
 def plain(value: Any) -> Any:

@@ -14,7 +14,7 @@ from pegbox.errors import InputError
 from pegbox.evaluation._bootstrap import bootstrap
 from pegbox.evaluation._calibration import Bin, MassError, Reliability, _bin, calibrated_errors, place
 from pegbox.evaluation._estimate import Estimate, Floats, basic_interval, percentile_interval
-from pegbox.evaluation._json import _reliability, plain, read_estimate
+from pegbox.evaluation._json import _reliability, plain, read_estimate, reading
 from pegbox.evaluation._metrics import BINS
 from pegbox.evaluation._paired import Paired, _interval, permutation
 from pegbox.evaluation._scores import _proportion
@@ -77,9 +77,7 @@ class RewardScores:
         Raises:
             InputError: not that format, or a part is missing.
         """
-        if not isinstance(values, dict) or values.get("format") != FORMAT:
-            raise InputError("not a file of reward scores", where="key 'format'", expected=f"'{FORMAT}'")
-        try:
+        with reading(values, FORMAT, "a file of reward scores", "scores"):
             return cls(
                 rows=values["rows"],
                 metrics={name: read_estimate(part) for name, part in values["metrics"].items()},
@@ -89,10 +87,6 @@ class RewardScores:
                 counts=dict(values["counts"]),
                 seconds=values["seconds"],
             )
-        except KeyError as error:
-            raise InputError("scores lack a part", where=f"key {error}") from error
-        except (TypeError, ValueError, AttributeError) as error:
-            raise InputError(f"scores hold a part of the wrong kind: {error}") from error
 
     def __str__(self) -> str:
         against = {f"against {name}": f"{part.b:.3f}, {part}" for name, part in self.baselines.items()}

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from pegbox.errors import InputError, UsageError
 from pegbox.evaluation._bootstrap import bootstrap
 from pegbox.evaluation._estimate import Estimate, Floats, percentile_interval, wilson
-from pegbox.evaluation._json import plain, read_estimate
+from pegbox.evaluation._json import plain, read_estimate, reading
 from pegbox.evaluation._separation import read_answered
 
 FORMAT = "pegbox.risk_coverage/1"
@@ -120,9 +120,7 @@ class RiskCoverage:
         Raises:
             InputError: Not that format, or a part is missing or of the wrong kind.
         """
-        if not isinstance(values, Mapping) or values.get("format") != FORMAT:
-            raise InputError("not a risk-coverage curve", where="key 'format'", expected=f"'{FORMAT}'")
-        try:
+        with reading(values, FORMAT, "a risk-coverage curve", "the curve"):
             found = cls(
                 int(values["rows"]),
                 read_estimate(values["aurc"]),
@@ -131,10 +129,6 @@ class RiskCoverage:
                 tuple(int(number) for number in values["answered"]),
                 tuple(int(number) for number in values["wrong"]),
             )
-        except KeyError as error:
-            raise InputError("the curve lacks a part", where=f"key {error}") from error
-        except (TypeError, ValueError, AttributeError) as error:
-            raise InputError(f"the curve holds a part of the wrong kind: {error}") from error
         lengths = {len(found.thresholds), len(found.answered), len(found.wrong)}
         if len(lengths) > 1 or found.answered[-1:] != (found.rows,):
             raise InputError(

@@ -10,6 +10,7 @@ import numpy as np
 from pegbox.errors import InputError
 from pegbox.evaluation._bootstrap import bootstrap
 from pegbox.evaluation._estimate import Estimate, Floats, percentile_interval, wilson
+from pegbox.evaluation._json import plain, read_estimate, reading
 from pegbox.evaluation._scores import ClassScores
 
 FORMAT = "pegbox.tag-scores/1"
@@ -36,8 +37,6 @@ class TagScores:
 
     def to_json(self) -> dict[str, Any]:
         """Return strict JSON values (NaN becomes None); `from_json` gives back an equal object."""
-        from pegbox.evaluation._json import plain
-
         return {"format": FORMAT, **plain(self)}
 
     @classmethod
@@ -47,11 +46,7 @@ class TagScores:
         Raises:
             InputError: not that format, or a part is missing.
         """
-        if not isinstance(values, dict) or values.get("format") != FORMAT:
-            raise InputError("not a file of tag scores", where="key 'format'", expected=f"'{FORMAT}'")
-        from pegbox.evaluation._json import read_estimate
-
-        try:
+        with reading(values, FORMAT, "a file of tag scores", "scores"):
             per_type = {
                 name: ClassScores(
                     **{key: read_estimate(part[key]) for key in _PARTS}, support=part["support"]
@@ -60,10 +55,6 @@ class TagScores:
             }
             metrics = {name: read_estimate(part) for name, part in values["metrics"].items()}
             return cls(values["rows"], values["words"], metrics, per_type, values["seconds"])
-        except KeyError as error:
-            raise InputError("scores lack a part", where=f"key {error}") from error
-        except (TypeError, ValueError, AttributeError) as error:
-            raise InputError(f"scores hold a part of the wrong kind: {error}") from error
 
     def __str__(self) -> str:
         lines = [f"{'sentences':<14} {self.rows:,}", f"{'words':<14} {self.words:,}"]

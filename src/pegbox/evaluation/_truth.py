@@ -7,12 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from pegbox.errors import InputError
 from pegbox.evaluation._bootstrap import bootstrap
 from pegbox.evaluation._calibration import MassError, calibrated_errors
 from pegbox.evaluation._estimate import Estimate, Floats, basic_interval, percentile_interval
 from pegbox.evaluation._inputs import read_gold, read_pair
-from pegbox.evaluation._json import plain, read_estimate
+from pegbox.evaluation._json import plain, read_estimate, reading
 from pegbox.evaluation._metrics import BINS, EPSILON
 
 FORMAT = "pegbox.truth/1"
@@ -45,17 +44,9 @@ class TruthScores:
         Raises:
             InputError: Not that format, or a part is missing.
         """
-        if not isinstance(values, Mapping) or values.get("format") != FORMAT:
-            raise InputError(
-                "not a file of scores against truth", where="key 'format'", expected=f"'{FORMAT}'"
-            )
-        try:
+        with reading(values, FORMAT, "a file of scores against truth", "the scores"):
             metrics = {name: read_estimate(part) for name, part in values["metrics"].items()}
             return cls(values["rows"], metrics)
-        except KeyError as error:
-            raise InputError("the scores lack a part", where=f"key {error}") from error
-        except (TypeError, ValueError, AttributeError) as error:
-            raise InputError(f"the scores hold a part of the wrong kind: {error}") from error
 
     def __str__(self) -> str:
         lines = [f"{'rows':<10} {self.rows:,}"]

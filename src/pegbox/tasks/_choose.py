@@ -8,9 +8,9 @@ from typing import Any, ClassVar, Literal, get_args
 from pegbox.data import AnswerKind, Questions, Table, find_choice_columns, questions, read
 from pegbox.errors import InputError
 from pegbox.tasks._classify import Demonstration
+from pegbox.tasks._saved import FORMAT, reading_task
 from pegbox.tasks._template import Template, slot_names
 
-FORMAT = 1
 Normalise = Literal["tokens", "characters", "none"]
 
 
@@ -176,9 +176,7 @@ class Choose:
         Raises:
             InputError: When the mapping is no multiple-choice task of this format.
         """
-        try:
-            if saved["task"] != "choose" or saved["format"] != FORMAT:
-                raise TypeError(f"it is a '{saved['task']}' task of format {saved['format']}")
+        with reading_task(saved, "choose", where, AttributeError):
             return cls(
                 fields=tuple(saved["fields"]),
                 options=tuple(saved["options"]),
@@ -190,14 +188,6 @@ class Choose:
                     Demonstration(dict(d["fields"]), d["label"]) for d in saved["demonstrations"]
                 ),
             )
-        except (KeyError, TypeError, AttributeError) as error:
-            fault = f"the key {error} is missing" if isinstance(error, KeyError) else str(error)
-            raise InputError(
-                f"this is no task that this version can read: {fault}",
-                where=where,
-                expected=f"a choose task of format {FORMAT}",
-                fix="save the model again with this version",
-            ) from None
 
     def gold(self, rows: Questions) -> list[int]:
         """Index of each row's right option.

@@ -7,9 +7,8 @@ from typing import Any, Literal
 
 from pegbox.data import Examples, Table, examples, find_columns, read
 from pegbox.errors import InputError, nearest
+from pegbox.tasks._saved import FORMAT, reading_task
 from pegbox.tasks._template import Template
-
-FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -168,9 +167,7 @@ class Classify:
         Raises:
             InputError: When the mapping is no classification task of this format.
         """
-        try:
-            if saved["task"] != "classify" or saved["format"] != FORMAT:
-                raise TypeError(f"it is a '{saved['task']}' task of format {saved['format']}")
+        with reading_task(saved, "classify", where, AttributeError):
             return cls(
                 labels=tuple(saved["labels"]),
                 fields=tuple(saved["fields"]),
@@ -184,14 +181,6 @@ class Classify:
                 draws=saved.get("draws", 1),  # earlier folders lack it
                 readout=saved.get("readout", "words"),  # earlier folders lack it
             )
-        except (KeyError, TypeError, AttributeError) as error:
-            fault = f"the key {error} is missing" if isinstance(error, KeyError) else str(error)
-            raise InputError(
-                f"this is no task that this version can read: {fault}",
-                where=where,
-                expected=f"a classify task of format {FORMAT}",
-                fix="save the model again with this version",
-            ) from None
 
     def gold(self, rows: Examples) -> list[int]:
         """Label indices of the rows.

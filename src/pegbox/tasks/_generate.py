@@ -17,8 +17,8 @@ from pegbox.errors import InputError, UsageError, nearest
 from pegbox.tasks._classify import Demonstration
 from pegbox.tasks._decoding import Decoding
 from pegbox.tasks._encoded import listed
+from pegbox.tasks._saved import FORMAT, reading_task
 
-FORMAT = 1
 # Column of the tables that SQL answers can be run on, where there is one.
 TABLE = "table"
 Chat = Literal["auto", "model", "plain", "none"]
@@ -253,9 +253,7 @@ class Generate:
         Raises:
             InputError: When the mapping is no generation task of this format.
         """
-        try:
-            if saved["task"] != "generate" or saved["format"] != FORMAT:
-                raise TypeError(f"it is a '{saved['task']}' task of format {saved['format']}")
+        with reading_task(saved, "generate", where, UsageError):
             return cls(
                 format=saved["rows"],
                 columns=saved["columns"],
@@ -269,14 +267,6 @@ class Generate:
                     Demonstration(shown["fields"], shown["label"]) for shown in saved["demonstrations"]
                 ),
             )
-        except (KeyError, TypeError, UsageError) as error:
-            fault = f"the key {error} is missing" if isinstance(error, KeyError) else str(error)
-            raise InputError(
-                f"this is no task that this version can read: {fault}",
-                where=where,
-                expected=f"a generate task of format {FORMAT}",
-                fix="save the model again with this version",
-            ) from None
 
 
 def _extra(table: Table, inputs: Sequence[str], template: str | None) -> tuple[str, ...]:

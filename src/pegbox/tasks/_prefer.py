@@ -20,8 +20,8 @@ from pegbox.data import (
 )
 from pegbox.errors import InputError, UsageError, nearest
 from pegbox.tasks._generate import Chat, Generate
+from pegbox.tasks._saved import FORMAT, reading_task
 
-FORMAT = 1
 PARTS = ("prompt", "chosen", "rejected")
 
 
@@ -229,16 +229,6 @@ class Prefer:
         Raises:
             InputError: When the mapping is no task of preferences of this format.
         """
-        try:
-            if saved["task"] != "prefer" or saved["format"] != FORMAT:
-                raise TypeError(f"it is a '{saved['task']}' task of format {saved['format']}")
+        with reading_task(saved, "prefer", where, UsageError):
             names = ("columns", "dialogue", "system", "chat", "chat_template")
             return cls(format=saved["rows"], **{name: saved[name] for name in names})
-        except (KeyError, TypeError, UsageError) as error:
-            fault = f"the key {error} is missing" if isinstance(error, KeyError) else str(error)
-            raise InputError(
-                f"this is no task that this version can read: {fault}",
-                where=where,
-                expected=f"a prefer task of format {FORMAT}",
-                fix="save the model again with this version",
-            ) from None

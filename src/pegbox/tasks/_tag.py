@@ -7,8 +7,7 @@ from typing import Any, ClassVar
 
 from pegbox.data import Sentences, Table, find_tag_columns, read, sentences
 from pegbox.errors import InputError, nearest
-
-FORMAT = 1
+from pegbox.tasks._saved import FORMAT, reading_task
 
 
 @dataclass(frozen=True)
@@ -125,18 +124,8 @@ class Tag:
         Raises:
             InputError: When the mapping is no tagging task of this format.
         """
-        try:
-            if saved["task"] != "tag" or saved["format"] != FORMAT:
-                raise TypeError(f"it is a '{saved['task']}' task of format {saved['format']}")
+        with reading_task(saved, "tag", where):
             return cls(tuple(saved["types"]), saved["tokens_column"], saved["tags_column"])
-        except (KeyError, TypeError) as error:
-            fault = f"the key {error} is missing" if isinstance(error, KeyError) else str(error)
-            raise InputError(
-                f"this is no task that this version can read: {fault}",
-                where=where,
-                expected=f"a tag task of format {FORMAT}",
-                fix="save the model again with this version",
-            ) from None
 
     def gold(self, rows: Sentences) -> list[list[int]]:
         """Tag indices of each row's words.

@@ -130,6 +130,14 @@ def shorten(tokenizer: PreTrainedTokenizerBase, text: str, drop: int) -> str:
         return text
     if not tokenizer.is_fast:
         return _shorten_slowly(tokenizer, text, drop)
+    places = _offsets(tokenizer, text)
+    keep = len(places) - drop
+    end = places[keep][0] if keep > 0 else 0
+    return text[: min(end, len(text) - 1)].rstrip()
+
+
+def _offsets(tokenizer: PreTrainedTokenizerBase, text: str) -> list[tuple[int, int]]:
+    """Where each token of a text begins and ends in it."""
     coded = tokenizer(
         text,
         add_special_tokens=False,
@@ -137,9 +145,8 @@ def shorten(tokenizer: PreTrainedTokenizerBase, text: str, drop: int) -> str:
         return_offsets_mapping=True,
         verbose=False,
     )
-    keep = len(coded["input_ids"]) - drop
-    end = coded["offset_mapping"][keep][0] if keep > 0 else 0
-    return text[: min(end, len(text) - 1)].rstrip()
+    found: list[tuple[int, int]] = coded["offset_mapping"]
+    return found
 
 
 def shorten_start(tokenizer: PreTrainedTokenizerBase, text: str, drop: int) -> str:
@@ -147,15 +154,8 @@ def shorten_start(tokenizer: PreTrainedTokenizerBase, text: str, drop: int) -> s
     if drop < 1 or not text:
         return text
     if tokenizer.is_fast:
-        coded = tokenizer(
-            text,
-            add_special_tokens=False,
-            split_special_tokens=True,
-            return_offsets_mapping=True,
-            verbose=False,
-        )
-        count = len(coded["input_ids"])
-        start = coded["offset_mapping"][drop - 1][1] if drop <= count else len(text)
+        places = _offsets(tokenizer, text)
+        start = places[drop - 1][1] if drop <= len(places) else len(text)
         return text[min(start, len(text) - 1) :].lstrip() or text[-1]
     keep = len(plain_ids(tokenizer, [text])[0]) - drop
     low, high = 0, len(text) - 1
