@@ -81,6 +81,26 @@ def test_the_reference_has_every_room_and_every_name() -> None:
         assert getattr(getattr(pegbox, room), name) is getattr(pegbox, name)
 
 
+SECTION = re.compile(r"<!-- section ([\w-]+) -->(.*?)<!-- end of section \1 -->", re.DOTALL)
+MEASURED = [
+    pytest.param(found[2], id=found[1])
+    for page in PAGES
+    for found in SECTION.finditer(page.read_text("utf-8"))
+]
+
+
+@pytest.mark.parametrize("section", MEASURED)
+def test_what_was_measured_names_command_machine_commit_and_date(section: str) -> None:
+    if "Not measured yet" not in section:
+        for line in (
+            r"- Commands?: `python bench/",
+            r"- Machine: \w",
+            r"- Commit: [0-9a-f]{10}",
+            r"Measured 20\d\d-",
+        ):
+            assert re.search(line, section)
+
+
 def test_one_command_runs_every_benchmark() -> None:
     bench = ROOT / "bench"
     scripts = {path.stem for path in bench.glob("*.py") if not path.name.startswith("_")} - {"all"}
