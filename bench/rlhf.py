@@ -231,11 +231,10 @@ def report(cells: common.Cells, arguments: argparse.Namespace) -> str:
         scores = PolicyScores.from_json(cell["scores"])
         told, learned, reach = scores.rewards["gold"], scores.rewards["reward"], scores.reach
         assert reach is not None
-        few = "" if key.get("beta", 0.1) == 0.1 else f", beta {key['beta']:g}, {key['steps']} steps"
         share = "outside" if reach.share.value != reach.share.value else str(reach.share)
         lines.append(
             [
-                f"{key['part']}, seed {key['seed']}{few}",
+                _called(key),
                 f"{told.before.value:+.2f}",
                 f"{told.after.value:+.2f}",
                 str(told.wins),
@@ -249,7 +248,11 @@ def report(cells: common.Cells, arguments: argparse.Namespace) -> str:
     accuracies = [
         cell["scores"]["metrics"]["accuracy"]["value"] for key, cell in known if key["part"] == "reward"
     ]
-    warned = [line for _, cell in known for line in cell.get("warnings", ())]
+    warned = [
+        f"{_called(key)}: {line.removeprefix('warning: ')}"
+        for key, cell in known
+        for line in cell.get("warnings", ())
+    ]
     missing = len(plans(arguments)) - len(known)
     parts = [
         "Replies of the embedded world to messages, polite and rude; the gold reward is the world's own "
@@ -280,6 +283,12 @@ def report(cells: common.Cells, arguments: argparse.Namespace) -> str:
             "Greedy answers of the first PPO policy:\n\n" + common.markdown(["", "SFT", "PPO"], shown)
         )
     return "## Rewards and policies\n\n" + "\n\n".join(parts)
+
+
+def _called(key: dict[str, Any]) -> str:
+    """A run in a few words."""
+    few = "" if key.get("beta", 0.1) == 0.1 else f", beta {key['beta']:g}, {key['steps']} steps"
+    return f"{key['part']}, seed {key['seed']}{few}"
 
 
 def _people(known: list[tuple[str, common.Cell]]) -> list[str]:

@@ -1,6 +1,7 @@
 """pegbox rlhf: all stages from one file, its record and report, interruptions, and wrong plans."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -150,11 +151,13 @@ def test_what_a_verdict_says_of_it(record: PolicyRun) -> None:
     assert "PPO raised the gold reward" in said(0.1, 0.3, 0.001)[0]
     assert "PPO lowered the gold reward" in said(-0.3, -0.1, 0.001)[0]
     assert "cannot tell the PPO policy" in said(-0.1, 0.3, 0.4)[0]
+    assert "was not seen to fall" in said(-0.1, 0.3, 0.4)[2]
     assert said(0.1, 0.3, 0.001, warnings=("step 4: over-optimisation: since",))[2].startswith(
         "Warned step 4"
     )
     alone = replace(record, scores=replace(record.scores, rewards={"reward": gold}))
     assert "may have learnt to please" in list(verdict(alone))[2]
+    assert "tuned by" not in list(verdict(replace(alone, algorithm="dpo")))[2]
 
 
 def test_the_same_command_again_does_nothing_and_another_plan_is_refused(
@@ -170,6 +173,56 @@ def test_the_same_command_again_does_nothing_and_another_plan_is_refused(
     assert code == 2
     assert "another plan: draws" in told
     assert (place / "run" / "rlhf.json").read_bytes() == before
+
+
+def test_a_report_that_failed_is_made_without_tuning_anew(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(place)
+    page = place / "run" / "report.html"
+    before = page.read_bytes()
+    page.unlink()
+    code, _, told = call(capsys, "rlhf", "run.yaml")
+    assert code == 0
+    assert "training" not in told
+    assert page.read_bytes() == before
+
+
+def test_overwriting_keeps_stages_that_stay_and_never_its_own_inputs(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(place)
+    out = tmp_path / "copy"
+    shutil.copytree(place / "run", out)
+    stamp = (out / "sft" / "pegbox.json").stat().st_mtime_ns
+    changed = plan_of(place, ppo={"data": str(place / "asked.jsonl"), "rl": {**RL, "steps": 1}})
+    path = write(changed, tmp_path / "changed.yaml")
+    code, _, told = call(capsys, "rlhf", path, "--out", out, "--overwrite")
+    assert code == 0, told
+    assert (out / "sft" / "pegbox.json").stat().st_mtime_ns == stamp
+    assert len((out / METRICS).read_text().splitlines()) == 1
+    own = write(plan_of(place, sft=str(out / "sft")), tmp_path / "own.yaml")
+    code, _, told = call(capsys, "rlhf", own, "--out", out, "--overwrite")
+    assert code == 2
+    assert "lies in the folder" in told
+    assert (out / "sft" / "pegbox.json").exists()
+
+
+def test_a_plan_of_someone_else_is_not_taken_for_one(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(place)
+    (tmp_path / "plan.json").write_text("[1]")
+    code, _, told = call(capsys, "rlhf", "run.yaml", "--out", tmp_path, "--overwrite")
+    assert code == 2
+    assert "something else" in told
+    assert [one.name for one in tmp_path.iterdir()] == ["plan.json"]
+
+
+def test_a_saturated_reward_is_drawn(record: PolicyRun, tmp_path: Path) -> None:
+    assert record.scores.reach is not None
+    flat = replace(record.scores.reach, reward=Estimate(0.3, 0.3 + 1e-16, 0.3 - 1e-16))
+    write_rlhf_report(replace(record, scores=replace(record.scores, reach=flat)), tmp_path)
 
 
 def test_an_interrupted_run_goes_on_to_the_same_policy(
@@ -241,6 +294,16 @@ def test_pairs_are_learnt_directly_and_stages_may_be_folders_or_functions(
         ({"sft": {"data": "nowhere.jsonl"}}, "section sft"),
         ({"ppo": {"data": "asked.jsonl", "rl": {"step": 3}}}, "no setting 'step'"),
         ({"ppo": {"data": "asked.jsonl", "rl": [3]}}, "section ppo"),
+        ({"ppo": {"data": "asked.jsonl", "rl": {1: 2}}}, "no setting"),
+        ({"ppo": {"data": "asked.jsonl", "model": "x"}}, "no option 'model'"),
+        ({"ppo": None, "dpo": {"data": "pairs.jsonl", "beta": -1}}, "weight of the divergence"),
+        ({"ppo": None, "dpo": {"data": "pairs.jsonl", "max_tokens": 0}}, "max_tokens"),
+        ({"draws": "many"}, "draws is 'many'"),
+        ({"out": 3}, "out is 3"),
+        ({"gold": "nowhere:gold"}, "cannot be imported"),
+        ({"sft": "nowhere"}, "no folder of a tuned model"),
+        ({"forgetting": "nowhere.txt"}, "no such text"),
+        ({"sft": {"data": "asked.jsonl", "method": "full"}}, "a base of its own"),
         ({"ppo": {"data": "nowhere.jsonl"}}, "section ppo"),
         ({"reward": {"data": "pairs.jsonl", "holdout": "much"}}, "section reward"),
     ],

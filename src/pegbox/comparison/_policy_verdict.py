@@ -24,7 +24,7 @@ def _better(run: PolicyRun) -> str:
     scores, name = run.scores, run.algorithm.upper()
     told = run.scores.rewards[run.judge]
     called = "gold reward" if run.judge == "gold" else "reward"
-    where = f"on {scores.rows:,} prompts that nothing was learnt on"
+    where = f"on {scores.rows:,} prompts that the policy was not tuned on"
     if told.p >= _ALPHA:
         return (
             f"{where[0].upper()}{where[1:]} the {called} cannot tell the {name} policy from the model before "
@@ -33,40 +33,32 @@ def _better(run: PolicyRun) -> str:
     up = told.difference.value > 0
     return (
         f"{name} {'raised' if up else 'lowered'} the {called} {where}: {_moved(told)}; its answer has the "
-        f"higher one in {_percent(told.wins.value)} [{_percent(told.wins.low)}, {_percent(told.wins.high)}] "
-        "of cases, a tie counted half."
+        f"higher one in a share of {told.wins} of cases, a tie counted half."
     )
 
 
 def _moved(change: RewardChange) -> str:
-    gap, p = change.difference, change.p
-    said = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+    said = "p < 0.001" if change.p < 0.001 else f"p = {change.p:.3f}"
     return (
-        f"{change.before.value:+.3f} before, {change.after.value:+.3f} after, a change of {gap.value:+.3f} "
-        f"[{gap.low:+.3f}, {gap.high:+.3f}], {said}"
+        f"{change.before.value:+.3f} before, {change.after.value:+.3f} after, a change of "
+        f"{change.difference}, {said}"
     )
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %"
 
 
 def _far(run: PolicyRun) -> str:
-    spent = run.scores.divergence
-    told = f"It lies {spent.value:.2f} [{spent.low:.2f}, {spent.high:.2f}] nats per answer from that model"
+    told = f"It lies {run.scores.divergence} nats per answer from that model"
     reach = run.scores.reach
     if reach is None:
         return f"{told}; what can be reached there was not measured."
-    return f"{told}{_share(reach)}."
+    return f"{told}; {_share(reach)}."
 
 
 def _share(reach: Reach) -> str:
+    where = f"on {reach.prompts:,} of the prompts, at {reach.divergence.value:.2f} nats,"
     if reach.share.value != reach.share.value:
-        return ", outside what reweighting that model's own answers can show"
-    share = f"{reach.share.value:.2f} [{reach.share.low:.2f}, {reach.share.high:.2f}]"
-    told = (
-        f" and has, of the reward that reweighting that model's own answers reaches there, the share {share}"
-    )
+        return f"{where} it is outside what reweighting that model's own answers can show"
+    gain = "of the gain that reweighting that model's own answers reaches"
+    told = f"{where} it has, {gain}, the share {reach.share}"
     if reach.sure:
         return told
     return f"{told} (a poor estimate: only {reach.answers:.0f} answers per prompt have weight)"
@@ -76,12 +68,21 @@ def _overdone(run: PolicyRun) -> str:
     found = [line for line in run.warnings if "over-optimisation" in line]
     if found:
         return f"Warned {found[0]}."
-    learned = run.scores.rewards["reward"]
+    learned, direct = run.scores.rewards["reward"], run.algorithm == "dpo"
     if run.judge == "gold":
-        gold = run.scores.rewards["gold"]
+        gold, own = (
+            run.scores.rewards["gold"],
+            "The reward beside it" if direct else "The reward that it was tuned by",
+        )
         if gold.difference.high < 0 < learned.difference.low:
-            return "The reward that it was tuned by rose while the gold reward fell: it is over-optimised."
-        return "Nothing shows over-optimisation: the gold reward did not fall while the learned one rose."
+            return f"{own} rose while the gold reward fell: it is over-optimised."
+        fell = "fell" if gold.difference.high < 0 else "was not seen to fall for sure"
+        return (
+            f"Over-optimisation is not shown: the gold reward {fell} (a change of {gold.difference}), the "
+            f"other changed by {learned.difference}."
+        )
+    if direct:
+        return "The only judge is one reward: a second one (gold) or people can tell more."
     return (
         "The only judge is the reward that it was tuned by, which it may have learnt to please: a second one "
         "(gold) or people can tell."

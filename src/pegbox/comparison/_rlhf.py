@@ -29,7 +29,9 @@ from pegbox.tuning import (
     clear_run_folder,
     dpo,
     general_text,
+    reward_of,
     side_by_side,
+    writes,
 )
 
 POLICY, RUN, RESULT = "policy", "policy-run", "rlhf.json"
@@ -98,10 +100,11 @@ def rlhf(
         InputError: For rows and rewards that cannot be used.
         UsageError: For wrong settings, and a folder that holds a finished run.
     """
-    place, started = Path(folder), time.perf_counter()
-    if (place / RESULT).exists() and not overwrite:
+    place = Path(folder)
+    taken = [name for name in (RESULT, POLICY, METRICS) if (place / name).exists()]
+    if taken and not overwrite and (RESULT in taken or not (place / RUN).exists()):
         raise UsageError(
-            "the folder holds a finished run",
+            "the folder holds a finished run" if RESULT in taken else f"there is a {taken[0]} in the folder",
             where=str(place),
             expected="a new folder",
             fix="choose another, or allow it to be replaced",
@@ -112,10 +115,17 @@ def rlhf(
         reward_scores = reward_scores or _kept_scores(Path(reward))
         reward = Tuned.load(reward, model=start.base, say=say)
     settings = settings or Alignment()
+    # Whatever is wrong with them is said before hours of training.
+    for one in (reward, gold):
+        if one is not None:
+            reward_of(one, start.base, writes(start).task.chat_template)
+    text = _text(start, text, say)
     measure = {"draws": draws, "prompts": frontier_prompts, "resamples": resamples}
     tune: Any = _aligned if isinstance(settings, Alignment) else _direct
     done = tune(start, reward, rows, settings, place / RUN, held, gold, adapter, measure, say)
+    started = time.perf_counter()
     forgetting = _forgetting(start, done.policy, text, say, settings.seed)
+    judging = (done.scores.seconds or 0.0) + time.perf_counter() - started
     run = PolicyRun(
         algorithm=settings.algorithm if isinstance(settings, Alignment) else "dpo",
         base=_base_note(start),
@@ -134,12 +144,13 @@ def rlhf(
         versions=versions(),
         machine=machine(start.base.device),
         date=now(),
-        seconds=time.perf_counter() - started,
+        seconds=done.policy.cost.seconds + judging,
     )
     run = replace(run, verdict=tuple(verdict(run)))
     if rank():
         return run  # the first of several processes saves
     done.policy.save(place / POLICY, scores=done.scores, overwrite=True)  # type: ignore[arg-type]
+    (place / METRICS).unlink(missing_ok=True)
     if done.history:
         write_text(place / METRICS, "".join(json.dumps(one) + "\n" for one in done.history))
     write_text(
@@ -164,7 +175,7 @@ def _aligned(
 ) -> _Tuned:
     found = align(
         start, reward, rows, settings=settings, held=held, gold=gold, adapter=adapter, folder=run,
-        resume=run.exists(), say=say,
+        resume=run.exists(), judged=True, say=say,
     )  # fmt: skip
     scores, answers = found.side_by_side(**measure)
     lines = tuple(found.aligner.monitor.lines)
@@ -183,7 +194,7 @@ def _direct(
     measure: Mapping[str, int],
     say: Callable[[str], None],
 ) -> _Tuned:
-    asked: Any = reward.prompt.task if isinstance(reward, Tuned) else None
+    asked: Any = reward.prompt.task if isinstance(reward, Tuned) else None  # a reward model's, as was checked
     dialogue: Dialogue = "none" if asked is None else asked.dialogue
     pairs = rows
     if not isinstance(pairs, Preferences):
@@ -210,14 +221,18 @@ def _apart(pairs: Preferences, seed: int, say: Callable[[str], None]) -> tuple[P
     return parts["train"], parts["held"]
 
 
+def _text(start: Tuned, text: Any, say: Callable[[str], None]) -> GeneralText | None:
+    """General text, read."""
+    if isinstance(text, str | Path):
+        return general_text(text, base=start.base, task=start.prompt.task, say=say)
+    found: GeneralText | None = text
+    return found
+
+
 def _forgetting(
-    start: Tuned, policy: Tuned, text: Any, say: Callable[[str], None], seed: int
+    start: Tuned, policy: Tuned, text: GeneralText | None, say: Callable[[str], None], seed: int
 ) -> dict[str, Forgetting]:
     """Bits per byte of general text under the tuned model and the policy, each against the base."""
-    if text is None:
-        return {}
-    if isinstance(text, str | Path):
-        text = general_text(text, base=start.base, task=start.prompt.task, say=say)
     if text is None:
         return {}
     found = {"sft": start} if start.module is not None else {}

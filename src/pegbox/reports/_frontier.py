@@ -64,7 +64,7 @@ def frontier_figure(reach: Reach, history: Sequence[Mapping[str, Any]] = (), tit
             label="each step, on prompts learnt on",
         )
     x, y = reach.divergence, reach.reward
-    ends = [[[x.value - x.low], [x.high - x.value]], [[y.value - y.low], [y.high - y.value]]]
+    ends = [[[max(one.value - one.low, 0.0)], [max(one.high - one.value, 0.0)]] for one in (x, y)]
     axes.errorbar(
         [x.value], [y.value], xerr=ends[0], yerr=ends[1], fmt="D", color=ACCENT, markersize=6, label="policy"
     )

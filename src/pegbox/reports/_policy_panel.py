@@ -54,13 +54,13 @@ def facts(scores: PolicyScores) -> list[str]:
 
 def reached(reach: Reach) -> str:
     """The share of what is reachable, in words."""
-    spent = _format.interval(reach.divergence)
+    where = f"on {reach.prompts:,} of them, at {_format.interval(reach.divergence)} nats,"
     if reach.share.value != reach.share.value:
         return (
-            f"at {spent} nats the policy lies outside what reweighting {reach.draws:,} answers per prompt of "
-            "the model before can show, so that its share of the reachable reward is unknown"
+            f"{where} the policy lies outside what reweighting {reach.draws:,} answers per prompt of the "
+            "model before can show, so that its share of the reachable gain is unknown"
         )
-    told = f"of the reward that is reachable at {spent} nats it has the share {_format.interval(reach.share)}"
+    told = f"{where} it has, of the reachable gain, the share {_format.interval(reach.share)}"
     if reach.sure:
         return told
     return f"{told}; only {reach.answers:.0f} answers per prompt have weight there: a poor estimate"

@@ -148,7 +148,7 @@ class Alignment:
                     f"there is no setting {name!r} of reinforcement learning",
                     where=f"rl.{name}",
                     expected=", ".join(known),
-                    fix=nearest(name, known),
+                    fix=nearest(str(name), known),
                 )
         return cls(**(values or {}))
 

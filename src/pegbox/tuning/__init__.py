@@ -17,9 +17,11 @@ from pegbox.tuning._laplace import laplace, uncertain
 from pegbox.tuning._merge import Merged, merge
 from pegbox.tuning._once import Once
 from pegbox.tuning._posterior_files import save_posterior
+from pegbox.tuning._prompts_asked import writes
 from pegbox.tuning._rank import Ranks, Spectrum, rank
 from pegbox.tuning._readout import as_read, read_by, with_readout
 from pegbox.tuning._replay import Replay
+from pegbox.tuning._reward_of import check_reward, reward_of
 from pegbox.tuning._run_folder import check_run_folder, clear_run_folder, seed_folder
 from pegbox.tuning._saving import adapter_bytes
 from pegbox.tuning._seeds import Seeds, SeedScores, fit_seeds
@@ -91,6 +93,7 @@ __all__ = [
     "as_read",
     "base_alone",
     "calibrate",
+    "check_reward",
     "check_run_folder",
     "clear_run_folder",
     "dpo",
@@ -106,6 +109,7 @@ __all__ = [
     "option_names",
     "rank",
     "read_by",
+    "reward_of",
     "reward_scale",
     "reward_scores",
     "save_posterior",
@@ -117,4 +121,5 @@ __all__ = [
     "with_readout",
     "with_reward_scale",
     "with_trunk_cached",
+    "writes",
 ]

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from pegbox.data import Conversations, Dialogue, Preferences
-from pegbox.errors import CapabilityError
+from pegbox.errors import CapabilityError, InputError
 from pegbox.evaluation import PolicyScores, Reach
 from pegbox.methods import Attached, LoRA
 from pegbox.models import Base
@@ -98,6 +98,7 @@ def align(
     adapter: LoRA | None = None,
     folder: str | Path,
     resume: bool = False,
+    judged: bool = False,
     say: Callable[[str], None] = tell,
     **options: Any,
 ) -> Aligned:
@@ -118,6 +119,7 @@ def align(
         adapter: LoRA of the policy where the tuned model has no adapter of its own.
         folder: Where checkpoints and ``metrics.jsonl`` go.
         resume: Continue from the newest checkpoint in ``folder``.
+        judged: Refuse prompts of which none can be held out to judge the policy by.
         say: Receives lines for the user.
         options: As for :meth:`Tuned.load`, where a folder is given.
 
@@ -138,6 +140,13 @@ def align(
     asked_as: Any = None if model is None else model.prompt.task
     dialogue: Dialogue = "none" if asked_as is None else asked_as.dialogue
     learnt, held_rows = _prompts(start, rows, held, settings, dialogue, say)
+    if judged and not len(held_rows):
+        raise InputError(
+            "no prompts are left to judge the policy by",
+            where=learnt.source,
+            expected="several different prompts",
+            fix="name a file of others with held",
+        )
     prompts, others = (as_prompts(prompt, part, settings.max_tokens, say) for part in (learnt, held_rows))
     truth = None if gold is None else reward_of(gold, base, prompt.task.chat_template)[0]
     method, policy = policy_of(start, adapter or LoRA(), settings.seed)

@@ -40,7 +40,7 @@ def how_good(scores: AnyScores | None) -> str:
     if scores is None:
         return "## How good\n\nNot evaluated when it was saved: `pegbox evaluate FOLDER TEST_FILE`."
     rows = "\n".join(f"| {name} | {value} |" for name, value in scores.metrics.items())
-    kind = "prompts that nothing was learnt on" if isinstance(scores, PolicyScores) else "labelled rows"
+    kind = "prompts that it was not tuned on" if isinstance(scores, PolicyScores) else "labelled rows"
     table = (
         f"## How good\n\nOn {scores.rows:,} {kind}, with 95 % intervals "
         f"(`scores.json` has all):\n\n| metric | value |\n| --- | --- |\n{rows}"
@@ -48,7 +48,7 @@ def how_good(scores: AnyScores | None) -> str:
     if isinstance(scores, GenerationScores):
         return "\n".join([table, *_missing(scores)])
     if isinstance(scores, PolicyScores):
-        before = "`before` is the model it started from; rewards are told in that one's standard deviations."
+        before = "`before` is the model it started from; `reward` is told in that one's standard deviations."
         return f"{table}\n\n- {before}"
     if isinstance(scores, TagScores):
         return table
@@ -157,9 +157,14 @@ def _context(task: Task, context: int, *, cut: bool) -> str:
 
 def _known(scores: AnyScores) -> str:
     if isinstance(scores, PolicyScores):
+        judged = f"It was scored on {scores.rows:,} prompts"
+        if "gold" in scores.rewards:
+            return (
+                f"{judged}, also by a reward that nothing was tuned on (`gold`); people may judge otherwise."
+            )
         return (
-            f"It was scored on {scores.rows:,} prompts by the reward that it was tuned by, which it may have "
-            "learnt to please; only another judge, or people, can tell whether its answers are better."
+            f"{judged} by one reward, which it may have learnt to please; only another judge, or people, can "
+            "tell whether its answers are better."
         )
     if isinstance(scores, GenerationScores):
         return (

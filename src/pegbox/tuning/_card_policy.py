@@ -9,8 +9,8 @@ if TYPE_CHECKING:
 
 
 def is_policy(tuned: Tuned) -> list[str]:
-    """The key of its details, ``alignment`` or ``dpo``, where it is a policy; the last stage first."""
-    return [name for name in ("alignment", "dpo") if name in tuned.details]
+    """The keys of its details, ``alignment`` and ``dpo``, where it is a policy; the last stage first."""
+    return [name for name in reversed(list(tuned.details)) if name in ("alignment", "dpo")]
 
 
 def policy(tuned: Tuned) -> list[str]:

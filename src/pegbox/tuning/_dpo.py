@@ -53,6 +53,9 @@ class DPO:
     max_tokens: int = 64
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        _check_beta(self.beta)
+
     def to_json(self) -> dict[str, Any]:
         """A JSON-able mapping."""
         return asdict(self)

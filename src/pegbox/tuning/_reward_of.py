@@ -69,6 +69,20 @@ def reward_of(
     return FunctionReward(_function(str(given)), str(given)), None, str(given)
 
 
+def check_reward(given: str) -> None:
+    """Find a function or read a file of rules, so that a mistake there is told early.
+
+    Raises:
+        InputError: For a file that cannot be read.
+        UsageError: For what is no reward.
+    """
+    path = Path(given)
+    if path.suffix == ".json":
+        _rules(path)
+    else:
+        _function(given)
+
+
 def _checked(tuned: Tuned, base: Base, chat: str | None) -> Tuned:
     prompt = tuned.prompt
     if not isinstance(prompt, PreferPrompt):

@@ -49,6 +49,7 @@ class RLHFView:
     frontier: Picture | None
     reached: str
     held: Picture | None
+    measured: int
     overdone: str
     course: Picture | None
     health: tuple[Picture, ...]
@@ -91,8 +92,8 @@ def write_rlhf_report(run: PolicyRun, folder: str | Path) -> Path:
         facts=tuple(_facts(run)),
         sections=tuple(SECTIONS.items()),
         version=run.versions.get("pegbox", ""),
-        beside="Every number is also in rlhf.json, those of each step in metrics.jsonl, the pictures in "
-        "pictures/, and the policy in policy/, beside this page.",
+        beside="Every number is also in rlhf.json, the pictures in pictures/, and the policy in policy/, "
+        "beside this page.",
         folder="rlhf/",
     )
     return _atomic.write_text(place / PAGE, framed(frame, run=run, view=found))
@@ -111,6 +112,7 @@ def _view(run: PolicyRun) -> RLHFView:
         frontier=_frontier(run),
         reached="" if run.scores.reach is None else _sentence(reached(run.scores.reach)),
         held=_held(run),
+        measured=sum("held_reward" in one for one in run.history),
         overdone=run.verdict[-1] if run.verdict else "",
         course=_course(run),
         health=health,
@@ -135,7 +137,8 @@ def _facts(run: PolicyRun) -> Iterator[tuple[str, str]]:
     base = run.base
     quantised = f", in {base.quantise}" if base.quantise else ""
     yield "Algorithm", run.algorithm.upper()
-    yield "Rewarded by", run.reward
+    if run.algorithm != "dpo":
+        yield "Rewarded by", run.reward
     yield "Judged by", run.reward if run.gold is None else f"{run.gold} (gold), and {run.reward}"
     yield "Judged on", f"{run.scores.rows:,} prompts"
     yield "Base", f"{base.name}, {base.parameters:,} parameters{quantised}"
@@ -318,13 +321,12 @@ def _health(run: PolicyRun) -> Iterator[Picture]:
     scores = run.reward_scores
     if scores is None:
         return
-    right = sum(
-        count for low, count in zip(scores.margins.edges, scores.margins.counts, strict=False) if low >= 0
-    )
+    ties = scores.counts["ties"]
+    right = round(scores.metrics["accuracy"].value * scores.rows - ties / 2)
     yield _picture(
         "margins",
         "Margins",
-        f"Margins\nChosen less rejected reward; above 0 in {right:,} of {scores.rows:,} pairs",
+        f"Margins\nChosen less rejected reward; above 0 in {right:,} of {scores.rows:,} pairs, 0 in {ties:,}",
         f"{right} of {scores.rows} pairs have the chosen answer ahead.",
         margins_figure(scores.margins),
         lambda path: margins_diagram(scores.margins, path),
@@ -343,7 +345,7 @@ def _health(run: PolicyRun) -> Iterator[Picture]:
 def _no_health(run: PolicyRun) -> str:
     if any(stage.name == "reward" for stage in run.stages):
         return "The reward model was saved without scores on pairs: pegbox evaluate measures them."
-    return f"Answers were rewarded by {run.reward}, which is no tuned model."
+    return f"The reward is {run.reward}, which is no tuned model."
 
 
 def _answers(run: PolicyRun) -> Group:
