@@ -304,8 +304,8 @@ def _people(known: list[tuple[str, common.Cell]]) -> list[str]:
         return []
     header = ["reward model", "accuracy", "against longer wins", "shorter wins", "chance"]
     told = (
-        "Preferences of people (hh_harmless, 1,703 pairs to learn from, 500 others to measure on, LoRA, "
-        "three epochs with early stopping, one seed): accuracy with its interval, and the paired difference "
+        "Preferences of people (hh_harmless, 1,703 pairs to learn from, 500 others to measure on, prompt and "
+        "answer as they stand, LoRA, three epochs with early stopping, one seed): accuracy with its interval, and the paired difference "
         "from simple rules on the same pairs."
     )
     return [told, common.markdown(header, rows)]
