@@ -305,8 +305,8 @@ def _people(known: list[tuple[str, common.Cell]]) -> list[str]:
     header = ["reward model", "accuracy", "against longer wins", "shorter wins", "chance"]
     told = (
         "Preferences of people (hh_harmless, 1,703 pairs to learn from, 500 others to measure on, prompt and "
-        "answer as they stand, LoRA, three epochs with early stopping, one seed): accuracy with its interval, and the paired difference "
-        "from simple rules on the same pairs."
+        "answer as they stand, LoRA, three epochs with early stopping, one seed): accuracy with its "
+        "interval, and the paired difference from simple rules on the same pairs."
     )
     return [told, common.markdown(header, rows)]
 
