@@ -101,14 +101,7 @@ def rlhf(
         UsageError: For wrong settings, and a folder that holds a finished run.
     """
     place = Path(folder)
-    taken = [name for name in (RESULT, POLICY, METRICS) if (place / name).exists()]
-    if taken and not overwrite and (RESULT in taken or not (place / RUN).exists()):
-        raise UsageError(
-            "the folder holds a finished run" if RESULT in taken else f"there is a {taken[0]} in the folder",
-            where=str(place),
-            expected="a new folder",
-            fix="choose another, or allow it to be replaced",
-        )
+    _check_free(place, overwrite)
     start = sft if isinstance(sft, Tuned) else Tuned.load(sft, say=say, **options)
     begin(start.base.device)
     if isinstance(reward, str | Path) and Path(reward).is_dir():
@@ -147,8 +140,24 @@ def rlhf(
         seconds=done.policy.cost.seconds + judging,
     )
     run = replace(run, verdict=tuple(verdict(run)))
-    if rank():
-        return run  # the first of several processes saves
+    if not rank():  # the first of several processes saves
+        _save(run, done, place)
+    return run
+
+
+def _check_free(place: Path, overwrite: bool) -> None:
+    taken = [name for name in (RESULT, POLICY, METRICS) if (place / name).exists()]
+    if taken and not overwrite and (RESULT in taken or not (place / RUN).exists()):
+        raise UsageError(
+            "the folder holds a finished run" if RESULT in taken else f"there is a {taken[0]} in the folder",
+            where=str(place),
+            expected="a new folder",
+            fix="choose another, or allow it to be replaced",
+        )
+
+
+def _save(run: PolicyRun, done: _Tuned, place: Path) -> None:
+    """Write the policy, its metrics and the record; then the run folder goes."""
     done.policy.save(place / POLICY, scores=done.scores, overwrite=True)  # type: ignore[arg-type]
     (place / METRICS).unlink(missing_ok=True)
     if done.history:
@@ -158,7 +167,6 @@ def rlhf(
     )
     (place / RUN / METRICS).unlink(missing_ok=True)
     clear_run_folder(place / RUN)
-    return run
 
 
 def _aligned(

@@ -139,14 +139,7 @@ def align(
     scored, model, name = reward_of(reward, base, prompt.task.chat_template)
     asked_as: Any = None if model is None else model.prompt.task
     dialogue: Dialogue = "none" if asked_as is None else asked_as.dialogue
-    learnt, held_rows = _prompts(start, rows, held, settings, dialogue, say)
-    if judged and not len(held_rows):
-        raise InputError(
-            "no prompts are left to judge the policy by",
-            where=learnt.source,
-            expected="several different prompts",
-            fix="name a file of others with held",
-        )
+    learnt, held_rows = _prompts(start, rows, held, settings, dialogue, say, judged=judged)
     prompts, others = (as_prompts(prompt, part, settings.max_tokens, say) for part in (learnt, held_rows))
     truth = None if gold is None else reward_of(gold, base, prompt.task.chat_template)[0]
     method, policy = policy_of(start, adapter or LoRA(), settings.seed)
@@ -191,12 +184,22 @@ def _prompts(
     settings: Alignment,
     dialogue: Dialogue,
     say: Callable[[str], None],
+    *,
+    judged: bool,
 ) -> tuple[Conversations, Conversations]:
     """Prompts to learn on, and held out."""
     asked = asked_prompts(start, rows, dialogue)
     if held is not None:
         return asked, asked_prompts(start, held, dialogue)
-    return apart(asked, settings.seed, say)
+    learnt, others = apart(asked, settings.seed, say)
+    if judged and not len(others):
+        raise InputError(
+            "no prompts are left to judge the policy by",
+            where=asked.source,
+            expected="several different prompts",
+            fix="name a file of others with held",
+        )
+    return learnt, others
 
 
 def policy_of(start: Tuned, adapter: LoRA, seed: int) -> tuple[Attached, nn.Module]:
