@@ -45,14 +45,14 @@ def data_in(folder: Path) -> Path:
     asked = [{"instruction": row["prompt"], "output": row["chosen"]} for row in pairs]
     for name, rows in (("pairs", pairs), ("asked", asked)):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-    (folder / "mine.py").write_text(GOLD, "utf-8")
+    (folder / "golden.py").write_text(GOLD, "utf-8")
     return folder
 
 
 def plan_of(folder: Path, **changes: Any) -> dict[str, Any]:
     plan: dict[str, Any] = {
         "model": folder_of("llama", "causal"),
-        "gold": "mine:gold",
+        "gold": "golden:gold",
         "draws": 4,
         "forgetting": str(folder / "text.txt"),
         "sft": {
@@ -267,7 +267,7 @@ def test_pairs_are_learnt_directly_and_stages_may_be_folders_or_functions(
 ) -> None:
     monkeypatch.chdir(place)
     given = plan_of(
-        place, sft=str(place / "run" / "sft"), reward="mine:gold", gold=None, ppo=None, forgetting=None,
+        place, sft=str(place / "run" / "sft"), reward="golden:gold", gold=None, ppo=None, forgetting=None,
         dpo={"data": str(place / "pairs.jsonl"), "training": FAST},
     )  # fmt: skip
     code, printed, told = call(
@@ -277,7 +277,7 @@ def test_pairs_are_learnt_directly_and_stages_may_be_folders_or_functions(
     assert "DPO" in printed
     found = PolicyRun.from_json(json.loads((tmp_path / "out" / "rlhf.json").read_text("utf-8")))
     assert found.algorithm == "dpo"
-    assert found.reward == "mine:gold"
+    assert found.reward == "golden:gold"
     assert found.history == ()
 
 
