@@ -13,6 +13,7 @@ from transformers.utils import logging
 import pegbox
 from pegbox.errors import CapabilityError, InputError, PegboxError, UsageError
 from pegbox.models import find_model, tokenizer
+from pegbox.models._loading import _device
 from pegbox.models._quiet import quietly
 from tiny import tiny_base, tiny_folder
 
@@ -207,6 +208,20 @@ def test_a_hub_name_without_a_connection_says_so(capfd: Captured) -> None:
 def test_wrong_use_is_told_before_anything_is_loaded(options: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         pegbox.load("not even looked for", **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("place", "cards", "wanted"), [(None, 4, "cuda"), ("0", 4, "cuda"), ("3", 4, "cuda:3"), ("1", 1, "cuda")]
+)
+def test_each_process_of_several_has_its_own_card(
+    place: str | None, cards: int, wanted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: cards)
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    if place is not None:
+        monkeypatch.setenv("LOCAL_RANK", place)
+    assert str(_device("auto")) == wanted
 
 
 def test_number_formats_and_devices() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -263,7 +264,7 @@ def _context(model: Any, words: PreTrainedTokenizerBase, own: int | None, wished
 
 def _device(name: str) -> torch.device:
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return _own_card() if torch.cuda.is_available() else torch.device("cpu")
     try:
         device = torch.device(name)
         torch.empty(1, device=device).cpu()
@@ -275,6 +276,13 @@ def _device(name: str) -> torch.device:
             fix="use --device auto",
         ) from None
     return device
+
+
+def _own_card() -> torch.device:
+    """The GPU; of several processes on a machine (torchrun), each has the card of its place among them."""
+    place = int(os.environ.get("LOCAL_RANK", "0"))
+    cards = torch.cuda.device_count()
+    return torch.device("cuda", place % cards) if place and cards > 1 else torch.device("cuda")
 
 
 def number_format(name: Dtype, device: torch.device) -> torch.dtype:
