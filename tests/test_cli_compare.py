@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cli_toy import run, write_rows
+from cli_toy import heed_interrupts, run, write_rows
 from comparison_toy import LADDER, comparison_of
 from pegbox.cli._compare import _use
 from pegbox.comparison import Comparison
@@ -178,9 +178,14 @@ def test_interrupted_it_goes_on_where_it_was(model: Path, data: Path, tmp_path: 
     out = tmp_path / "compared"
     command = [sys.executable, "-m", "pegbox", "compare", str(data), "--model", str(model), "--out", str(out)]
     command += ["--methods", "majority,closed-form,lora", "--seeds", "1", "--forgetting", "off", "--no-curve"]
-    command += ["--training.epochs", "120", "--training.patience", "0", "--training.checkpoint_every", "5"]
+    command += ["--training.epochs", "60", "--training.patience", "0", "--training.checkpoint_every", "5"]
     process = subprocess.Popen(
-        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env={**os.environ}
+        command,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ},
+        preexec_fn=heed_interrupts,
     )
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and not list(out.glob("work/*/checkpoint-*")):
