@@ -31,20 +31,6 @@ HEAVY = (
 )
 # A room within a room: the embedded model, its world and its training are imported by their own names.
 INNER = "pegbox.models.etude"
-# Private names of other rooms that are imported for now.
-PRIVATE: dict[str, set[str]] = {
-    "cli/_compare.py": {"pegbox.reports._pareto.LOWER"},
-    "reports/_curve.py": {"pegbox.comparison._curve.Metric"},
-    "reports/_page/_write.py": {
-        f"pegbox.comparison._files.{name}" for name in ("LADDER", "PAGE", "PICTURES", "RESULT", "TABLE")
-    },
-    "rlhf/_align.py": {
-        "pegbox.training._moments",
-        "pegbox.training._checkpoints.Checkpoints",
-        "pegbox.training._checkpoints.check_same",
-    },
-    "rlhf/_learner.py": {"pegbox.training._moments"},
-}
 
 
 def names_imported(path: Path) -> set[str]:
@@ -82,7 +68,7 @@ def test_a_room_imports_only_public_names_of_others(room: str) -> None:
     for path in (SOURCE / room).rglob("*.py"):
         name = str(path.relative_to(SOURCE))
         others = {one for one in names_imported(path) if one.split(".")[1] in set(ORDER) - {room}}
-        wrong = {one for one in others if is_private(one)} - PRIVATE.get(name, set())
+        wrong = {one for one in others if is_private(one)}
         assert not wrong, f"{name} imports {sorted(wrong)}: let that room's __init__ export what others need"
 
 

@@ -182,7 +182,7 @@ def _print(comparison: "Comparison", report: Path, out: Path) -> None:
 
 def _use(comparison: "Comparison", out: Path) -> list[str]:
     """How the recommended rung is used; where no model of it lies there, the best of those that do."""
-    from pegbox.reports._pareto import LOWER
+    from pegbox.reports import LOWER
 
     best = comparison.best
     if (folder := _folder(best)) is not None:

@@ -12,12 +12,13 @@ from pegbox.reports._ladder import LadderRow, ladder, ladder_markdown
 from pegbox.reports._margins import margins_diagram
 from pegbox.reports._page import write_report, write_rlhf_report
 from pegbox.reports._panel import scores_panel
-from pegbox.reports._pareto import cost_diagram
+from pegbox.reports._pareto import LOWER, cost_diagram
 from pegbox.reports._risk_coverage import risk_coverage_diagram
 from pegbox.reports._seeds_table import seeds_table
 from pegbox.reports._spectrum import spectrum_diagram
 
 __all__ = [
+    "LOWER",
     "LadderRow",
     "calibrated_markdown",
     "calibrated_table",

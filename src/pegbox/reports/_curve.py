@@ -13,8 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from pegbox.comparison import LearningCurve
-    from pegbox.comparison._curve import Metric
+    from pegbox.comparison import LearningCurve, Metric
 
 _STEPS = 48
 _TICKS = 7

@@ -26,9 +26,7 @@ from pegbox.rlhf._sequences import Answered, Batch
 from pegbox.rlhf._settings import Alignment
 from pegbox.rlhf._signals import KLControl
 from pegbox.rlhf._updates import Metrics, Updates
-from pegbox.training import _moments as moments
-from pegbox.training import resolve_precision
-from pegbox.training._checkpoints import Checkpoints, check_same
+from pegbox.training import Checkpoints, check_same, flat_moments, resolve_precision
 
 METRICS = "metrics.jsonl"
 CALIBRATED = 256
@@ -207,7 +205,7 @@ class Aligner:
     def _save(self) -> None:
         if processes.rank() == 0:
             tensors = {name: learner.tensors() for name, learner in self.learners.items()}
-            kept = {f"{name}-moments": moments.flat(one.optimizer) for name, one in self.learners.items()}
+            kept = {f"{name}-moments": flat_moments(one.optimizer) for name, one in self.learners.items()}
             record = {
                 "run": self._signature(),
                 "step": self.step,

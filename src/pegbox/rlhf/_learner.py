@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pegbox.models import without_dropout
 from pegbox.rlhf import _processes as processes
 from pegbox.rlhf._settings import Alignment
-from pegbox.training import _moments as moments
+from pegbox.training import load_moments
 
 
 class Learner:
@@ -63,4 +63,4 @@ class Learner:
         with torch.no_grad():
             for name, value in zip(self._names, self.trained, strict=True):
                 value.copy_(tensors[name])
-        moments.load(self.optimizer, state, groups)
+        load_moments(self.optimizer, state, groups)

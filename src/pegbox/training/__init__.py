@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pegbox.training._attention import quick_attention
     from pegbox.training._batches import Buckets, descending
     from pegbox.training._checkpoints import Checkpoints, check_same
+    from pegbox.training._moments import flat_moments, load_moments
     from pegbox.training._optimizer import adamw
     from pegbox.training._run import gradient_checkpointing
 
@@ -36,9 +37,11 @@ __all__ = [
     "clock",
     "descending",
     "earlier_peak",
+    "flat_moments",
     "gradient_checkpointing",
     "hush",
     "is_progress",
+    "load_moments",
     "quick_attention",
     "recover",
     "replayed_indices",
@@ -59,7 +62,9 @@ __getattr__, _ = lazy(
         "adamw": "pegbox.training._optimizer",
         "check_same": "pegbox.training._checkpoints",
         "descending": "pegbox.training._batches",
+        "flat_moments": "pegbox.training._moments",
         "gradient_checkpointing": "pegbox.training._run",
+        "load_moments": "pegbox.training._moments",
         "quick_attention": "pegbox.training._attention",
     },
 )

@@ -13,11 +13,12 @@ from torch.utils.data import DataLoader
 from transformers import PrinterCallback, TrainingArguments
 
 from pegbox.errors import CapabilityError, RunError
-from pegbox.training import _memory, _moments, _random
+from pegbox.training import _memory, _random
 from pegbox.training._balance import class_weights, classes
 from pegbox.training._batches import Buckets, Indices
 from pegbox.training._checkpoints import Checkpoint, Checkpoints
 from pegbox.training._history import Ledger
+from pegbox.training._moments import flat_moments, load_moments
 from pegbox.training._objective import Objective
 from pegbox.training._optimizer import adamw
 from pegbox.training._pace import Pace
@@ -331,7 +332,7 @@ class Engine(transformers.Trainer):
             step,
             {
                 "parameters": self.objective.tensors(),
-                "optimizer": _moments.flat(self.optimizer),
+                "optimizer": flat_moments(self.optimizer),
                 "random": generators,
             },
             record,
@@ -367,7 +368,7 @@ class Engine(transformers.Trainer):
         if self.origin is None or self.optimizer is None or self.lr_scheduler is None:
             return
         stored = self.origin.tensors("optimizer")
-        _moments.load(self.optimizer, stored, self.origin.record["optimizer"])
+        load_moments(self.optimizer, stored, self.origin.record["optimizer"])
         self.lr_scheduler.load_state_dict(self.origin.record["scheduler"])
 
     def _load_rng_state(self, *_: Any) -> None:

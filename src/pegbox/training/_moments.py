@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 
-def flat(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def flat_moments(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Return the state of each parameter, by its number and the state's name."""
     return {
         f"{index}.{key}": value.detach().cpu().contiguous()
@@ -17,8 +17,10 @@ def flat(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     }
 
 
-def load(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], groups: list[dict[str, Any]]) -> None:
-    """Set the state to what `flat` gave, and the groups to those of its ``state_dict``."""
+def load_moments(
+    optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], groups: list[dict[str, Any]]
+) -> None:
+    """Set the state to what `flat_moments` gave, and the groups to those of its ``state_dict``."""
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
         index, key = name.split(".")

@@ -43,8 +43,7 @@ def write_report(comparison: Comparison, folder: str | Path) -> Path:
     Raises:
         UsageError: The folder is a file.
     """
-    from pegbox.comparison import save_json
-    from pegbox.comparison._files import LADDER, PAGE, PICTURES, RESULT, TABLE
+    from pegbox.comparison import LADDER, PAGE, PICTURES, RESULT, TABLE, save_json
 
     place = report_folder(folder)
     found = view(comparison)
