@@ -96,6 +96,7 @@ def test_all_stages_their_record_and_a_report_lie_in_one_folder(place: Path, rec
     lines = (place / "run" / METRICS).read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [1, 2, 3]
     assert [stage.name for stage in record.stages] == ["sft", "reward", "policy"]
+    assert record.stages[-1].source == "asked.jsonl"
     assert record.algorithm == "ppo"
     assert set(record.scores.rewards) == {"reward", "gold"}
     assert record.scores.reach is not None
@@ -175,6 +176,21 @@ def test_the_same_command_again_does_nothing_and_another_plan_is_refused(
     assert (place / "run" / "rlhf.json").read_bytes() == before
 
 
+def test_a_plan_that_is_mended_before_anything_was_tuned_goes_on(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(place)
+    out = tmp_path / "out"
+    late = {"data": str(place / "asked.jsonl"), "text": "nothing", "training": FAST}
+    wrong = write(plan_of(place, sft=late), tmp_path / "wrong.yaml")
+    assert call(capsys, "rlhf", wrong, "--out", out)[0] == 2
+    monkeypatch.setattr("pegbox.cli._rlhf._stage", lambda *_: None)
+    monkeypatch.setattr("pegbox.cli._rlhf._last", lambda *_: None)
+    monkeypatch.setattr("pegbox.cli._rlhf._tell", lambda *_: None)
+    code, _, told = call(capsys, "rlhf", "run.yaml", "--out", out)
+    assert code == 0, told
+
+
 def test_a_report_that_failed_is_made_without_tuning_anew(
     place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -252,6 +268,7 @@ def test_an_interrupted_run_goes_on_to_the_same_policy(
     code, _, told = call(capsys, "rlhf", "run.yaml", "--out", out)
     assert code == 130
     assert "sft: done" in told
+    assert "the same command goes on" in told
     assert "resumed after step 2" in told
     assert not (out / "policy").exists()
     monkeypatch.setattr(Aligned, "side_by_side", judged)
@@ -299,6 +316,9 @@ def test_pairs_are_learnt_directly_and_stages_may_be_folders_or_functions(
         ({"ppo": None, "dpo": {"data": "pairs.jsonl", "beta": -1}}, "weight of the divergence"),
         ({"ppo": None, "dpo": {"data": "pairs.jsonl", "max_tokens": 0}}, "max_tokens"),
         ({"draws": "many"}, "draws is 'many'"),
+        ({"reward": {"data": "pairs.jsonl", "training": {"epoch": 1}}}, "section reward"),
+        ({"reward": {"data": "pairs.jsonl", "options": {"rank": "much"}}}, "section reward"),
+        ({"reward": "run/sft"}, "a folder that pegbox reward wrote"),
         ({"out": 3}, "out is 3"),
         ({"gold": "nowhere:gold"}, "cannot be imported"),
         ({"sft": "nowhere"}, "no folder of a tuned model"),

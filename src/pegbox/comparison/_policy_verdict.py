@@ -54,6 +54,8 @@ def _far(run: PolicyRun) -> str:
 
 
 def _share(reach: Reach) -> str:
+    if reach.divergence.low <= 0:
+        return "that is too close to it to be compared with what can be reached"
     where = f"on {reach.prompts:,} of the prompts, at {reach.divergence.value:.2f} nats,"
     if reach.share.value != reach.share.value:
         return f"{where} it is outside what reweighting that model's own answers can show"

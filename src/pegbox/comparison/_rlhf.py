@@ -122,7 +122,7 @@ def rlhf(
     run = PolicyRun(
         algorithm=settings.algorithm if isinstance(settings, Alignment) else "dpo",
         base=_base_note(start),
-        stages=tuple(_stages(start, reward, done.policy)),
+        stages=tuple(_stages(start, reward, done.policy, rows)),
         reward=_name(reward),
         gold=None if gold is None else _name(gold),
         reward_scores=reward_scores,
@@ -250,11 +250,11 @@ def _forgetting(
     }
 
 
-def _stages(start: Tuned, reward: Any, policy: Tuned) -> list[Stage]:
-    found = [_stage("sft", start)]
+def _stages(start: Tuned, reward: Any, policy: Tuned, rows: Any) -> list[Stage]:
+    found, source = [_stage("sft", start)], getattr(rows, "source", rows)
     if isinstance(reward, Tuned):
         found.append(_stage("reward", reward))
-    return [*found, replace(_stage("policy", policy), source="", rows=policy.cost.rows)]
+    return [*found, replace(_stage("policy", policy), source=Path(str(source)).name, rows=policy.cost.rows)]
 
 
 def _stage(name: str, tuned: Tuned) -> Stage:

@@ -68,7 +68,7 @@ def frontier_figure(reach: Reach, history: Sequence[Mapping[str, Any]] = (), tit
     axes.errorbar(
         [x.value], [y.value], xerr=ends[0], yerr=ends[1], fmt="D", color=ACCENT, markersize=6, label="policy"
     )
-    axes.set(xlabel="divergence, nats per answer", ylabel="reward, in sd of the model before")
+    axes.set(xlabel="divergence, nats per answer", ylabel="reward less the penalty of a missing end, sd")
     most = max([x.value if x.low != x.low else x.high, *(one["kl"] for one in history), 0.1])
     axes.set_xlim(left=min(0.0, *(one["kl"] for one in history), 0.0), right=1.15 * most)
     quiet(axes)

@@ -55,6 +55,8 @@ def facts(scores: PolicyScores) -> list[str]:
 def reached(reach: Reach) -> str:
     """The share of what is reachable, in words."""
     where = f"on {reach.prompts:,} of them, at {_format.interval(reach.divergence)} nats,"
+    if reach.divergence.low <= 0:
+        return f"{where} the policy is too close to the model before to be compared with what can be reached"
     if reach.share.value != reach.share.value:
         return (
             f"{where} the policy lies outside what reweighting {reach.draws:,} answers per prompt of the "

@@ -257,7 +257,8 @@ def _frontier(run: PolicyRun) -> Picture | None:
         f"The line is what reweighting {reach.draws:,} answers of the model before to each of "
         f"{reach.prompts:,} prompts reaches at each divergence, without any training; dashed where fewer "
         "than 50 of them have weight. The diamond is the policy on the same prompts, with 95 % intervals; "
-        "the dots are its steps, on the prompts that it learnt on."
+        "the dots are its steps, on the prompts that it learnt on. Rewards are here as in training, less the "
+        "penalty of an answer without its end, which the table above leaves out."
     )
     return _picture(
         "frontier",
