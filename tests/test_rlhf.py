@@ -294,7 +294,7 @@ def be_off_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.param(
             leave_the_end_out,
             marks=pytest.mark.xfail(
-                reason="how to stop is learnt through the other tokens: share 0.905 against 0.894 of a sound run"
+                reason="how to stop is learnt through the other tokens: share 0.905, sound 0.894"
             ),
         ),
         score_the_padding,
