@@ -186,7 +186,7 @@ def test_a_plan_that_is_mended_before_anything_was_tuned_goes_on(
     assert call(capsys, "rlhf", wrong, "--out", out)[0] == 2
     monkeypatch.setattr("pegbox.cli._rlhf._stage", lambda *_: None)
     monkeypatch.setattr("pegbox.cli._rlhf._last", lambda *_: None)
-    monkeypatch.setattr("pegbox.cli._rlhf._tell", lambda *_: None)
+    monkeypatch.setattr("pegbox.cli._rlhf._report", lambda *_: None)
     code, _, told = call(capsys, "rlhf", "run.yaml", "--out", out)
     assert code == 0, told
 

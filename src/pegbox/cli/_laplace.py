@@ -1,8 +1,7 @@
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pegbox.cli._options import check_free, check_least, feature_cache, names, say, words
+from pegbox.cli._options import check_free, check_least, feature_cache, first, names, say, words
 from pegbox.errors import UsageError
 
 if TYPE_CHECKING:
@@ -94,7 +93,7 @@ def laplace(
         seed=seed,
         folder=folder.parent / f".{folder.name}.curvature",
     )
-    if int(os.environ.get("RANK", "0")) > 0:
+    if not first():
         return  # the first of several processes writes
     written = sure.save(out, overwrite=overwrite) if out is not None else save_posterior(sure, place)
     _tell(sure, written)

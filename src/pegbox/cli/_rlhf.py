@@ -56,17 +56,21 @@ def rlhf(plan: Path, *, out: Path | None = None, overwrite: bool = False) -> Non
     check_plan(given, plan)
     stages = stages_of(given, place, plan)
     settings = settings_of(given, plan)
-    check_writable(place / "report.html", "--out")
+    from pegbox.comparison import PAGE  # heavy: only once the plan holds
+
+    check_writable(place / PAGE, "--out")
     check_readable(given)
     if _finished(place, given, overwrite):
-        say(f"{place} holds this run, finished: {place / 'report.html'}")
+        say(f"{place} holds this run, finished: {place / PAGE}")
         return
     try:
         with resumed_by(""):
-            if not (place / "rlhf.json").exists():
+            run = _recorded(place)
+            if run is None:
                 for name, options in stages.items():
                     _stage(name, options, place)
-            _tell(_last(given, settings, place), place)
+                run = _last(given, settings, place)
+            _report(run, place)
     except KeyboardInterrupt as stopped:
         say(f"interrupted: the same command goes on from what is finished in {place}")
         stopped.add_note("told")
@@ -80,6 +84,7 @@ def _finished(place: Path, plan: Mapping[str, Any], overwrite: bool) -> bool:
         UsageError: When another run, or anything else, lies there.
     """
     from pegbox._atomic import write_text
+    from pegbox.comparison import PAGE
 
     path, wanted = place / PLAN, {"format": FORMAT, **json.loads(json.dumps(plan, default=str))}
     kept = _kept(path)
@@ -93,7 +98,7 @@ def _finished(place: Path, plan: Mapping[str, Any], overwrite: bool) -> bool:
     if kept is not None:
         changed = [name for name in {**kept, **wanted} if kept.get(name) != wanted.get(name)]
         if not changed and not overwrite:
-            return (place / "report.html").exists()
+            return (place / PAGE).exists()
         begun = [path for path in place.iterdir() if path.name != PLAN]
         if not overwrite and begun:
             raise UsageError(
@@ -124,6 +129,9 @@ def _clear(place: Path, plan: Mapping[str, Any], changed: list[str]) -> None:
     """
     import shutil
 
+    from pegbox.comparison import PAGE, PICTURES, POLICY, POLICY_RUN, RECORD
+    from pegbox.rlhf import METRICS
+
     for name in (SFT, REWARD):
         given = plan[name]
         if (
@@ -139,9 +147,9 @@ def _clear(place: Path, plan: Mapping[str, Any], changed: list[str]) -> None:
             )
     shared = not changed or any(name in changed for name in (*SHARED, "trust_remote_code"))
     stages = [name for name in (SFT, REWARD) if shared or name in changed]
-    for made in (*stages, *(f"{name}-run" for name in stages), "policy", "policy-run", "pictures"):
+    for made in (*stages, *(f"{name}-run" for name in stages), POLICY, POLICY_RUN, PICTURES):
         shutil.rmtree(place / made, ignore_errors=True)
-    for made in ("report.html", "rlhf.json", "metrics.jsonl"):
+    for made in (PAGE, RECORD, METRICS):
         (place / made).unlink(missing_ok=True)
 
 
@@ -164,22 +172,17 @@ def _stage(name: str, options: dict[str, Any], place: Path) -> None:
 
 
 def _last(plan: Mapping[str, Any], settings: tuple[Any, "LoRA"], place: Path) -> "PolicyRun":
-    """Tune the policy, judge it and write the report."""
-    from pegbox.comparison import PolicyRun
-    from pegbox.comparison import rlhf as run
+    """Tune the policy and judge it."""
+    from pegbox.comparison import rlhf
     from pegbox.models import quiet_libraries
-    from pegbox.reports import write_rlhf_report
 
-    if (place / "rlhf.json").exists():
-        found = PolicyRun.from_json(json.loads((place / "rlhf.json").read_text("utf-8")))
-        write_rlhf_report(found, place)
-        return found
-    given = next(plan[one] for one in LAST if one in plan)
+    name = next(one for one in LAST if one in plan)
+    given = plan[name]
     quiet_libraries()
     folders = [plan[one] if isinstance(plan[one], str) else place / one for one in (SFT, REWARD)]
-    say(f"{next(one for one in LAST if one in plan)}: the policy, from {folders[0]}")
+    say(f"{name}: the policy, from {folders[0]}")
     where = {key: plan[key] for key in ("device", "dtype", "trust_remote_code") if key in plan}
-    found = run(
+    return rlhf(
         folders[0],
         folders[1],
         given["data"],
@@ -196,18 +199,26 @@ def _last(plan: Mapping[str, Any], settings: tuple[Any, "LoRA"], place: Path) ->
         say=say,
         **where,
     )
-    write_rlhf_report(found, place)
-    return found
 
 
-def _tell(run: "PolicyRun", place: Path) -> None:
+def _report(run: "PolicyRun", place: Path) -> None:
+    """Write the report, and tell what it comes to."""
     from rich.console import Console
 
-    from pegbox.reports import scores_panel
+    from pegbox.comparison import POLICY
+    from pegbox.reports import scores_panel, write_rlhf_report
 
+    page = write_rlhf_report(run, place)
     console = Console()
     console.print(scores_panel(run.scores, title=f"{run.algorithm} on {run.base.name}"))
     for sentence in run.verdict:
         console.print(sentence, markup=False, highlight=False)
-    policy = place / "policy"
-    say(f"the report is {place / 'report.html'}; to use the policy: pegbox predict {policy} FILE")
+    say(f"the report is {page}; to use the policy: pegbox predict {place / POLICY} FILE")
+
+
+def _recorded(place: Path) -> "PolicyRun | None":
+    """The record of a policy that was tuned and judged, where it lies there."""
+    from pegbox.comparison import RECORD, PolicyRun
+
+    path = place / RECORD
+    return PolicyRun.from_json(json.loads(path.read_text("utf-8"))) if path.exists() else None

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from pegbox.cli._options import check_least, names, say, tell_all, words
+from pegbox.cli._options import check_least, first, names, say, tell_all, words
 from pegbox.cli._seeds import several_seeds
 from pegbox.errors import UsageError
 
@@ -132,7 +132,7 @@ def tune_and_save(
         how: Further options of `pegbox.fit`.
 
     Returns:
-        The tuned model of one seed, ``None`` of several.
+        The tuned model of one seed; ``None`` of several, and in all processes but the first.
     """
     from pegbox.tuning import fit, fit_seeds
 
@@ -143,4 +143,4 @@ def tune_and_save(
         return None
     tuned = fit(base, task, method, seed=seed, **how)
     place.save(tuned, held, title)
-    return tuned
+    return tuned if first() else None

@@ -6,7 +6,7 @@ from pegbox.comparison._baselines import baselines, build_baseline
 from pegbox.comparison._compare import compare, planned
 from pegbox.comparison._curve import CurvePoint, LearningCurve, Metric, learning_curve
 from pegbox.comparison._estimate import Costs, Estimator, estimate
-from pegbox.comparison._files import LADDER, PAGE, PICTURES, RESULT, TABLE
+from pegbox.comparison._files import LADDER, PAGE, PICTURES, POLICY, POLICY_RUN, RECORD, RESULT, TABLE
 from pegbox.comparison._fitted import Baseline, FittedBaseline
 from pegbox.comparison._flops import fit_flops, predict_flops
 from pegbox.comparison._majority import LongestOption, Majority
@@ -34,6 +34,9 @@ __all__ = [
     "LADDER",
     "PAGE",
     "PICTURES",
+    "POLICY",
+    "POLICY_RUN",
+    "RECORD",
     "RESULT",
     "TABLE",
     "Advice",

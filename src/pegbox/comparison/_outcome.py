@@ -56,7 +56,7 @@ def outcome(climb: Climb, *, curve: bool, held_from: str | None) -> Comparison:
             label_counts(terms.task, terms.train),
             terms.test.digest(),
         ),
-        base=BaseNote(base.name, base.kind, base.parameters, base.fingerprint, base.revision, base.quantise),
+        base=BaseNote.of(base),
         metric=climb.rule.metric,
         seeds=climb.seeds,
         rungs=tuple(rungs),

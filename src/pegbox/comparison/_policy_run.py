@@ -5,8 +5,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from pegbox.comparison._result import BaseNote
-from pegbox.errors import InputError
-from pegbox.evaluation import Forgetting, PolicyScores, RewardScores, plain
+from pegbox.evaluation import Forgetting, PolicyScores, RewardScores, plain, reading
 from pegbox.tuning import SideBySide
 
 FORMAT = "pegbox.rlhf/1"
@@ -101,9 +100,7 @@ class PolicyRun:
         Raises:
             InputError: not that format, or a part is missing.
         """
-        if not isinstance(values, Mapping) or values.get("format") != FORMAT:
-            raise InputError("not a file of an RLHF run", where="key 'format'", expected=f"'{FORMAT}'")
-        try:
+        with reading(values, FORMAT, "a file of an RLHF run", "the run"):
             given = {name: value for name, value in values.items() if name != "format"}
             given["base"] = BaseNote(**given["base"])
             given["stages"] = tuple(Stage(**part) for part in given["stages"])
@@ -117,10 +114,6 @@ class PolicyRun:
             for name in ("history", "warnings", "verdict"):
                 given[name] = tuple(given[name])
             return cls(**given)
-        except KeyError as error:
-            raise InputError("the run lacks a part", where=f"key {error}") from error
-        except (TypeError, ValueError, AttributeError) as error:
-            raise InputError(f"the run holds a part of the wrong kind: {error}") from error
 
     def __str__(self) -> str:
         return "\n".join(self.verdict)

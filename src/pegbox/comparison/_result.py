@@ -3,10 +3,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pegbox.comparison._curve import LearningCurve
 from pegbox.evaluation import Estimate, Forgetting, Paired, Scores, TagScores, plain, read_estimate, reading
+
+if TYPE_CHECKING:
+    from pegbox.models import Base
 
 FORMAT = "pegbox.comparison/1"
 # Answers that count towards what a rung costs, beside its fit.
@@ -182,6 +185,11 @@ class BaseNote:
     fingerprint: str
     revision: str | None = None
     quantise: str | None = None
+
+    @classmethod
+    def of(cls, base: Base) -> BaseNote:
+        """What there is to note of a base."""
+        return cls(base.name, base.kind, base.parameters, base.fingerprint, base.revision, base.quantise)
 
 
 @dataclass(frozen=True)

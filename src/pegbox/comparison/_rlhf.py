@@ -10,32 +10,30 @@ from pathlib import Path
 from typing import Any
 
 from pegbox._atomic import write_text
+from pegbox.comparison._files import POLICY, POLICY_RUN, RECORD
 from pegbox.comparison._place import machine, now, versions
 from pegbox.comparison._policy_run import PolicyRun, Stage
 from pegbox.comparison._policy_verdict import verdict
 from pegbox.comparison._result import BaseNote
-from pegbox.data import Conversations, Dialogue, GeneralText, Preferences, read, split
+from pegbox.data import Conversations, Dialogue, GeneralText, Preferences
 from pegbox.errors import InputError, UsageError
 from pegbox.evaluation import Forgetting, PolicyScores, RewardScores
 from pegbox.methods import LoRA
 from pegbox.rlhf import METRICS, Alignment, begin, rank
-from pegbox.tasks import Prefer
 from pegbox.training import tell
 from pegbox.tuning import (
     DPO,
+    SCORES,
     SideBySide,
     Tuned,
     align,
     clear_run_folder,
     dpo,
     general_text,
-    reward_of,
-    side_by_side,
-    writes,
+    hold_prompts,
+    judge_of,
+    read_pairs,
 )
-
-POLICY, RUN, RESULT = "policy", "policy-run", "rlhf.json"
-HELD_SHARE, MOST_HELD = 0.1, 128
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +45,49 @@ class _Tuned:
     warnings: tuple[str, ...]
     scores: PolicyScores
     answers: tuple[SideBySide, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """What a policy is tuned from and by, and what it is judged on; named as in :func:`rlhf`."""
+
+    start: Tuned
+    reward: Any
+    rows: Any
+    run: Path
+    held: Any
+    gold: Any
+    adapter: LoRA | None
+    measure: Mapping[str, int]
+    say: Callable[[str], None]
+
+    def aligned(self, settings: Alignment) -> _Tuned:
+        """By reinforcement learning."""
+        found = align(
+            self.start, self.reward, self.rows, settings=settings, held=self.held, gold=self.gold,
+            adapter=self.adapter, folder=self.run, resume=self.run.exists(), judged=True, say=self.say,
+        )  # fmt: skip
+        scores, answers = found.side_by_side(**self.measure)
+        return _Tuned(found.tuned, tuple(found.history), tuple(found.aligner.monitor.lines), scores, answers)
+
+    def direct(self, settings: DPO) -> _Tuned:
+        """By pairs; what it is judged by is read first, so that a mistake there is told before training."""
+        asked: Any = self.reward.prompt.task if isinstance(self.reward, Tuned) else None
+        dialogue: Dialogue = getattr(asked, "dialogue", "none")
+        pairs, held = read_pairs(self.rows, dialogue), self.held
+        if held is None:
+            count = len(pairs)
+            pairs, held = hold_prompts(pairs, settings.seed)
+            self.say(f"{len(held)} of {count} pairs held out, by whose prompts the policy is judged")
+        judge = judge_of(
+            self.start, self.reward, held, gold=self.gold, max_tokens=settings.max_tokens, seed=settings.seed,
+            say=self.say,
+        )  # fmt: skip
+        policy = dpo(
+            self.start, pairs, beta=settings.beta, training=settings.training, adapter=self.adapter,
+            folder=self.run, resume=self.run.exists(), seed=settings.seed, dialogue=dialogue, say=self.say,
+        )  # fmt: skip
+        return _Tuned(policy, (), (), *judge.measured(policy, **self.measure))
 
 
 def rlhf(
@@ -108,20 +149,16 @@ def rlhf(
         reward_scores = reward_scores or _kept_scores(Path(reward))
         reward = Tuned.load(reward, model=start.base, say=say)
     settings = settings or Alignment()
-    # Whatever is wrong with them is said before hours of training.
-    for one in (reward, gold):
-        if one is not None:
-            reward_of(one, start.base, writes(start).task.chat_template)
     text = _text(start, text, say)
     measure = {"draws": draws, "prompts": frontier_prompts, "resamples": resamples}
-    tune: Any = _aligned if isinstance(settings, Alignment) else _direct
-    done = tune(start, reward, rows, settings, place / RUN, held, gold, adapter, measure, say)
+    job = _Job(start, reward, rows, place / POLICY_RUN, held, gold, adapter, measure, say)
+    done = job.aligned(settings) if isinstance(settings, Alignment) else job.direct(settings)
     started = time.perf_counter()
     forgetting = _forgetting(start, done.policy, text, say, settings.seed)
     judging = (done.scores.seconds or 0.0) + time.perf_counter() - started
     run = PolicyRun(
         algorithm=settings.algorithm if isinstance(settings, Alignment) else "dpo",
-        base=_base_note(start),
+        base=BaseNote.of(start.base),
         stages=tuple(_stages(start, reward, done.policy, rows)),
         reward=_name(reward),
         gold=None if gold is None else _name(gold),
@@ -146,10 +183,10 @@ def rlhf(
 
 
 def _check_free(place: Path, overwrite: bool) -> None:
-    taken = [name for name in (RESULT, POLICY, METRICS) if (place / name).exists()]
-    if taken and not overwrite and (RESULT in taken or not (place / RUN).exists()):
+    taken = [name for name in (RECORD, POLICY, METRICS) if (place / name).exists()]
+    if taken and not overwrite and (RECORD in taken or not (place / POLICY_RUN).exists()):
         raise UsageError(
-            "the folder holds a finished run" if RESULT in taken else f"there is a {taken[0]} in the folder",
+            "the folder holds a finished run" if RECORD in taken else f"there is a {taken[0]} in the folder",
             where=str(place),
             expected="a new folder",
             fix="choose another, or allow it to be replaced",
@@ -163,70 +200,10 @@ def _save(run: PolicyRun, done: _Tuned, place: Path) -> None:
     if done.history:
         write_text(place / METRICS, "".join(json.dumps(one) + "\n" for one in done.history))
     write_text(
-        place / RESULT, json.dumps(run.to_json(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        place / RECORD, json.dumps(run.to_json(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     )
-    (place / RUN / METRICS).unlink(missing_ok=True)
-    clear_run_folder(place / RUN)
-
-
-def _aligned(
-    start: Tuned,
-    reward: Any,
-    rows: Any,
-    settings: Any,
-    run: Path,
-    held: Any,
-    gold: Any,
-    adapter: LoRA | None,
-    measure: Mapping[str, int],
-    say: Callable[[str], None],
-) -> _Tuned:
-    found = align(
-        start, reward, rows, settings=settings, held=held, gold=gold, adapter=adapter, folder=run,
-        resume=run.exists(), judged=True, say=say,
-    )  # fmt: skip
-    scores, answers = found.side_by_side(**measure)
-    lines = tuple(found.aligner.monitor.lines)
-    return _Tuned(found.tuned, tuple(found.history), lines, scores, answers)
-
-
-def _direct(
-    start: Tuned,
-    reward: Any,
-    rows: Any,
-    settings: DPO,
-    run: Path,
-    held: Any,
-    gold: Any,
-    adapter: LoRA | None,
-    measure: Mapping[str, int],
-    say: Callable[[str], None],
-) -> _Tuned:
-    asked: Any = reward.prompt.task if isinstance(reward, Tuned) else None  # a reward model's, as was checked
-    dialogue: Dialogue = "none" if asked is None else asked.dialogue
-    pairs = rows
-    if not isinstance(pairs, Preferences):
-        pairs = Prefer.from_table(read(rows), dialogue=dialogue).rows
-    assert isinstance(pairs, Preferences)
-    if held is None:
-        pairs, held = _apart(pairs, settings.seed, say)
-    policy = dpo(
-        start, pairs, beta=settings.beta, training=settings.training, adapter=adapter, folder=run,
-        resume=run.exists(), seed=settings.seed, dialogue=dialogue, say=say,
-    )  # fmt: skip
-    scores, answers = side_by_side(
-        policy, start, reward, held, gold=gold, max_tokens=settings.max_tokens, draws=measure["draws"],
-        frontier_prompts=measure["prompts"], resamples=measure["resamples"], seed=settings.seed, say=say,
-    )  # fmt: skip
-    return _Tuned(policy, (), (), scores, answers)
-
-
-def _apart(pairs: Preferences, seed: int, say: Callable[[str], None]) -> tuple[Preferences, Preferences]:
-    """Pairs to learn on and prompts to judge by, equal prompts on one side."""
-    share = min(HELD_SHARE, MOST_HELD / len(pairs))
-    parts = split(pairs, fractions={"train": 1 - share, "held": share}, seed=seed)
-    say(f"{len(parts['held'])} of {len(pairs)} pairs held out, by whose prompts the policy is judged")
-    return parts["train"], parts["held"]
+    (place / POLICY_RUN / METRICS).unlink(missing_ok=True)
+    clear_run_folder(place / POLICY_RUN)
 
 
 def _text(start: Tuned, text: Any, say: Callable[[str], None]) -> GeneralText | None:
@@ -276,14 +253,9 @@ def _name(reward: Any) -> str:
     return str(getattr(reward, "__name__", reward))
 
 
-def _base_note(start: Tuned) -> BaseNote:
-    base = start.base
-    return BaseNote(base.name, base.kind, base.parameters, base.fingerprint, base.revision, base.quantise)
-
-
 def _kept_scores(folder: Path) -> RewardScores | None:
     """Scores that a reward model's folder holds."""
-    path = folder / "scores.json"
+    path = folder / SCORES
     if not path.exists():
         return None
     try:

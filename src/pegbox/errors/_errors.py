@@ -60,7 +60,7 @@ def check_names(names: Iterable[str], valid: Sequence[str], what: str, *, where:
                 what.format(name),
                 where=where.format(name),
                 expected=", ".join(valid) or "no options",
-                fix=nearest(name, valid),
+                fix=nearest(str(name), valid),
             )
 
 

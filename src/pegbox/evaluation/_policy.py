@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from pegbox.errors import InputError
 from pegbox.evaluation._bootstrap import bootstrap
 from pegbox.evaluation._estimate import Estimate, Floats, percentile_interval, wilson
-from pegbox.evaluation._json import plain, read_estimate
+from pegbox.evaluation._json import plain, read_estimate, reading
 from pegbox.evaluation._paired import permutation
 
 FORMAT = "pegbox.policy-scores/1"
@@ -142,9 +142,7 @@ class PolicyScores:
         Raises:
             InputError: not that format, or a part is missing.
         """
-        if not isinstance(values, dict) or values.get("format") != FORMAT:
-            raise InputError("not a file of a policy's scores", where="key 'format'", expected=f"'{FORMAT}'")
-        try:
+        with reading(values, FORMAT, "a file of a policy's scores", "scores"):
             before, after = map(read_estimate, values["lengths"])
             ended = tuple(map(read_estimate, values["ended"]))
             return cls(
@@ -156,10 +154,6 @@ class PolicyScores:
                 reach=None if values["reach"] is None else _reach(values["reach"]),
                 seconds=values["seconds"],
             )
-        except KeyError as error:
-            raise InputError("scores lack a part", where=f"key {error}") from error
-        except (TypeError, ValueError, AttributeError, IndexError) as error:
-            raise InputError(f"scores hold a part of the wrong kind: {error}") from error
 
     def __str__(self) -> str:
         told = {"prompts": f"{self.rows:,}", **{name: str(one) for name, one in self.metrics.items()}}

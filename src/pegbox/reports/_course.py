@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pegbox.reports import _format
-from pegbox.reports._figure import ACCENT, GREY, INK, check_suffix, new_figure, quiet, write_figure
+from pegbox.reports._figure import ACCENT, GREY, INK, draw, entitle, new_figure, quiet
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,9 +44,7 @@ def course_diagram(history: Sequence[Mapping[str, Any]], path: str | Path, title
     Raises:
         UsageError: another suffix.
     """
-    place = Path(path)
-    check_suffix(place)
-    return write_figure(course_figure(history, title), place)
+    return draw(path, lambda: course_figure(history, title))
 
 
 def course_figure(history: Sequence[Mapping[str, Any]], title: str = "") -> Figure:
@@ -61,8 +58,7 @@ def course_figure(history: Sequence[Mapping[str, Any]], title: str = "") -> Figu
         _draw(axes, history, head, lines)
     for axes in places[len(parts) :]:
         axes.set_axis_off()
-    if title:
-        figure.suptitle(_format.legible(title), fontsize="medium", parse_math=False)
+    entitle(figure, title)
     return figure
 
 
@@ -114,9 +110,7 @@ def held_diagram(
     Raises:
         UsageError: another suffix.
     """
-    place = Path(path)
-    check_suffix(place)
-    return write_figure(held_figure(history, before, title), place)
+    return draw(path, lambda: held_figure(history, before, title))
 
 
 def held_figure(
@@ -144,6 +138,5 @@ def held_figure(
         axes.set_title(head, fontsize="small", loc="left")
         axes.set_xlabel("step")
         quiet(axes)
-    if title:
-        figure.suptitle(_format.legible(title), fontsize="medium", parse_math=False)
+    entitle(figure, title)
     return figure

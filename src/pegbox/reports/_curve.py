@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pegbox.reports import _format
-from pegbox.reports._figure import GREY, INK, check_suffix, new_figure, quiet, write_figure
+from pegbox.reports._figure import GREY, INK, draw, entitle, new_figure, quiet
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,9 +37,7 @@ def learning_curve_diagram(curve: LearningCurve, path: str | Path, title: str = 
     Raises:
         UsageError: another suffix.
     """
-    place = Path(path)
-    check_suffix(place)
-    return write_figure(curve_figure(curve, title), place)
+    return draw(path, lambda: curve_figure(curve, title))
 
 
 def curve_figure(curve: LearningCurve, title: str = "") -> Figure:
@@ -49,8 +47,7 @@ def curve_figure(curve: LearningCurve, title: str = "") -> Figure:
     _draw(left, curve, "accuracy", "accuracy")
     _draw(right, curve, "nll", "log-loss, nats")
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
-    if title:
-        figure.suptitle(_format.legible(title), fontsize="medium", parse_math=False)
+    entitle(figure, title)
     return figure
 
 

@@ -2,7 +2,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pegbox.evaluation import RewardScores, Scores
-from pegbox.reports._figure import GREY, INK, check_suffix, new_figure, quiet, write_figure
+from pegbox.reports._figure import GREY, INK, draw, new_figure, quiet
 from pegbox.reports._format import legible
 
 if TYPE_CHECKING:
@@ -27,11 +27,8 @@ def reliability_diagram(scores: Scores | RewardScores, path: str | Path, title: 
     Raises:
         UsageError: another suffix.
     """
-    place = Path(path)
-    check_suffix(place)
     lines = [title, f"ECE {scores.metrics['ece']}, {scores.rows:,} rows"]
-    figure = reliability_figure(scores, "\n".join(line for line in lines if line))
-    return write_figure(figure, place)
+    return draw(path, lambda: reliability_figure(scores, "\n".join(line for line in lines if line)))
 
 
 def reliability_figure(scores: Scores | RewardScores, title: str = "", *, small: bool = False) -> "Figure":

@@ -3,12 +3,13 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pegbox import _atomic
 from pegbox.errors import UsageError
+from pegbox.reports._format import legible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,8 +20,22 @@ INK, GREY, ACCENT = "#1a1a1a", "#a8a8a8", "#96400f"
 SUFFIXES = (".png", ".svg")
 
 
-def check_suffix(path: Path) -> None:
-    """Raise UsageError for a file that cannot be drawn."""
+def draw(path: str | Path, figure: Callable[[], Figure]) -> Path:
+    """Write a figure whole or not at all; the same figure gives the same bytes with the same Matplotlib.
+
+    Args:
+        path: The file.
+        figure: Makes the figure, once the file is one that can be drawn.
+
+    Raises:
+        UsageError: Another suffix than those of pictures.
+    """
+    place = Path(path)
+    _check_suffix(place)
+    return _atomic.write_bytes(place, _rendered(figure(), place.suffix.lower()[1:], "path"))
+
+
+def _check_suffix(path: Path) -> None:
     if path.suffix.lower() not in SUFFIXES:
         raise UsageError(
             f"cannot draw a '{path.suffix}' file", where=str(path), expected=" or ".join(SUFFIXES)
@@ -37,9 +52,10 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
-def write_figure(figure: Figure, path: Path) -> Path:
-    """Write a figure whole or not at all; the same figure gives the same bytes with the same Matplotlib."""
-    return _atomic.write_bytes(path, _rendered(figure, path.suffix.lower()[1:], "path"))
+def entitle(figure: Figure, title: str) -> None:
+    """Put a line above all of a figure, where there is one to put."""
+    if title:
+        figure.suptitle(legible(title), fontsize="medium", parse_math=False)
 
 
 def svg_text(figure: Figure) -> str:

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pegbox.evaluation import Reach
-from pegbox.reports import _format
-from pegbox.reports._figure import ACCENT, GREY, INK, check_suffix, new_figure, quiet, write_figure
+from pegbox.reports._figure import ACCENT, GREY, INK, draw, entitle, new_figure, quiet
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,9 +33,7 @@ def frontier_diagram(
     Raises:
         UsageError: another suffix.
     """
-    place = Path(path)
-    check_suffix(place)
-    return write_figure(frontier_figure(reach, history, title), place)
+    return draw(path, lambda: frontier_figure(reach, history, title))
 
 
 def frontier_figure(reach: Reach, history: Sequence[Mapping[str, Any]] = (), title: str = "") -> Figure:
@@ -73,6 +70,5 @@ def frontier_figure(reach: Reach, history: Sequence[Mapping[str, Any]] = (), tit
     axes.set_xlim(left=min(0.0, *(one["kl"] for one in history), 0.0), right=1.15 * most)
     quiet(axes)
     axes.legend(fontsize="small", frameon=False)
-    if title:
-        figure.suptitle(_format.legible(title), fontsize="medium", parse_math=False)
+    entitle(figure, title)
     return figure

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pegbox.evaluation import Margins
-from pegbox.reports import _format
-from pegbox.reports._figure import ACCENT, GREY, INK, check_suffix, new_figure, quiet, write_figure
+from pegbox.reports._figure import ACCENT, GREY, INK, draw, entitle, new_figure, quiet
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,9 +27,7 @@ def margins_diagram(margins: Margins, path: str | Path, title: str = "") -> Path
     Raises:
         UsageError: another suffix.
     """
-    place = Path(path)
-    check_suffix(place)
-    return write_figure(margins_figure(margins, title), place)
+    return draw(path, lambda: margins_figure(margins, title))
 
 
 def margins_figure(margins: Margins, title: str = "") -> Figure:
@@ -44,6 +41,5 @@ def margins_figure(margins: Margins, title: str = "") -> Figure:
     axes.axvline(0, color=ACCENT, linewidth=1)
     axes.set(xlabel="chosen less rejected reward", ylabel="pairs")
     quiet(axes)
-    if title:
-        figure.suptitle(_format.legible(title), fontsize="medium", parse_math=False)
+    entitle(figure, title)
     return figure

@@ -8,7 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pegbox.reports._figure import ACCENT, GREY, INK, check_suffix, new_figure, quiet, write_figure
+from pegbox.reports._figure import ACCENT, GREY, INK, draw, new_figure, quiet
 from pegbox.reports._labels import place_labels
 from pegbox.reports._names import NAMES
 
@@ -45,9 +45,7 @@ def cost_diagram(comparison: Comparison, path: str | Path, title: str = "") -> P
     Raises:
         UsageError: another suffix.
     """
-    place = Path(path)
-    check_suffix(place)
-    return write_figure(cost_figure(comparison, title), place)
+    return draw(path, lambda: cost_figure(comparison, title))
 
 
 def front(rungs: Sequence[Rung], metric: str) -> tuple[Rung, ...]:

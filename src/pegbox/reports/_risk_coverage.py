@@ -10,7 +10,7 @@ import numpy as np
 
 from pegbox.errors import UsageError
 from pegbox.evaluation import RiskCoverage, wilson
-from pegbox.reports._figure import GREY, INK, check_suffix, new_figure, quiet, write_figure
+from pegbox.reports._figure import GREY, INK, draw, new_figure, quiet
 from pegbox.reports._format import legible
 
 if TYPE_CHECKING:
@@ -45,9 +45,7 @@ def risk_coverage_diagram(
     Raises:
         UsageError: Another suffix, no curve, or more than can be told apart.
     """
-    place = Path(path)
-    check_suffix(place)
-    return write_figure(risk_coverage_figure(curves, title), place)
+    return draw(path, lambda: risk_coverage_figure(curves, title))
 
 
 def risk_coverage_figure(curves: RiskCoverage | Mapping[str, RiskCoverage], title: str = "") -> Figure:

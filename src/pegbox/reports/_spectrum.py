@@ -1,7 +1,11 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pegbox.reports._figure import check_suffix, new_figure, write_figure
+from pegbox.reports._figure import draw, new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _GREY = "#a8a8a8"
 _NAMED = 12
@@ -23,8 +27,10 @@ def spectrum_diagram(values: Mapping[str, Sequence[float]], path: str | Path, ti
     Raises:
         UsageError: another suffix.
     """
-    place = Path(path)
-    check_suffix(place)
+    return draw(path, lambda: _figure(values, title))
+
+
+def _figure(values: Mapping[str, Sequence[float]], title: str) -> "Figure":
     figure = new_figure(6.4, 4.4)
     axes = figure.subplots()
     drawn = {name: line for name, line in values.items() if line and line[0] > 0}
@@ -38,4 +44,4 @@ def spectrum_diagram(values: Mapping[str, Sequence[float]], path: str | Path, ti
     if 0 < len(drawn) <= _NAMED:
         axes.legend(fontsize="x-small", frameon=False)
     axes.set_title(title, fontsize="medium", parse_math=False)
-    return write_figure(figure, place)
+    return figure

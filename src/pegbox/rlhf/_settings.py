@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
-from pegbox.errors import UsageError, nearest
+from pegbox.errors import UsageError, check_names
 
 Algorithm = Literal["ppo", "rloo"]
 
@@ -142,14 +142,7 @@ class Alignment:
             UsageError: For a name that is none, or a wrong value.
         """
         known = [one.name for one in fields(cls)]
-        for name in values or {}:
-            if name not in known:
-                raise UsageError(
-                    f"there is no setting {name!r} of reinforcement learning",
-                    where=f"rl.{name}",
-                    expected=", ".join(known),
-                    fix=nearest(str(name), known),
-                )
+        check_names(values or {}, known, "there is no setting {!r} of reinforcement learning", where="rl.{}")
         return cls(**(values or {}))
 
     @property

@@ -4,26 +4,26 @@ from pegbox.data import GeneralText
 from pegbox.tuning._align import Aligned, align
 from pegbox.tuning._calibrate import Calibrated, Way, calibrate
 from pegbox.tuning._demonstrate import Demonstrate
-from pegbox.tuning._dpo import DPO, dpo
+from pegbox.tuning._dpo import DPO, dpo, read_pairs
 from pegbox.tuning._fit import MIN_VALID_ROWS, fit
 from pegbox.tuning._foreign_head import adapter_folder
 from pegbox.tuning._forgetting import OtherTask, forgetting
 from pegbox.tuning._general import general_text
 from pegbox.tuning._hold_out import hold_out, labelled_rows
-from pegbox.tuning._judge import SideBySide, judge, side_by_side
+from pegbox.tuning._judge import Judge, SideBySide, judge, judge_of
 from pegbox.tuning._label_rows import LabelRows
 from pegbox.tuning._label_words import Candidate, LabelWords, search_label_words
 from pegbox.tuning._laplace import laplace, uncertain
 from pegbox.tuning._merge import Merged, merge
 from pegbox.tuning._once import Once
 from pegbox.tuning._posterior_files import save_posterior
-from pegbox.tuning._prompts_asked import writes
+from pegbox.tuning._prompts_asked import hold_prompts
 from pegbox.tuning._rank import Ranks, Spectrum, rank
 from pegbox.tuning._readout import as_read, read_by, with_readout
 from pegbox.tuning._replay import Replay
-from pegbox.tuning._reward_of import check_reward, reward_of
+from pegbox.tuning._reward_of import check_reward
 from pegbox.tuning._run_folder import check_run_folder, clear_run_folder, seed_folder
-from pegbox.tuning._saving import adapter_bytes
+from pegbox.tuning._saving import SCORES, adapter_bytes
 from pegbox.tuning._seeds import Seeds, SeedScores, fit_seeds
 from pegbox.tuning._shapes import (
     Choice,
@@ -54,6 +54,7 @@ from pegbox.tuning._ways import WAYS
 __all__ = [
     "DPO",
     "MIN_VALID_ROWS",
+    "SCORES",
     "TRUNK_MEMORY_SHARE",
     "TRUNK_STATES",
     "TRUNK_TOKENS",
@@ -66,6 +67,7 @@ __all__ = [
     "Demonstrate",
     "Entity",
     "GeneralText",
+    "Judge",
     "LabelRows",
     "LabelWords",
     "Merged",
@@ -102,24 +104,24 @@ __all__ = [
     "forgetting",
     "general_text",
     "hold_out",
+    "hold_prompts",
     "judge",
+    "judge_of",
     "labelled_rows",
     "laplace",
     "merge",
     "option_names",
     "rank",
     "read_by",
-    "reward_of",
+    "read_pairs",
     "reward_scale",
     "reward_scores",
     "save_posterior",
     "search_label_words",
     "seed_folder",
     "shape_of",
-    "side_by_side",
     "uncertain",
     "with_readout",
     "with_reward_scale",
     "with_trunk_cached",
-    "writes",
 ]

@@ -21,7 +21,7 @@ from pegbox.models import Base
 from pegbox.rlhf import Aligner, Alignment, Prompts, Reward, Roles, Scale, begin, rank
 from pegbox.training import hush, tell
 from pegbox.tuning._claim import claimed
-from pegbox.tuning._judge import Judge, SideBySide
+from pegbox.tuning._judge import Judge, SideBySide, module_of
 from pegbox.tuning._once import Once
 from pegbox.tuning._prompts_asked import apart, as_prompts, asked_prompts, decoded, writes
 from pegbox.tuning._reward_of import reward_of
@@ -66,14 +66,13 @@ class Aligned:
         run, roles = self.aligner, self.aligner.roles
         return Judge(
             rollouts=run.rollouts,
-            policy=roles.policy,
             reference=roles.reference,
             reward=roles.reward,
             gold=roles.gold,
             prompts=run.held,
             penalty=run.settings.missing_end_penalty,
             scale=self.scale,
-        ).measured(draws=draws, prompts=prompts, resamples=resamples)
+        ).measured(roles.policy, draws=draws, prompts=prompts, resamples=resamples)
 
     def reach(self, *, draws: int = 256, prompts: int = 8) -> Reach:
         """Of the reward that reweighting the reference's own answers reaches, what the policy has.
@@ -144,7 +143,7 @@ def align(
     truth = None if gold is None else reward_of(gold, base, prompt.task.chat_template)[0]
     method, policy = policy_of(start, adapter or LoRA(), settings.seed)
     value = None if settings.algorithm == "rloo" else _value(base, model, adapter or LoRA(), settings.seed)
-    reference = start.module if start.module is not None else base.model
+    reference = module_of(start)
     reference.requires_grad_(False).eval()
     roles = Roles(base, policy, reference, value, scored, truth, value_is_reward=_copies(model))
     key = _key(start, method, model, name, gold, prompts, others)

@@ -24,6 +24,7 @@ from pegbox.training import History, Settings, Trainable, resolve_precision, tel
 from pegbox.tuning._align import adapter_digest, policy_of
 from pegbox.tuning._claim import claimed
 from pegbox.tuning._fit import MIN_VALID_ROWS, VALID_SHARE
+from pegbox.tuning._judge import module_of
 from pegbox.tuning._once import Once
 from pegbox.tuning._prompts_asked import writes
 from pegbox.tuning._run_folder import check_resumable
@@ -153,7 +154,9 @@ def dpo(
     say = Once.of(say)
     start = sft if isinstance(sft, Tuned) else Tuned.load(sft, say=say, **options)
     prompt, base = writes(start), start.base
-    own, others = _apart(_read(rows, dialogue), None if valid is None else _read(valid, dialogue), seed, say)
+    own, others = _apart(
+        read_pairs(rows, dialogue), None if valid is None else read_pairs(valid, dialogue), seed, say
+    )
     method, policy = policy_of(start, adapter or LoRA(), seed)
     count = sum(value.numel() for value in policy.parameters() if value.requires_grad)
     given = training or Training()
@@ -247,8 +250,7 @@ def paired(
 
 def _reference(start: Tuned, sides: tuple[Answered, Answered], *, bf16: bool) -> Tensor:
     """Summed log-probabilities (pairs, 2) of both answers under the model that the policy starts from."""
-    module = start.module if start.module is not None else start.base.model
-    return torch.stack([_said(module, start.base, side, bf16=bf16) for side in sides], dim=1)
+    return torch.stack([_said(module_of(start), start.base, side, bf16=bf16) for side in sides], dim=1)
 
 
 @torch.no_grad()
@@ -263,7 +265,8 @@ def _said(module: nn.Module, base: Base, rows: Answered, *, bf16: bool = False) 
     return found
 
 
-def _read(rows: Preferences | str | Path, dialogue: Dialogue) -> Preferences:
+def read_pairs(rows: Preferences | str | Path, dialogue: Dialogue) -> Preferences:
+    """Preferences: rows as they are, or those of a file or hub id."""
     if isinstance(rows, Preferences):
         return rows
     found = Prefer.from_table(read(rows), dialogue=dialogue).rows

@@ -15,7 +15,6 @@ from pegbox.data import Conversations, Preferences
 from pegbox.errors import InputError, UsageError
 from pegbox.evaluation import FrontierDraws, Judged, PolicyScores, score_policy
 from pegbox.rlhf import Answered, Prompts, Reward, Rollouts, Scale, reweighted
-from pegbox.tasks import GeneratePrompt
 from pegbox.training import resolve_precision, tell
 from pegbox.tuning._prompts_asked import as_prompts, asked_prompts, decoded, writes
 from pegbox.tuning._reward_of import reward_of
@@ -44,6 +43,8 @@ class SideBySide:
 BETAS = tuple(10 ** (exponent / 8) for exponent in range(8, -13, -1))
 # Answers of each model that are judged, or one per prompt where there are more prompts.
 ANSWERS = 128
+# Answers of one forward pass.
+SIZE = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,8 +53,7 @@ class Judge:
 
     Args:
         rollouts: Draws and scores answers.
-        policy: The policy.
-        reference: What it was tuned from.
+        reference: What the policies were tuned from.
         reward: The reward that it was tuned by.
         gold: Another; ``None`` where there is none.
         prompts: Prompts that nothing was learnt on.
@@ -63,7 +63,6 @@ class Judge:
     """
 
     rollouts: Rollouts
-    policy: nn.Module
     reference: nn.Module
     reward: Reward
     gold: Reward | None
@@ -72,7 +71,7 @@ class Judge:
     scale: Scale | None = None
 
     def measured(
-        self, *, draws: int, prompts: int, resamples: int = 1000
+        self, policy: Tuned | nn.Module, *, draws: int, prompts: int, resamples: int = 1000
     ) -> tuple[PolicyScores, tuple[SideBySide, ...]]:
         """Draw answers to all prompts, 128 or more of each model, and ``draws`` to a few for the frontier.
 
@@ -84,18 +83,19 @@ class Judge:
             raise UsageError(
                 "there are no prompts that nothing was learnt on", expected="held=, or more prompts"
             )
+        module = module_of(policy) if isinstance(policy, Tuned) else policy
         started, each = time.perf_counter(), -(-ANSWERS // len(self.prompts))
         chosen = [index for index in range(len(self.prompts)) for _ in range(each)]
         before = self.rollouts.draw(self.reference, self.prompts, chosen, "held reference")
-        after = self.rollouts.draw(self.policy, self.prompts, chosen, "held policy")
+        after = self.rollouts.draw(module, self.prompts, chosen, "held policy")
         scale = self.scale or Scale.of(self._raw(self.reward, before, chosen), "reward of the reference")
         judged = [self._judged(rows, chosen, scale) for rows in (before, after)]
         scores = score_policy(
             judged[0],
             judged[1],
-            self.rollouts.divergence(self.policy, self.reference, after).numpy(),
+            self.rollouts.divergence(module, self.reference, after).numpy(),
             each=each,
-            drawn=self._frontier(scale, draws, min(prompts, len(self.prompts))) if draws else None,
+            drawn=self._frontier(module, scale, draws, min(prompts, len(self.prompts))) if draws else None,
             resamples=resamples,
             seed=self.rollouts.seed,
         ).timed(time.perf_counter() - started)
@@ -118,7 +118,7 @@ class Judge:
             rewards["gold"] = self._raw(self.gold, rows, every).tolist()
         return Judged(rewards, [len(answer) for answer in rows.answers], rows.finished)
 
-    def _frontier(self, scale: Scale, draws: int, prompts: int) -> FrontierDraws:
+    def _frontier(self, policy: nn.Module, scale: Scale, draws: int, prompts: int) -> FrontierDraws:
         chosen = [index for index in range(prompts) for _ in range(draws)]
 
         def told(module: nn.Module, name: str) -> tuple[Answered, torch.Tensor]:
@@ -127,8 +127,8 @@ class Judge:
             return rows, scores.reshape(prompts, draws)
 
         _, before = told(self.reference, "frontier")
-        rows, after = told(self.policy, "reach")
-        spent = self.rollouts.divergence(self.policy, self.reference, rows).reshape(prompts, draws)
+        rows, after = told(policy, "reach")
+        spent = self.rollouts.divergence(policy, self.reference, rows).reshape(prompts, draws)
         best, divergence, effective = reweighted(before, BETAS)
         return FrontierDraws(
             beta=BETAS,
@@ -189,33 +189,8 @@ def judge(
         InputError: For models on different bases, and prompts or rewards that cannot be used.
         UsageError: For answers that leave no room for prompts.
     """
-    return side_by_side(
-        policy, sft, reward, prompts, gold=gold, max_tokens=max_tokens, draws=draws,
-        frontier_prompts=frontier_prompts, missing_end_penalty=missing_end_penalty, precision=precision,
-        resamples=resamples, seed=seed, say=say, **options,
-    )[0]  # fmt: skip
-
-
-def side_by_side(
-    policy: Tuned | str | Path,
-    sft: Tuned | str | Path,
-    reward: Any,
-    prompts: Conversations | Preferences | str | Path,
-    *,
-    gold: Any = None,
-    max_tokens: int = 64,
-    draws: int = 0,
-    frontier_prompts: int = 8,
-    missing_end_penalty: float = 1.0,
-    precision: str = "float32",
-    resamples: int = 1000,
-    seed: int = 0,
-    say: Callable[[str], None] = tell,
-    **options: Any,
-) -> tuple[PolicyScores, tuple[SideBySide, ...]]:
-    """The same as :func:`judge`, with the answers that were judged."""
     start = sft if isinstance(sft, Tuned) else Tuned.load(sft, say=say, **options)
-    prompt, base = writes(start), start.base
+    base = start.base
     tuned = policy if isinstance(policy, Tuned) else Tuned.load(policy, model=base, say=say)
     writes(tuned)
     if tuned.base.fingerprint != base.fingerprint:
@@ -224,30 +199,51 @@ def side_by_side(
             where=f"{tuned.base.name}, reference on {base.name}",
             expected="one base for both",
         )
+    judge = judge_of(
+        start, reward, prompts, gold=gold, max_tokens=max_tokens, penalty=missing_end_penalty,
+        precision=precision, seed=seed, say=say,
+    )  # fmt: skip
+    return judge.measured(tuned, draws=draws, prompts=frontier_prompts, resamples=resamples)[0]
+
+
+def judge_of(
+    start: Tuned,
+    reward: Any,
+    prompts: Conversations | Preferences | str | Path,
+    *,
+    gold: Any,
+    max_tokens: int,
+    penalty: float = 1.0,
+    precision: str = "float32",
+    seed: int,
+    say: Callable[[str], None],
+) -> Judge:
+    """What policies that start from a tuned model are judged by; the arguments are those of :func:`judge`.
+
+    Raises:
+        CapabilityError: For a model that writes no text.
+        InputError: For prompts or rewards that cannot be used.
+        UsageError: For answers that leave no room for prompts.
+    """
+    prompt, base = writes(start), start.base
     scored, model, _ = reward_of(reward, base, prompt.task.chat_template)
+    truth = None if gold is None else reward_of(gold, base, prompt.task.chat_template)[0]
     asked_as: Any = None if model is None else model.prompt.task
     asked = asked_prompts(start, prompts, "none" if asked_as is None else asked_as.dialogue)
-    return Judge(
-        rollouts_of(start, prompt, max_tokens, seed, precision=precision),
-        tuned.module if tuned.module is not None else base.model,
-        start.module if start.module is not None else base.model,
-        scored,
-        None if gold is None else reward_of(gold, base, prompt.task.chat_template)[0],
-        as_prompts(prompt, asked, max_tokens, say),
-        missing_end_penalty,
-    ).measured(draws=draws, prompts=frontier_prompts, resamples=resamples)
-
-
-def rollouts_of(
-    start: Tuned, prompt: GeneratePrompt, max_tokens: int, seed: int, *, precision: str, size: int = 16
-) -> Rollouts:
-    """Rollouts of a tuned model's base, prompts and answers as its tokenizer has them."""
-    return Rollouts(
-        start.base,
+    rollouts = Rollouts(
+        base,
         prompt.stops,
         decoded(prompt),
         max_tokens,
         seed,
-        size,
-        resolve_precision(precision, start.base.device) == "bf16",  # type: ignore[arg-type]
+        SIZE,
+        resolve_precision(precision, base.device) == "bf16",  # type: ignore[arg-type]
     )
+    return Judge(
+        rollouts, module_of(start), scored, truth, as_prompts(prompt, asked, max_tokens, say), penalty
+    )
+
+
+def module_of(tuned: Tuned) -> nn.Module:
+    """The model that answers: the tuned one, or the base where nothing was turned."""
+    return tuned.module if tuned.module is not None else tuned.base.model

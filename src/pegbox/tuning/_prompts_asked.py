@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pegbox.data import (
     Conversations,
@@ -22,6 +22,7 @@ from pegbox.tasks import GeneratePrompt, Prefer
 from pegbox.tuning._tuned import Tuned
 
 HELD_SHARE, MOST_HELD = 0.1, 128
+Held = TypeVar("Held", Conversations, Preferences)
 
 
 def writes(start: Tuned) -> GeneratePrompt:
@@ -73,12 +74,22 @@ def as_prompts(
 
 def apart(asked: Conversations, seed: int, say: Callable[[str], None]) -> tuple[Conversations, Conversations]:
     """Prompts to learn on, and a tenth for win rates, equal prompts on one side."""
-    share = min(HELD_SHARE, MOST_HELD / len(asked))
     try:
-        parts = split(asked, fractions={"train": 1 - share, "held": share}, seed=seed)
+        learnt, held = hold_prompts(asked, seed)
     except InputError:
         return asked, asked.select([])
-    say(f"{len(parts['held'])} of {len(asked)} prompts held out for win rates (seed {seed})")
+    say(f"{len(held)} of {len(asked)} prompts held out for win rates (seed {seed})")
+    return learnt, held
+
+
+def hold_prompts(rows: Held, seed: int) -> tuple[Held, Held]:
+    """Rows to learn on, and a tenth of them to judge by, at most 128, equal prompts on one side.
+
+    Raises:
+        InputError: When they cannot be divided.
+    """
+    share = min(HELD_SHARE, MOST_HELD / len(rows))
+    parts = split(rows, fractions={"train": 1 - share, "held": share}, seed=seed)
     return parts["train"], parts["held"]
 
 

@@ -19,8 +19,9 @@ from pegbox.reports._page._inline import inline
 from pegbox.reports._page._pictures import Picture
 from pegbox.reports._page._rows import FIRST, MOST, Group, ShownRow
 from pegbox.reports._page._rows import shown_text as text
+from pegbox.reports._page._side import general_caption
 from pegbox.reports._page._table import Entry, Head, Line, Table, bare_p, change, entry
-from pegbox.reports._page._view import flat, setting
+from pegbox.reports._page._view import flat, in_bits, ran_on, setting
 from pegbox.reports._policy_panel import TITLES, reached
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
     from pegbox.comparison import PolicyRun
 
-PAGE, PICTURES = "report.html", "pictures"
 SECTIONS = {
     "judge": "Before and after",
     "frontier": "Reward and divergence",
@@ -82,6 +82,8 @@ def write_rlhf_report(run: PolicyRun, folder: str | Path) -> Path:
     Raises:
         UsageError: The folder is a file.
     """
+    from pegbox.comparison import PAGE, PICTURES
+
     place = report_folder(folder)
     found = _view(run)
     write_pictures(found.pictures, place / PICTURES)
@@ -120,12 +122,7 @@ def _view(run: PolicyRun) -> RLHFView:
         answers=_answers(run),
         settings=tuple(flat(run.settings)),
         configuration=tuple(flat(run.configuration)),
-        made_with=(
-            ("machine", run.machine or _format.NONE),
-            ("base's fingerprint", run.base.fingerprint),
-            *((("base's revision", run.base.revision),) if run.base.revision else ()),
-            *run.versions.items(),
-        ),
+        made_with=(*ran_on(run), *run.versions.items()),
     )
 
 
@@ -135,13 +132,12 @@ def _sentence(words: str) -> str:
 
 def _facts(run: PolicyRun) -> Iterator[tuple[str, str]]:
     base = run.base
-    quantised = f", in {base.quantise}" if base.quantise else ""
     yield "Algorithm", run.algorithm.upper()
     if run.algorithm != "dpo":
         yield "Rewarded by", run.reward
     yield "Judged by", run.reward if run.gold is None else f"{run.gold} (gold), and {run.reward}"
     yield "Judged on", f"{run.scores.rows:,} prompts"
-    yield "Base", f"{base.name}, {base.parameters:,} parameters{quantised}"
+    yield "Base", f"{base.name}, {base.parameters:,} parameters{in_bits(base)}"
     yield "Last stage", _format.duration(run.seconds)
     yield "Finished", run.date or _format.NONE
 
@@ -197,11 +193,6 @@ def _baselines(run: PolicyRun) -> Table | None:
 def _forgetting(run: PolicyRun) -> Table | None:
     if not run.forgetting:
         return None
-    first = next(iter(run.forgetting.values()))
-    caption = (
-        f"General text, {first.kind}, less is better: {first.source}, {first.documents:,} documents, "
-        f"{_format.size(first.bytes)}"
-    )
     lines = [
         Line(
             Entry({"sft": "before (SFT)"}.get(name, name)),
@@ -209,6 +200,7 @@ def _forgetting(run: PolicyRun) -> Table | None:
         )
         for name, part in run.forgetting.items()
     ]
+    caption = general_caption(next(iter(run.forgetting.values())))
     return _table("forgetting-table", caption, ("model", "base", "tuned", "change"), lines)
 
 

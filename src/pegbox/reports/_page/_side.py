@@ -17,11 +17,7 @@ def general_text(comparison: Comparison) -> Table | None:
     found = [(name, part) for name, part in _measured(comparison) if part.documents]
     if not found:
         return None
-    first = found[0][1]
-    caption = (
-        f"General text, {first.kind}, less is better: {first.source}, {first.documents:,} documents, "
-        f"{_format.size(first.bytes)}"
-    )
+    caption = general_caption(found[0][1])
     heads = ("rung", "before", "after", "change", "with the adapter off")
     lines = [
         Line(
@@ -36,6 +32,14 @@ def general_text(comparison: Comparison) -> Table | None:
         caption,
         tuple(Head(head, words=not place) for place, head in enumerate(heads)),
         tuple(lines),
+    )
+
+
+def general_caption(part: Forgetting) -> str:
+    """What text forgetting was measured on, and how."""
+    return (
+        f"General text, {part.kind}, less is better: {part.source}, {part.documents:,} documents, "
+        f"{_format.size(part.bytes)}"
     )
 
 

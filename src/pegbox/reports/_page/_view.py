@@ -17,7 +17,7 @@ from pegbox.reports._page._table import Table
 from pegbox.reports._words import P_DECIDES, at_odds, fits
 
 if TYPE_CHECKING:
-    from pegbox.comparison import Comparison
+    from pegbox.comparison import BaseNote, Comparison, PolicyRun
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def _facts(comparison: Comparison) -> Iterator[tuple[str, str]]:
     yield "Decided by", NAMES.get(comparison.metric, comparison.metric)
     yield "Tuned on", f"{data.train_rows:,} {unit} of {data.source}"
     yield "Tested on", f"{data.test_rows:,} {unit} {_held(comparison)}"
-    yield "Base", f"{base.name}, {base.kind}, {base.parameters:,} parameters{_quantised(comparison)}"
+    yield "Base", f"{base.name}, {base.kind}, {base.parameters:,} parameters{in_bits(base)}"
     yield "Seeds", _seeds(comparison)
     yield "All fits and answers", _format.duration(comparison.seconds)
     yield "Finished", comparison.date or _format.NONE
@@ -128,13 +128,18 @@ def _seeds(comparison: Comparison) -> str:
 
 
 def _made_with(comparison: Comparison) -> Iterator[tuple[str, str]]:
-    base = comparison.base
-    yield "machine", comparison.machine or _format.NONE
+    yield from ran_on(comparison)
+    yield "test rows' SHA-256", comparison.data.test_digest
+    yield from comparison.versions.items()
+
+
+def ran_on(record: Comparison | PolicyRun) -> Iterator[tuple[str, str]]:
+    """Machine and base."""
+    base = record.base
+    yield "machine", record.machine or _format.NONE
     yield "base's fingerprint", base.fingerprint
     if base.revision:
         yield "base's revision", base.revision
-    yield "test rows' SHA-256", comparison.data.test_digest
-    yield from comparison.versions.items()
 
 
 def _held(comparison: Comparison) -> str:
@@ -142,8 +147,9 @@ def _held(comparison: Comparison) -> str:
     return "held out of the same source" if source is None else f"of {source}"
 
 
-def _quantised(comparison: Comparison) -> str:
-    return f", in {comparison.base.quantise}" if comparison.base.quantise else ""
+def in_bits(base: BaseNote) -> str:
+    """In how many bits a base was, where it was packed."""
+    return f", in {base.quantise}" if base.quantise else ""
 
 
 def _notes(comparison: Comparison) -> Iterator[tuple[str, tuple[str, ...]]]:
