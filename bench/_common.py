@@ -59,7 +59,9 @@ class Cells:
         path = self._path(key)
         if path.is_file() and (not self.fresh or path in self._made):
             return self._read(path)
-        cell = {"key": dict(key), "load": load(), "commit": commit(), "date": today(), **make()}
+        met = {"load": load(), "commit": commit(), "date": today()}
+        made = make()
+        cell = {"key": dict(key), **met, "machine": machine(), "versions": versions(), **made}
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")
         partial.write_text(json.dumps(cell, indent=1) + "\n", "utf-8")
@@ -240,7 +242,7 @@ def load() -> float:
 
 
 def machine() -> str:
-    """Return the processor's name, its cores and the memory."""
+    """Return the processor's name, its cores and the memory, and the GPU's name where there is one."""
     name = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.is_file():
@@ -248,11 +250,23 @@ def machine() -> str:
                  if line.startswith("model name")]  # fmt: skip
         name = lines[0] if lines else name
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return f"{name}, {cores()} cores, {memory:.0f} GiB, {platform.system()}, no GPU"
+    return f"{name}, {cores()} cores, {memory:.0f} GiB, {platform.system()}, {gpu()}"
+
+
+def gpu() -> str:
+    """Return the name of the GPU that PyTorch sees."""
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
 
 
 def commit() -> str:
-    """Return the short hash of the checked-out commit, with a plus when sources differ from it."""
+    """Return the short hash of the checked-out commit, with a plus when sources differ from it.
+
+    Where the files are a copy without history, ``PEGBOX_COMMIT`` says what they were copied from.
+    """
+    if told := os.environ.get("PEGBOX_COMMIT"):
+        return told
     try:
         head = _git("rev-parse", "--short=10", "HEAD")
         return head + ("+" if _git("status", "--porcelain", "--", "src", "bench") else "")
@@ -278,17 +292,23 @@ def versions() -> str:
 
 
 def provenance(cells: Iterable[Cell]) -> list[str]:
-    """Return Markdown lines on machine, versions, commits and dates of the cells, and the load they met."""
+    """Return Markdown lines on machines, versions, commits and dates of the cells, and the load they met."""
     kept = list(cells)
-    commits = ", ".join(sorted({cell["commit"] for cell in kept})) or commit()
     dates = sorted({cell["date"] for cell in kept})
     load = max((cell["load"] for cell in kept), default=0.0)
     return [
-        f"- Machine: {machine()}; one-minute load average when a measurement began: at most {load:.1f}.",
-        f"- Versions: {versions()}.",
-        f"- Commit: {commits} (a plus: with changes that were not committed). "
+        f"- Machine: {_told(kept, 'machine', machine)}; one-minute load average when a measurement began: "
+        f"at most {load:.1f}.",
+        f"- Versions: {_told(kept, 'versions', versions)}.",
+        f"- Commit: {_told(kept, 'commit', commit, ', ')} (a plus: with changes that were not committed). "
         f"Measured {' to '.join(dict.fromkeys([dates[0], dates[-1]])) if dates else 'never'}.",
     ]
+
+
+def _told(cells: Sequence[Cell], what: str, now: Callable[[], str], between: str = "; ") -> str:
+    """What cells keep of where they were measured; where nothing is measured yet, what holds now."""
+    kept = {cell.get(what, f"{what} not kept") for cell in cells} or {now()}
+    return between.join(sorted(kept))
 
 
 # Options, numbers and tables

@@ -132,8 +132,9 @@ def measure(case: Case, model: str, seed: int, arguments: argparse.Namespace) ->
         train, valid = train.select(range(32)), valid.select(range(16))
     training = pegbox.Training(epochs=1 if quick else case.epochs)
     with common.threads(arguments.threads):
+        base = pegbox.load(common.model_path(model), device=arguments.device, dtype="float32")
         tuned = pegbox.fit(
-            common.model_path(model), task, "lora", rows=train, valid=valid, training=training, seed=seed,
+            base, task, "lora", rows=train, valid=valid, training=training, seed=seed,
             say=common.hush,
         )  # fmt: skip
         found = calibrate(
@@ -144,7 +145,7 @@ def measure(case: Case, model: str, seed: int, arguments: argparse.Namespace) ->
         outside = _outside(tuned, train, valid, test, case.outside, arguments)
     gap = _loss(found["exact"], gold := _gold(tuned, test)) - _loss(found["temperature"], gold)
     return {
-        "ways": ways, "exact_less_temperature": gap, "outside": outside, "machine": common.machine(),
+        "ways": ways, "exact_less_temperature": gap, "outside": outside,
     }  # fmt: skip
 
 
@@ -262,9 +263,7 @@ def report(cells: common.Cells) -> str:
             title = f"### {case.data}, {case.rows} rows, {common.model_name(model)}"
             count = f"{len(own)} seeds, at most {' or '.join(map(str, tested))} test rows."
             parts += [title, count, _table(own)]
-    machines = sorted({str(cell["machine"]) for cell in have})
     lines = ["- Command: `python bench/calibrate.py`.", *common.provenance(have)]
-    lines += [f"- Cells were measured on: {'; '.join(machines)}."] if machines else []
     head = "\n".join(lines)
     intro = (
         "LoRA (and a head on the encoder) fitted to few rows; each number is a mean over seeds with the half "
@@ -305,6 +304,7 @@ def main() -> None:
     parser.add_argument("--ways", nargs="+", default=list(WAYS))
     parser.add_argument("--tested", type=int, default=500, help="most test rows")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="auto", help="cpu, cuda, or auto; in float32 everywhere")
     parser.add_argument("--out", type=Path, default=FOLDER)
     parser.add_argument("--page", type=Path, default=PAGE)
     parser.add_argument("--fresh", action="store_true", help="measure again what is there")

@@ -30,6 +30,7 @@ DOMAINS = ("shop", "office", "neighbours", "library")
 ANSWERS, PAIRS, PROMPTS = 600, 500, 320
 HELD, MOST = 128, 48
 STEPS, TOO_LITTLE = 40, 0.002
+MODELS = ("etude", "minilm")
 JUDGED = {"draws": 128, "prompts": 8}
 
 
@@ -188,7 +189,7 @@ def harmless(model: str) -> common.Cell:
         pegbox.Prefer.from_file(folder / f"{part}.jsonl", chat="none") for part in ("train", "valid", "test")
     )
     tuned = pegbox.fit(
-        pegbox.load(common.model_path(model)),
+        pegbox.load(common.model_path(model), dtype="float32"),
         task,
         "lora",
         valid=valid.rows,
@@ -209,11 +210,14 @@ def plans(arguments: argparse.Namespace) -> list[tuple[dict[str, Any], Any]]:
             key = {"part": algorithm, "seed": seed, "steps": arguments.steps, "beta": 0.1}
             found.append((key, partial(aligned, algorithm, seed, arguments.steps, 0.1)))
         found.append(({"part": "dpo", "seed": seed}, partial(direct, seed)))
+    if arguments.people:
+        found = []
     if not arguments.quick and (common.DATA / "hh_harmless").is_dir():
-        for model in ("etude", "minilm"):
+        for model in arguments.model:
             found.append(({"part": "hh_harmless", "model": model}, partial(harmless, model)))
-    key = {"part": "ppo", "seed": 0, "steps": 3 * arguments.steps, "beta": TOO_LITTLE}
-    found.append((key, partial(aligned, "ppo", 0, 3 * arguments.steps, TOO_LITTLE)))
+    if not arguments.people:
+        key = {"part": "ppo", "seed": 0, "steps": 3 * arguments.steps, "beta": TOO_LITTLE}
+        found.append((key, partial(aligned, "ppo", 0, 3 * arguments.steps, TOO_LITTLE)))
     return found
 
 
@@ -316,6 +320,8 @@ def main() -> None:
     parser = common.parser(__doc__)
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
     parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--model", nargs="+", choices=MODELS, default=list(MODELS), help="of the rewards")
+    parser.add_argument("--people", action="store_true", help="only people's preferences")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=FOLDER)
     parser.add_argument("--page", type=Path, default=PAGE)
