@@ -41,6 +41,7 @@ COMMANDS = (
     "calibrate --model minilm --data sst2 financial_phrasebank snli arc_easy"
     " --ways map temperature exact kron --tested 300",
     "generation",
+    "claims",
     "sft --repeats 1",
     "rlhf",
     "ppo --steps 20 --seeds 0 1 2",
