@@ -8,6 +8,7 @@ python bench/results.py --quick     a smoke run: few rows, into a folder of its 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -18,6 +19,8 @@ import _common as common
 
 FOLDER = common.RUNS / "results"
 PAGE = common.ROOT / "docs" / "results.md"
+# Scripts whose reports the page takes up.
+BENCHMARKS = ("closed_form", "label_step")
 SIZES = {
     "sst2": (64, 256, 1000),
     "sms_spam": (1000,),
@@ -127,8 +130,8 @@ def baseline(task: Any, train: Any, test: Any) -> common.Cell:
 # The page
 
 
-def page(found: dict[Plan, common.Cell], command: str) -> str:
-    """Return the whole page in Markdown."""
+def page(found: dict[Plan, common.Cell], command: str, old: Path) -> str:
+    """Return the whole page in Markdown, with what other scripts wrote into the old one."""
     parts = [
         "# Results",
         INTRODUCTION,
@@ -148,7 +151,11 @@ def page(found: dict[Plan, common.Cell], command: str) -> str:
             first = next(iter(cells.values()))
             parts.append(f"{first['train_rows']:,} training rows, {first['test_rows']:,} test rows:")
             parts.append(table(cells))
-    return "\n\n".join([*parts, *benchmarks()])
+    others = common.sections(old)
+    for name in BENCHMARKS:
+        if written := common.section(old, name):
+            others = others.replace(written, "")
+    return "\n\n".join(part for part in [*parts, *benchmarks(old), others.strip()] if part)
 
 
 def wording(found: dict[Plan, common.Cell]) -> list[str]:
@@ -203,12 +210,17 @@ def flips(scores: Any) -> str:
     return f"+{found.wrong_to_right.count} −{found.right_to_wrong.count}"
 
 
-def benchmarks() -> Iterator[str]:
-    """Yield the reports of the other benchmarks, where they have been run."""
-    for name in ("closed_form", "label_step"):
+def benchmarks(old: Path) -> Iterator[str]:
+    """Yield the reports of two other benchmarks, or what the old page has of them where they were not run."""
+    for name in BENCHMARKS:
         path = common.RUNS / "bench" / name / "report.md"
         if path.is_file():
-            yield path.read_text("utf-8").strip()
+            yield common.marked(name, path.read_text("utf-8"))
+        elif kept := common.section(old, name):
+            common.log(f"{path} is not there: section {name} of {old} is kept as it is")
+            yield kept
+        else:
+            common.log(f"{path} is not there, nor a section {name} in {old}: bench/{name}.py makes it")
 
 
 INTRODUCTION = """Written by `bench/results.py`; do not edit. Each number is that of one fit on a seeded
@@ -264,8 +276,10 @@ def main() -> None:
         arguments.data, arguments.rows, arguments.test_rows = ["sst2", "snli"], [64], 100
         arguments.epochs, arguments.out = 1, arguments.out.with_name("results-quick")
         arguments.page = arguments.out / "results.md"
-    text = "\n\n".join([page(fill(arguments), "python bench/results.py"), common.sections(arguments.page)])
-    common.write_report(arguments.page, text)
+    found = fill(arguments)
+    if not found:
+        sys.exit(f"nothing is measured in {arguments.out}: {arguments.page} stays as it is")
+    common.write_report(arguments.page, page(found, "python bench/results.py", arguments.page))
 
 
 if __name__ == "__main__":
