@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 import pegbox
 from four_bit_toy import wide_folder
@@ -18,6 +19,8 @@ from pegbox.errors import CapabilityError, InputError, UsageError
 from pegbox.methods import build
 from pegbox.tuning import save_posterior
 from pegbox.tuning._laplace import scored, uncertain
+from pegbox.uncertainty import _jacobian as jacobian_module
+from pegbox.uncertainty._laplace import contrasts
 from tuning_toy import LABELS, base_of, checksum, fit, folder_of, hush, rows_of, task_of
 from uncertainty_toy import curvature, jacobian
 
@@ -65,6 +68,53 @@ def test_gradients_are_autograd_s_on_every_architecture(case: str) -> None:
         wanted = (slopes / (values + 2.0)) @ slopes.T
         torch.testing.assert_close(found.covariance[index], wanted, rtol=2e-3, atol=1e-6)
     torch.testing.assert_close(found.mean.float(), tuned.logits(rows_of(5, 3, seed=3)), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("most", [1, 1 << 20])
+def test_gradients_taken_together_are_those_of_each_alone(
+    case: str, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tuned = tuned_of(case, 3)
+    rows, spots = scored(tuned, rows_of(5, 3, seed=3)), uncertain(tuned)
+    order = [[0, 1, 2], [3, 4]]
+
+    def found(few: int) -> list[list[Tensor]]:
+        monkeypatch.setattr(jacobian_module, "FEW_SEEDS", few)
+        monkeypatch.setattr(jacobian_module, "TOGETHER", {"cpu": most})
+        made = jacobian_module.slopes(tuned.module, rows, spots, contrasts, order=order)  # type: ignore[arg-type]
+        return [batch.parts for batch in made]
+
+    real, ways = jacobian_module._backward, []
+    monkeypatch.setattr(
+        jacobian_module,
+        "_backward",
+        lambda *given, **how: (real(*given, **how), ways.append(how.get("together", False)))[0],
+    )
+    alone = found(1 << 20)
+    assert not any(ways)
+    ways.clear()
+    together = found(0)
+    assert ways
+    assert all(ways), "one by one after all"
+    for own, other in zip(together, alone, strict=True):
+        torch.testing.assert_close(own, other, rtol=1e-4, atol=1e-6)
+
+
+def test_an_operation_that_takes_one_gradient_alone_is_no_obstacle(monkeypatch: pytest.MonkeyPatch) -> None:
+    tuned = tuned_of(labels=3)
+    wanted = tuned.with_posterior(rows_of(24, 3), prior_precision=1.0).predictive(OTHERS_3).covariance
+    monkeypatch.setattr(jacobian_module, "FEW_SEEDS", 0)
+    real = torch.autograd.grad
+
+    def strict(*given: Any, is_grads_batched: bool = False, **how: Any) -> Any:
+        if is_grads_batched:
+            raise RuntimeError("no rule for many gradients at once")
+        return real(*given, **how)
+
+    monkeypatch.setattr(torch.autograd, "grad", strict)
+    found = tuned.with_posterior(rows_of(24, 3), prior_precision=1.0).predictive(OTHERS_3).covariance
+    torch.testing.assert_close(found, wanted)
 
 
 @pytest.mark.parametrize("case", ["llama-causal", "bert-encoder", pytest.param("t5", marks=pytest.mark.slow)])

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 
 import torch
@@ -17,8 +18,13 @@ from pegbox.uncertainty._scored import Scored
 # Larger batches take three times the memory on a CPU and no less time.
 TOKENS_PER_BATCH = {"cpu": 256}
 TOKENS_ON_ACCELERATOR = 16384
-NUMBERS_PER_BATCH = 1 << 25
+NUMBERS_PER_BATCH = {"cpu": 1 << 25}
+NUMBERS_ON_ACCELERATOR = 1 << 28
 MOST_NUMBERS = 1 << 31
+# Gradients that one pass takes back together: seeds times tokens. Few seeds gain nothing by it.
+TOGETHER = {"cpu": 4096}
+TOGETHER_ON_ACCELERATOR = 1 << 18
+FEW_SEEDS = 3
 
 Seeds = Callable[[Tensor], Tensor]
 """Maps scores (batch, answers) to what their gradients are weighted with, (batch, answers, seeds)."""
@@ -53,8 +59,8 @@ class _Tap:
         self.inputs.append(given.detach())
         self.outputs.append(found)
 
-    def gradient(self, slopes: Sequence[Tensor | None], units: int) -> Tensor:
-        """(units, outputs, inputs) from the gradients of the outputs."""
+    def gradient(self, slopes: Sequence[Tensor | None], units: int, seeds: Sequence[int] = ()) -> Tensor:
+        """(*seeds, units, outputs, inputs) from the gradients of the outputs, of several seeds or of one."""
         total: Tensor | None = None
         for given, slope in zip(self.inputs, slopes, strict=True):
             if slope is None:
@@ -62,7 +68,7 @@ class _Tap:
             part = _product(self.place, given, slope, units)
             total = part if total is None else total + part
         if total is None:
-            total = torch.zeros(units, *self.place.shape, device=self.place.layer.weight.device)
+            total = torch.zeros(*seeds, units, *self.place.shape, device=self.place.layer.weight.device)
         return total
 
     def check(self) -> None:
@@ -89,11 +95,11 @@ def _product(place: Place, given: Tensor, slope: Tensor, units: int) -> Tensor:
     kind = torch.promote_types(slope.dtype, torch.float32)
     given, slope = given.to(kind), slope.to(kind)
     if given.dim() == 2:
-        given, slope = given[:, None], slope[:, None]
+        given, slope = given[:, None], slope[..., None, :]
     found = slope.mT @ given
     if place.layer.bias is None:
         return found
-    return torch.cat([found, slope.sum(1)[..., None]], dim=2)
+    return torch.cat([found, slope.sum(-2)[..., None]], dim=-1)
 
 
 @contextmanager
@@ -160,25 +166,42 @@ def _check(scores: Tensor, indices: Sequence[int]) -> None:
         )
 
 
-def _backward(taps: Sequence[_Tap], scores: Tensor, weights: Tensor, units: int, keep: bool) -> list[Tensor]:
+def _backward(
+    taps: Sequence[_Tap], scores: Tensor, weights: Tensor, units: int, *, keep: bool, together: bool = False
+) -> list[Tensor]:
+    """One pass back for weights of the scores' shape, or for several of them in front of each other."""
     there = torch.isfinite(scores)
     found = torch.autograd.grad(
         scores[there],
         [output for tap in taps for output in tap.outputs],
-        weights[there],
+        weights[..., there],
         retain_graph=keep,
         allow_unused=True,
+        is_grads_batched=together,
     )
-    parts, at = [], 0
+    parts, at, seeds = [], 0, weights.shape[:-2]
     for tap in taps:
-        parts.append(tap.gradient(found[at : at + len(tap.outputs)], units))
+        parts.append(tap.gradient(found[at : at + len(tap.outputs)], units, seeds))
         at += len(tap.outputs)
     return parts
 
 
 def _by_row(taps: Sequence[_Tap], scores: Tensor, weights: Tensor) -> list[Tensor]:
-    count = weights.shape[2]
-    passes = [_backward(taps, scores, weights[:, :, s], len(scores), s < count - 1) for s in range(count)]
+    """Passes back for all seeds: many together where the model's operations can be, else each alone."""
+    each = weights.permute(2, 0, 1).contiguous()
+    if len(each) > FEW_SEEDS:
+        tokens = max((given.shape[:-1].numel() for tap in taps for given in tap.inputs), default=1)
+        size = max(1, TOGETHER.get(scores.device.type, TOGETHER_ON_ACCELERATOR) // max(1, tokens))
+        with suppress(RuntimeError), warnings.catch_warnings():
+            # An operation without a rule for many gradients at once is done for each, which is no fault.
+            warnings.filterwarnings("ignore", "There is a performance drop because we have not yet")
+            parts = [
+                _backward(taps, scores, some, len(scores), keep=True, together=True)
+                for some in each.split(size)
+            ]
+            return [torch.cat(own).transpose(0, 1) for own in zip(*parts, strict=True)]
+    last = len(each) - 1
+    passes = [_backward(taps, scores, one, len(scores), keep=at < last) for at, one in enumerate(each)]
     return [torch.stack(parts, dim=1) for parts in zip(*passes, strict=True)]
 
 
@@ -216,8 +239,8 @@ def in_batches(
             expected=f"at most {4 * MOST_NUMBERS / 2**30:.0f} GiB",
             fix="take the part head, a lower rank of LoRA, or fewer labels",
         )
-    most = max(1, NUMBERS_PER_BATCH // numbers)
     device = places[0].layer.weight.device.type
+    most = max(1, NUMBERS_PER_BATCH.get(device, NUMBERS_ON_ACCELERATOR) // numbers)
     chosen = list(range(len(rows))) if only is None else list(only)
     lengths = [rows.lengths[index] * texts for index in chosen]
     groups = batches(lengths, TOKENS_PER_BATCH.get(device, TOKENS_ON_ACCELERATOR), rows=most)
