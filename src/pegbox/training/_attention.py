@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
-# On a CPU with AVX512-BF16 torch's attention with its backward pass takes 3.3 times as long in bf16 as in
-# float32 at 32 queries, 1.7 times at 128, as long at 512, and 0.7 times at 1024.
+# On a CPU with AVX512-BF16 torch's attention with its backward pass takes 5.2 times as long in bf16 as in
+# float32 at 32 queries, 1.7 times at 128, as long at 256 and 512, 0.8 times at 1024
+# (bench/claims.py --only attention).
 LONGEST = 256
 
 
