@@ -26,7 +26,8 @@ def answers() -> list[tuple[int, ...]]:
     return found + list(product(range(WORDS), repeat=MOST))
 
 
-def base_of(seed: int = 0) -> Base:
+def base_of(seed: int = 0, *, end: float = 0.0) -> Base:
+    """A random Llama, to which the end is about as likely as a word; ``end`` is added to its logit."""
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=WORDS + 1,
@@ -38,7 +39,10 @@ def base_of(seed: int = 0) -> Base:
         max_position_embeddings=32,
         tie_word_embeddings=False,
     )
-    model = LlamaForCausalLM(config).eval().requires_grad_(False)
+    model: Any = LlamaForCausalLM(config)
+    if end:
+        model.lm_head.bias = nn.Parameter(torch.tensor([0.0] * WORDS + [end]))
+    model.eval().requires_grad_(False)
     tokenizer: Any = SimpleNamespace(pad_token_id=0, eos_token_id=END)
     return Base("toy", "causal", model, tokenizer, f"toy {seed}", 32)
 
@@ -52,6 +56,16 @@ def table(seed: int = 0) -> dict[tuple[int, ...], float]:
         answer: float(sum(weights[at, word] for at, word in enumerate(answer)) + own[place])
         for place, answer in enumerate(answers())
     }
+
+
+def paid_ends() -> dict[tuple[int, ...], float]:
+    """Scores of which the highest is paid for ending right after the word 2.
+
+    To go on from there with the word 3 pays a third of that and with another word a sixth, whatever follows;
+    all else pays nothing.
+    """
+    pays = {(2, END): 3.0, (2, 3): 1.0}
+    return {answer: pays.get(answer[:2], 0.5 if answer[0] == 2 else 0.0) for answer in answers()}
 
 
 @dataclass(frozen=True)
@@ -78,9 +92,15 @@ def logs(model: Any, prompt: tuple[int, ...]) -> Tensor:
 
 
 def aligner(
-    folder: Path, seed: int = 0, *, scores: Any = None, output: bool = True, **settings: Any
+    folder: Path,
+    seed: int = 0,
+    *,
+    scores: Any = None,
+    output: bool = True,
+    base: Base | None = None,
+    **settings: Any,
 ) -> Aligner:
-    base = base_of()
+    base = base or base_of()
     policy: Any = copy.deepcopy(base.model).requires_grad_(True)
     # An output layer that is trained takes another way through the loss; no policy that align makes has one.
     policy.lm_head.requires_grad_(output)
@@ -116,7 +136,8 @@ def aligner(
 def share(run: Aligner, policy: nn.Module | None = None) -> float:
     """Of what the best policy gains over the reference (reward less beta times divergence), its share."""
     beta, penalty = run.settings.beta, run.settings.missing_end_penalty
-    raw = torch.tensor([table()[answer] for answer in answers()], dtype=torch.float64)
+    scores: Any = run.roles.reward
+    raw = torch.tensor([scores.scores[answer] for answer in answers()], dtype=torch.float64)
     ended = torch.tensor([answer[-1] == END for answer in answers()])
     reward = run.scale.standard(raw) - penalty * (~ended).double()
     gained = best = 0.0
