@@ -22,7 +22,7 @@ from pegbox.rlhf._monitor import Monitor
 from pegbox.rlhf._rewards import Reward, Scale
 from pegbox.rlhf._roles import Roles
 from pegbox.rlhf._rollouts import Prompts, Rollouts
-from pegbox.rlhf._sequences import Answered, Batch
+from pegbox.rlhf._sequences import Answered
 from pegbox.rlhf._settings import Alignment
 from pegbox.rlhf._signals import KLControl
 from pegbox.rlhf._updates import Metrics, Updates
@@ -224,23 +224,17 @@ class Aligner:
     # One step
 
     def _learn(self, step: int) -> Metrics:
-        settings, pad = self.settings, self.roles.base.pad
+        settings = self.settings
         chosen = self._chosen(step)
         rows = self.rollouts.draw(self.roles.policy, self.prompts, chosen, f"step {step}")
         texts = [self.prompts.texts[index] for index in chosen]
         raw = self._scores(self.roles.reward, rows, texts)
         scores = self.scale.told(raw, rows.finished, settings.missing_end_penalty)
-        groups = self.updates.groups(rows, step)
-        batches = [
-            Batch.of(rows.select(processes.own(group)), pad, self.roles.base.device)
-            if processes.own(group)
-            else None
-            for group in groups
-        ]
-        known = self.updates.known(rows, groups, batches)
+        minibatches = self.updates.minibatches(rows, step)
+        known = self.updates.known(rows, minibatches)
         mask = known["mask"]
         weights, returns, signals = self.updates.weights(known, scores.float(), self.control.beta)
-        told = self.updates.learn(groups, batches, known, weights, returns, step)
+        told = self.updates.learn(minibatches, known, weights, returns, step)
         divergence = ((known["policy"] - known["reference"]) * mask).sum(1)
         beta = self.control.beta
         self.control.update(float(divergence.mean()), len(rows))
@@ -250,7 +244,7 @@ class Aligner:
             "kl": float(divergence.mean()),
             "kl_error": _error(divergence),
             "beta": beta,
-            "entropy": self.updates.entropy(batches),
+            "entropy": self.updates.entropy(minibatches[0]),
             "length": float(mask.sum(1).float().mean()),
             "ended": sum(rows.finished) / len(rows),
             **told,

@@ -13,6 +13,8 @@ from pegbox.rlhf._sequences import Answered
 
 TOKENS_PER_BATCH = {"cpu": 8192}
 TOKENS_ON_ACCELERATOR = 131072
+# Probabilities that exist at a time in float64.
+CHUNK = 1 << 20
 
 
 class OwnDraws:
@@ -34,10 +36,15 @@ class OwnDraws:
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # noqa: ARG002 - Transformers names it
         """Scores (rows, vocabulary): 0 for the drawn token, minus infinity for all others."""
         drawn = torch.stack([torch.rand(1, generator=own, dtype=torch.float64) for own in self._generators])
-        below = (scores.double() / self._temperature).softmax(-1).cumsum(-1)
-        chosen = torch.searchsorted(below, drawn.to(scores.device) * below[:, -1:], right=True)
-        chosen = chosen.clamp(max=scores.shape[1] - 1)
-        return torch.full_like(scores, -torch.inf).scatter(1, chosen, 0.0)
+        drawn = drawn.to(scores.device)
+        rows = max(1, CHUNK // scores.shape[1])
+        found = torch.full_like(scores, -torch.inf)
+        for at in range(0, len(scores), rows):
+            part = slice(at, at + rows)
+            below = scores[part].double().div_(self._temperature).softmax(-1).cumsum_(-1)
+            chosen = torch.searchsorted(below, drawn[part] * below[:, -1:], right=True)
+            found[part].scatter_(1, chosen.clamp_(max=scores.shape[1] - 1), 0.0)
+        return found
 
 
 @torch.no_grad()

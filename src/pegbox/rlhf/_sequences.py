@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from pegbox.models import IGNORED, language_loss, logits_of, output_inputs
 
-CHUNK = 1 << 24
+# Logits that exist at a time where entropies are taken, which needs several tensors of that size.
+CHUNK = 1 << 21
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def entropies(model: nn.Module, batch: Batch) -> Tensor:
     rows = max(1, CHUNK // read(hidden[:1]).shape[-1])
     for at in range(0, len(hidden), rows):
         logs = read(hidden[at : at + rows]).float().log_softmax(-1)
-        parts.append(-(logs.exp() * logs).sum(-1))
+        parts.append(-(logs.exp().mul_(logs)).sum(-1))
     return batch.spread(torch.cat(parts))
 
 

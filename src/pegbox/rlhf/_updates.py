@@ -20,8 +20,44 @@ from pegbox.rlhf._sequences import Answered, Batch, entropies, logprobs, values
 from pegbox.rlhf._settings import Alignment
 from pegbox.rlhf._signals import clipped, gae, leave_one_out, token_rewards, value_loss, whiten
 
+# Padding included: activations are kept for so many. On a CPU a larger pass measured no faster.
+TOKENS_PER_PASS = {"cpu": 512}
+TOKENS_ON_ACCELERATOR = 32768
 _TENTH = 0.1
 Metrics = dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Rows of a minibatch that go through a model at once.
+
+    Args:
+        rows: Their places in the batch of answers.
+        batch: Their tokens.
+    """
+
+    rows: list[int]
+    batch: Batch
+
+    @property
+    def width(self) -> int:
+        """Tokens of the longest answer."""
+        return self.batch.mask.shape[1]
+
+
+@dataclass(frozen=True, eq=False)
+class Minibatch:
+    """What one optimiser step is taken on.
+
+    Args:
+        rows: Places of its rows in the batch of answers, of all processes.
+        tokens: Tokens of their answers.
+        parts: This process's own rows, by passes; none where there are fewer rows than processes.
+    """
+
+    rows: tuple[int, ...]
+    tokens: int
+    parts: tuple[Part, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,37 +76,44 @@ class Updates:
     rollouts: Rollouts
     settings: Alignment
 
-    def groups(self, rows: Answered, step: int) -> list[list[int]]:
+    def minibatches(self, rows: Answered, step: int) -> list[Minibatch]:
         """Minibatches of rows of like lengths, in a seeded order."""
         groups = like_lengths(rows, self.settings.minibatch_size)
         random.Random(f"{self.settings.seed} groups {step}").shuffle(groups)
-        return groups
+        base = self.roles.base
+        most = TOKENS_PER_PASS.get(base.device.type, TOKENS_ON_ACCELERATOR)
+        return [
+            Minibatch(
+                tuple(group),
+                sum(len(rows.answers[index]) for index in group),
+                tuple(
+                    Part(part, Batch.of(rows.select(part), base.pad, base.device))
+                    for part in _cut(processes.own(group), rows.lengths, most)
+                ),
+            )
+            for group in groups
+        ]
 
     @torch.no_grad()
-    def known(
-        self, rows: Answered, groups: Sequence[Sequence[int]], batches: Sequence[Batch | None]
-    ) -> dict[str, Tensor]:
+    def known(self, rows: Answered, minibatches: Sequence[Minibatch]) -> dict[str, Tensor]:
         """What policy, reference and value model say of all answers, (rows, tokens) each.
 
-        By the same passes over the same minibatches as in training, so that at first nothing has changed to
-        the bit.
+        By the same passes over the same rows as in training, so that at first nothing has changed to the bit.
         """
         longest = max(map(len, rows.answers))
         names = ["policy", "reference", *(["value"] if self.roles.value is not None else [])]
         found = {name: torch.zeros(len(rows), longest) for name in names}
-        for group, batch in zip(groups, batches, strict=True):
-            if batch is None:
-                continue
-            mine, width = processes.own(group), batch.mask.shape[1]
+        for part in (part for minibatch in minibatches for part in minibatch.parts):
+            batch = part.batch
             with self.rollouts.autocast():
                 said = {"policy": logprobs(self.roles.policy, batch)}
                 said["reference"] = logprobs(self.roles.reference, batch)
                 if self.roles.value is not None:
                     said["value"] = values(self.roles.value, batch)
-            for name, part in said.items():
-                found[name][mine, :width] = part.float().cpu()
-        for part in found.values():
-            processes.add_up(part)
+            for name, numbers in said.items():
+                found[name][part.rows, : part.width] = numbers.float().cpu()
+        for numbers in found.values():
+            processes.add_up(numbers)
         sizes = torch.tensor([len(answer) for answer in rows.answers])
         found["mask"] = torch.arange(longest) < sizes[:, None]
         return found
@@ -94,8 +137,7 @@ class Updates:
 
     def learn(
         self,
-        groups: Sequence[Sequence[int]],
-        batches: Sequence[Batch | None],
+        minibatches: Sequence[Minibatch],
         known: Mapping[str, Tensor],
         weights: Tensor,
         returns: Tensor,
@@ -105,98 +147,90 @@ class Updates:
         sums: dict[str, float] = {}
         ratios: list[float] = []
         for _ in range(self.settings.epochs):
-            for group, batch in zip(groups, batches, strict=True):
-                found = self._update(group, batch, known, weights, returns, step)
+            for minibatch in minibatches:
+                found = self._policy_update(minibatch, known["policy"], weights, step)
+                if self.roles.value is not None:
+                    found |= self._value_update(minibatch, known["value"], returns, step)
                 ratios.append(found.pop("ratio"))
                 for name, value in found.items():
                     sums[name] = sums.get(name, 0.0) + value
         return {"first_ratio": ratios[0], **{name: value / len(ratios) for name, value in sums.items()}}
 
-    def _update(
-        self,
-        group: Sequence[int],
-        batch: Batch | None,
-        known: Mapping[str, Tensor],
-        weights: Tensor,
-        returns: Tensor,
-        step: int,
-    ) -> Metrics:
-        """One optimiser step of each model on one minibatch; each backward pass within its own role."""
-        mine = processes.own(group)
-        settings = self.settings
-        tokens = int(known["mask"][list(group)].sum())
-        whole = settings.algorithm == "ppo"
-        count = tokens if whole else len(group)
-        told = torch.zeros(4, dtype=torch.float64)
+    def _policy_update(self, minibatch: Minibatch, before: Tensor, weights: Tensor, step: int) -> Metrics:
+        """One optimiser step of the policy; its gradient is the sum of those of the parts."""
         policy = self.learners["policy"]
+        count = minibatch.tokens if self.settings.algorithm == "ppo" else len(minibatch.rows)
+        told = torch.zeros(4, dtype=torch.float64)
         policy.optimizer.zero_grad()
-        if batch is not None:
-            width, device = batch.mask.shape[1], batch.ids.device
-            old = known["policy"][mine, :width].to(device)
-            with self.rollouts.autocast():
-                now = logprobs(policy.module, batch)
-            change = (now - old) * batch.mask
-            told[3] = float((change.detach().exp() * batch.mask).sum())
-            if whole:
-                loss, cut = clipped(change, weights[mine, :width].to(device), batch.mask, settings.clip)
-            else:
-                each = torch.ones(len(change), dtype=torch.bool, device=device)
-                loss, cut = clipped(change.sum(1), weights[mine].to(device), each, settings.clip)
-            (loss / count).backward()
-            told[0], told[1] = float(loss.detach()), float(cut)
-            told[2] = float((change.detach().exp() - 1 - change.detach()).sum())
+        for part in minibatch.parts:
+            told += self._policy_part(part, before, weights, count)
         processes.add_up(told)
         norm = policy.take(self._rate(step))
         _check(step, norm, float(told[0]), "policy")
-        found = {
+        return {
             "policy_loss": float(told[0]) / count,
             "clipped": float(told[1]) / count,
-            "approximate_kl": float(told[2]) / max(1, len(group)),
+            "approximate_kl": float(told[2]) / len(minibatch.rows),
             "gradient": norm,
-            "ratio": float(told[3]) / tokens,
+            "ratio": float(told[3]) / minibatch.tokens,
         }
-        if self.roles.value is not None:
-            found |= self._value_update(batch, mine, known["value"], returns, tokens, step)
-        return found
 
-    def _value_update(
-        self,
-        batch: Batch | None,
-        mine: list[int],
-        before: Tensor,
-        returns: Tensor,
-        tokens: int,
-        step: int,
-    ) -> Metrics:
+    def _policy_part(self, part: Part, before: Tensor, weights: Tensor, count: int) -> Tensor:
+        """Add the gradient of some rows; returns sums: loss, clipped ratios, divergence and ratios."""
+        batch, device = part.batch, part.batch.ids.device
+        with self.rollouts.autocast():
+            now = logprobs(self.learners["policy"].module, batch)
+        change = (now - before[part.rows, : part.width].to(device)) * batch.mask
+        if self.settings.algorithm == "ppo":
+            weighed = weights[part.rows, : part.width].to(device)
+            loss, cut = clipped(change, weighed, batch.mask, self.settings.clip)
+        else:
+            each = torch.ones(len(change), dtype=torch.bool, device=device)
+            loss, cut = clipped(change.sum(1), weights[part.rows].to(device), each, self.settings.clip)
+        (loss / count).backward()
+        change = change.detach()
+        ratio = change.exp()
+        sums = [loss.detach(), cut, (ratio - 1 - change).sum(), (ratio * batch.mask).sum()]
+        return torch.stack([one.double() for one in sums]).cpu()
+
+    def _value_update(self, minibatch: Minibatch, before: Tensor, returns: Tensor, step: int) -> Metrics:
+        """One optimiser step of the value model."""
         value = self.learners["value"]
         value.optimizer.zero_grad()
         total = torch.zeros(1, dtype=torch.float64)
-        if batch is not None:
-            width, device = batch.mask.shape[1], batch.ids.device
+        for part in minibatch.parts:
             with self.rollouts.autocast():
-                now = values(value.module, batch)
-            old, wanted = (part[mine, :width].to(device) for part in (before, returns))
-            loss = value_loss(now, old, wanted, batch.mask, self.settings.value_clip)
-            (loss / tokens).backward()
-            total[0] = float(loss.detach())
+                now = values(value.module, part.batch)
+            old, wanted = (one[part.rows, : part.width].to(now.device) for one in (before, returns))
+            loss = value_loss(now, old, wanted, part.batch.mask, self.settings.value_clip)
+            (loss / minibatch.tokens).backward()
+            total += float(loss.detach())
         processes.add_up(total)
         _check(step, value.take(self._rate(step)), float(total[0]), "value")
-        return {"value_loss": float(total[0]) / tokens}
+        return {"value_loss": float(total[0]) / minibatch.tokens}
 
     def _rate(self, step: int) -> float:
         """Share of the learning rate at a step: from all of it to a tenth."""
         return 1 - (1 - _TENTH) * step / max(1, self.settings.steps - 1)
 
     @torch.no_grad()
-    def entropy(self, batches: Sequence[Batch | None]) -> float:
-        """Mean entropy per token over the first minibatch."""
-        sums = torch.zeros(2, dtype=torch.float64)
-        if batches[0] is not None:
+    def entropy(self, minibatch: Minibatch) -> float:
+        """Mean entropy per token over a minibatch."""
+        total = torch.zeros(1, dtype=torch.float64)
+        for part in minibatch.parts:
             with self.rollouts.autocast():
-                found = entropies(self.roles.policy, batches[0])
-            sums[0], sums[1] = float(found.sum()), float(batches[0].mask.sum())
-        processes.add_up(sums)
-        return float(sums[0] / sums[1].clamp(min=1))
+                total += float(entropies(self.roles.policy, part.batch).sum())
+        processes.add_up(total)
+        return float(total[0]) / minibatch.tokens
+
+
+def _cut(rows: list[int], lengths: Sequence[int], most: int) -> list[list[int]]:
+    """Rows in parts as even as can be, of at most so many tokens with padding where a row allows it."""
+    if not rows:
+        return []
+    fitting = max(1, most // max(lengths[row] for row in rows))
+    size = math.ceil(len(rows) / math.ceil(len(rows) / fitting))
+    return [rows[at : at + size] for at in range(0, len(rows), size)]
 
 
 def _check(step: int, norm: float, loss: float, name: str) -> None:
