@@ -402,3 +402,58 @@ def test_a_kill_inside_save_leaves_no_output_and_the_next_run_clears_up(
         os.utime(path, (1, 1))
     assert run(capsys, *call)[0] == 0
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+# Verb, options before the output, and the output that would have replaced what is read.
+OVER_INPUTS = {
+    "check": (["check", "rows.csv"], "--out", "rows.csv"),
+    "check the test file": (["check", "rows.csv", "--test", "other.csv"], "--out", "other.csv"),
+    "check by a link": (["check", "rows.csv"], "--out", "link.csv"),
+    "evaluate": (["evaluate", "tuned", "rows.csv"], "--out", "rows.csv"),
+    "evaluate another": (
+        ["evaluate", "tuned", "rows.csv", "--also", "x.csv,other.csv"],
+        "--out",
+        "other.csv",
+    ),
+    "predict": (["predict", "tuned", "rows.csv"], "--out", "./rows.csv"),
+    "a configuration": (["check", "rows.csv", "--config", "own.yaml"], "--out", "own.yaml"),
+    "fit": (["fit", "work/rows.csv", "--overwrite"], "--out", "work"),
+    "fit below": (["fit", "work/rows.csv", "--overwrite"], "--out", "work/../work"),
+    "fit in place of its base": (["fit", "rows.csv", "--model", "tuned", "--overwrite"], "--out", "tuned"),
+}
+
+
+@pytest.mark.parametrize("name", OVER_INPUTS)
+def test_what_is_read_is_not_written_over(
+    name: str,
+    tuned: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(tuned, "tuned")
+    Path("work").mkdir()
+    for place in ("rows.csv", "other.csv", "work/rows.csv"):
+        write_rows(Path(place), rows=12)
+    Path("own.yaml").write_text("format: json\n")
+    Path("link.csv").symlink_to("rows.csv")
+    before = {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
+    given, flag, place = OVER_INPUTS[name]
+    code, out, told = run(capsys, *given, flag, place)
+    assert (code, out) == (2, "")
+    assert "would be replaced, and " in told
+    assert f"{flag} {Path(place)}" in told
+    assert f"choose another {flag}" in told
+    assert before == {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
+
+
+def test_overwrite_replaces_no_folder_of_somebody_else(
+    model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    code, _, told = run(capsys, "fit", data, "--model", model, "--out", tmp_path, "--overwrite", *FIT)
+    assert code == 2
+    assert "holds something that Pegbox did not write" in told
+    assert "pegbox.json" in told
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]

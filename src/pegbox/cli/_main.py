@@ -19,6 +19,7 @@ from pegbox.cli._failures import (
     silence_output,
 )
 from pegbox.cli._fit import fit
+from pegbox.cli._inputs import check_inputs
 from pegbox.cli._laplace import laplace
 from pegbox.cli._merge import merge
 from pegbox.cli._methods import methods
@@ -148,8 +149,10 @@ def _parse(
     except ArgumentError as error:
         raise from_parser(str(error), given, verbs) from None
     options = dict(vars(parsed[parsed.verb].clone()))
-    options.pop("config", None)
-    return parsed.verb, typed(VERBS[parsed.verb], options)
+    configured = options.pop("config", None)
+    found = typed(VERBS[parsed.verb], options)
+    check_inputs(parsed.verb, {**found, "config": configured})
+    return parsed.verb, found
 
 
 def _check_verb(given: list[str]) -> None:

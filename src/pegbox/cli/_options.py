@@ -18,6 +18,8 @@ from pegbox.training import tell
 if TYPE_CHECKING:
     from pegbox.models import FeatureCache
 
+# A folder with one of these was written by Pegbox: a tuned or merged model, or the demo.
+_OWN = ("pegbox.json", "closed-form/pegbox.json")
 # What followed ``pegbox`` on the command line.
 GIVEN: ContextVar[tuple[str, ...]] = ContextVar("GIVEN", default=())
 
@@ -146,7 +148,7 @@ def feature_cache(use: bool) -> "FeatureCache | None":
 
 
 def check_free(folder: Path, overwrite: bool) -> None:
-    """Raise UsageError before any work when the output folder is taken."""
+    """Raise UsageError before any work when the output folder is taken, or is not Pegbox's to replace."""
     recover(folder)
     if folder.exists() and not overwrite and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(
@@ -154,6 +156,13 @@ def check_free(folder: Path, overwrite: bool) -> None:
             where=str(folder),
             expected="a new or empty folder",
             fix="choose another --out, or replace it with --overwrite",
+        )
+    if folder.is_dir() and any(folder.iterdir()) and not any((folder / name).is_file() for name in _OWN):
+        raise UsageError(
+            "this folder would be replaced, and it holds something that Pegbox did not write",
+            where=f"--out {folder}",
+            expected=f"a new or empty folder, or one that Pegbox wrote (with {_OWN[0]})",
+            fix="choose another --out, or remove that folder first",
         )
 
 

@@ -1,0 +1,63 @@
+"""What a call reads is never what it writes over."""
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pegbox.cli._options import names
+from pegbox.cli._signature import flag
+from pegbox.errors import UsageError
+
+READ = (
+    *("data", "valid", "test", "ood", "held", "gold", "replay", "forgetting", "also", "plan", "config"),
+    *("tuned", "adapter", "first", "second", "sft", "reward", "model"),
+)
+WRITTEN = ("out", "reliability", "diagram", "plot")
+# Names that are no paths, even where a folder is called so.
+EMBEDDED = ("etude", "etude-masked")
+# Verbs whose --overwrite replaces what they wrote themselves and nothing else in the folder.
+SPARING = ("compare", "rlhf")
+# Verbs that may put a model in the place of the one that they read.
+IN_PLACE = ("merge", "laplace")
+
+
+def check_inputs(verb: str, options: Mapping[str, Any]) -> None:
+    """Refuse, before any work, an output that would replace a file or folder that the same call reads.
+
+    Args:
+        verb: The verb.
+        options: Its options, with outputs as paths; ``config`` lists its configuration files.
+
+    Raises:
+        UsageError: When an output is an input, or a folder to be overwritten in which an input lies.
+    """
+    whole = bool(options.get("overwrite")) and verb not in SPARING
+    for name in WRITTEN:
+        place = options.get(name)
+        if not isinstance(place, Path) or not (place.is_file() or (place.is_dir() and whole)):
+            continue
+        for read in _inputs(options):
+            same = read.samefile(place)
+            if same and place.is_dir() and verb in IN_PLACE:
+                continue
+            if same or read.resolve().is_relative_to(place.resolve()):
+                why = "it is read too" if same else f"{read}, which is read, lies in it"
+                raise UsageError(
+                    f"this {'file' if place.is_file() else 'folder'} would be replaced, and {why}",
+                    where=f"{flag(name)} {place}",
+                    expected="a place apart from all that is read",
+                    fix=f"choose another {flag(name)}",
+                )
+
+
+def _inputs(options: Mapping[str, Any]) -> Iterator[Path]:
+    """The files and folders that exist among what the options name as inputs."""
+    for name in READ:
+        given = options.get(name)
+        if name == "also":
+            given = names(given)
+        for value in given if isinstance(given, list | tuple) else (given,):
+            # Unlike that of a path, this question takes any text.
+            if value is not None and str(value) not in EMBEDDED and os.path.exists(str(value)):
+                yield Path(str(value))
