@@ -29,6 +29,7 @@ FOLDER = common.RUNS / "calibrate"
 PAGE = common.ROOT / "docs" / "results.md"
 SEEDS = (0, 1, 2, 3, 4)
 WAYS = ("map", "temperature", "ensemble", "exact", "kron", "ekfac", "diag")
+TESTED = 500
 METRICS = ("accuracy", "nll", "ece", "error_auroc")
 # Two-sided 97.5 % quantiles of Student's t for 1 to 4 degrees of freedom.
 T = (12.706, 4.303, 3.182, 2.776)
@@ -263,7 +264,7 @@ def report(cells: common.Cells) -> str:
             title = f"### {case.data}, {case.rows} rows, {common.model_name(model)}"
             count = f"{len(own)} seeds, at most {' or '.join(map(str, tested))} test rows."
             parts += [title, count, _table(own)]
-    lines = ["- Command: `python bench/calibrate.py`.", *common.provenance(have)]
+    lines = [f"- Commands: {'; '.join(_commands(have))}.", *common.provenance(have)]
     head = "\n".join(lines)
     intro = (
         "LoRA (and a head on the encoder) fitted to few rows; each number is a mean over seeds with the half "
@@ -273,6 +274,24 @@ def report(cells: common.Cells) -> str:
         "[uncertainty](uncertainty.md)."
     )
     return "\n\n".join(["## Calibration by temperature, ensemble and Laplace", intro, head, *parts])
+
+
+def _commands(cells: Sequence[dict[str, Any]]) -> list[str]:
+    """What measures the cells: the options of each that are not the script's own."""
+    found: dict[str, list[str]] = {}
+    for cell in cells:
+        known, options = cell["key"], []
+        if known["tested"] != TESTED:
+            options.append(f"--tested {known['tested']}")
+        if tuple(known["ways"]["names"]) != WAYS:
+            options.append(f"--ways {' '.join(known['ways']['names'])}")
+        where = found.setdefault(" ".join(options), [])
+        if known["data"] not in where:
+            where.append(known["data"])
+    return [
+        f"`python bench/calibrate.py{' ' + options if options else ''}` ({', '.join(data)})"
+        for options, data in sorted(found.items())
+    ]
 
 
 def _found(folder: Path, case: Case, model: str) -> list[dict[str, Any]]:
@@ -302,7 +321,7 @@ def main() -> None:
     parser.add_argument("--model", nargs="+", choices=["etude", "minilm"], default=["minilm", "etude"])
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
     parser.add_argument("--ways", nargs="+", default=list(WAYS))
-    parser.add_argument("--tested", type=int, default=500, help="most test rows")
+    parser.add_argument("--tested", type=int, default=TESTED, help="most test rows")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="auto", help="cpu, cuda, or auto; in float32 everywhere")
     parser.add_argument("--out", type=Path, default=FOLDER)

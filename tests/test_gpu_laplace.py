@@ -10,6 +10,9 @@ import torch
 
 import pegbox
 from four_bit_toy import wide_folder
+from pegbox.tuning._laplace import scored, uncertain
+from pegbox.uncertainty import _jacobian as jacobian_module
+from pegbox.uncertainty._roots import contrasts
 from tuning_toy import fit, folder_of, hush, rows_of
 
 PLACE = os.environ.get("PEGBOX_TEST_PLACE", "cuda")
@@ -80,3 +83,41 @@ def test_a_closed_form_fit() -> None:
     sure = fit(base, "closed-form", ROWS, 3).with_posterior()
     assert (sure.predictive(OTHERS).deviations > 0).all()
     assert sure.predict(OTHERS)[0].deviation is not None
+
+
+@pytest.mark.parametrize(
+    ("architecture", "kind", "dtype"),
+    [
+        *((*family, "float32") for family in FAMILIES),
+        ("llama", "causal", "bfloat16"),
+        ("llama", "causal", "nf4"),
+    ],
+)
+def test_gradients_taken_together_are_those_of_each_alone(
+    architecture: str, kind: str, dtype: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if packed := dtype == "nf4":
+        pytest.importorskip("bitsandbytes")
+    place = wide_folder(architecture, kind) if packed else folder_of(architecture, kind)
+    how: dict[str, Any] = {"quantise": "nf4"} if packed else {"dtype": dtype}
+    base = pegbox.load(place, device=PLACE, **how)
+    tuned = fit(base, "qlora" if packed else "lora", ROWS, 3, **HOW)
+    rows, spots = scored(tuned, OTHERS), uncertain(tuned)
+    real, ways = jacobian_module._backward, []
+    monkeypatch.setattr(
+        jacobian_module,
+        "_backward",
+        lambda *given, **how: (real(*given, **how), ways.append(how.get("together", False)))[0],
+    )
+
+    def found(few: int) -> list[torch.Tensor]:
+        monkeypatch.setattr(jacobian_module, "FEW_SEEDS", few)
+        order = [list(range(len(rows)))]
+        made = jacobian_module.slopes(tuned.module, rows, spots, contrasts, order=order)  # type: ignore[arg-type]
+        return [part for batch in made for part in batch.parts]
+
+    alone, together = found(1 << 20), found(0)
+    assert any(ways), "one by one after all"
+    close = 1e-4 if dtype == "float32" else 0.05
+    for own, other in zip(together, alone, strict=True):
+        assert float((own - other).norm()) <= close * float(other.norm()) + 1e-6
