@@ -1,6 +1,7 @@
 """pegbox ppo and pegbox dpo, from files to a policy's folder."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,17 @@ RL = [
     *("--rl.evaluate_every", "2"),
 ]
 ROWS = toy_pairs(12)
+# Scores the reference's 64 answers and a held-out one, then the first step's 8 and one; the next is stopped.
+STOPPING = """
+asked = 0
+
+def reward(prompt, answer):
+    global asked
+    asked += 1
+    if asked > 74:
+        raise KeyboardInterrupt
+    return len(answer) + asked % 2
+"""
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +87,14 @@ def test_pairs_tune_a_policy_directly(
     ("changed", "said"),
     [
         (["--rl.beta", "0"], "nothing holds the policy"),
+        (["--rl.beta", "0"], "(--rl.free true)"),
         (["--rl.step", "3"], "no setting 'step'"),
+        (["--rl.steps", "many"], "(--rl)"),
         (["--reward", "nowhere"], "is no reward"),
+        (["--reward", "json:nothing"], "cannot be imported"),
+        (["--reward", "string:digits"], "name a function of that module"),
+        (["--reward", "operator:index"], "the reward function fails"),
+        (["--gold", "nowhere"], "(--gold nowhere)"),
         (["--reward", "{place}/sft"], "gives no rewards"),
         (["--sft", "{place}/reward"], "token by token"),
         (["--sft", "{place}/nothing"], "no such folder"),
@@ -94,6 +112,24 @@ def test_wrong_use_has_one_error_and_leaves_nothing(
     assert said in told
     assert told.count("error:") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupted_run_says_how_to_go_on(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "stopping.py").write_text(STOPPING)
+    monkeypatch.chdir(tmp_path)
+    out = tmp_path / "policy"
+    call = ["ppo", place / "asked.jsonl", "--sft", place / "sft", "--reward", "stopping:reward", "--out", out]
+    code, _, told = run(capsys, *call, *RL, "--rl.checkpoint_every", "1", "--rl.evaluate_every", "1")
+    assert code == 130
+    assert "interrupted after step 1 of 2: continue from step 1 with --resume, checkpoints are in" in told
+    assert told.rstrip().endswith("policy-run")
+    (tmp_path / "stopping.py").write_text(STOPPING.replace("raise KeyboardInterrupt", "pass"))
+    monkeypatch.delitem(sys.modules, "stopping")
+    code, _, told = run(capsys, *call, *RL, "--rl.evaluate_every", "1", "--resume")
+    assert code == 0, told
+    assert "resumed after step 1 of 2" in told
 
 
 def test_another_bases_reward_is_refused(

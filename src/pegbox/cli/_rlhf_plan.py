@@ -200,7 +200,7 @@ def check_readable(plan: Mapping[str, Any]) -> None:
     last = next(plan[name] for name in LAST if name in plan)
     gold = last.get("gold", plan.get("gold"))
     if gold is not None and not Path(str(gold)).is_dir():
-        check_reward(str(gold))
+        check_reward(str(gold), "gold")
     if plan.get("held"):
         read(plan["held"])
     text = plan.get("forgetting")

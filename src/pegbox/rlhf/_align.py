@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pegbox._atomic import write_text
-from pegbox.errors import UsageError
+from pegbox.errors import InputError, RunError, UsageError
 from pegbox.rlhf import _processes as processes
 from pegbox.rlhf._learner import Learner
 from pegbox.rlhf._monitor import Monitor
@@ -26,7 +26,7 @@ from pegbox.rlhf._sequences import Answered
 from pegbox.rlhf._settings import Alignment
 from pegbox.rlhf._signals import KLControl
 from pegbox.rlhf._updates import Metrics, Updates
-from pegbox.training import Checkpoints, check_same, flat_moments, resolve_precision
+from pegbox.training import Checkpoints, check_same, flat_moments, resolve_precision, resume_hint
 
 METRICS = "metrics.jsonl"
 CALIBRATED = 256
@@ -92,8 +92,12 @@ class Aligner:
             RunError: When the policy's numbers are not finite any more.
         """
         self._start(resume)
-        while self.step < self.settings.steps:
-            self._advance()
+        try:
+            while self.step < self.settings.steps:
+                self._advance()
+        except KeyboardInterrupt as stopped:
+            stopped.add_note(self._interrupted())  # so that nobody needs to tell it again
+            raise
         return self.history
 
     # The run
@@ -106,10 +110,10 @@ class Aligner:
                 "the folder holds an interrupted run",
                 where=str(self.folder),
                 expected="a new folder",
-                fix="continue it with --resume, or remove the folder",
+                fix=f"continue it with {resume_hint()}, or remove the folder",
             )
         if kept is None or not resume:
-            self._measure_reference()
+            self._begin()
             self._tell_value()
             if processes.rank() == 0:
                 self.checkpoints.forget(-1)
@@ -129,9 +133,28 @@ class Aligner:
             self._write_metrics()
         self.say(f"resumed after step {self.step} of {self.settings.steps}")
 
+    def _interrupted(self) -> str:
+        """Tell how far the run came and how to go on, and return what was told."""
+        kept = self.checkpoints.newest(tell=False)
+        by = f" with {resume_hint()}" if resume_hint() else ""
+        rest = f"continue from step {kept.record['step']}{by}" if kept else "no checkpoint yet"
+        line = (
+            f"interrupted after step {self.step} of {self.settings.steps}: {rest}, "
+            f"checkpoints are in {self.folder}"
+        )
+        self.say(line)
+        return line
+
     def _signature(self) -> dict[str, Any]:
         own = {name: value for name, value in self.settings.to_json().items() if name != "checkpoint_every"}
         return {**own, **self.key}
+
+    def _begin(self) -> None:
+        """Measure the reference; a reward that fails there was never right, so nothing of the run is kept."""
+        try:
+            self._measure_reference()
+        except RunError as error:
+            raise InputError(error.what, where=error.where, expected=error.expected, fix=error.fix) from error
 
     def _measure_reference(self) -> None:
         """The reward's scale, lengths and the answers that the policy must beat, all of the reference."""

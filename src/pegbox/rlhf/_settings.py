@@ -111,13 +111,17 @@ class Alignment:
     def __post_init__(self) -> None:
         faults = list(self._faults())
         if faults:
-            raise UsageError("invalid settings of reinforcement learning: " + "; ".join(faults))
+            raise UsageError(
+                "invalid settings of reinforcement learning: " + "; ".join(faults),
+                where="rl",
+                fix="correct or leave out each that is named; what is left out has its default",
+            )
         if self.beta == 0 and not self.free:
             raise UsageError(
                 "with beta 0 nothing holds the policy to the model it comes from",
-                where="beta 0",
+                where="rl.beta 0",
                 expected="a weight above 0, such as 0.1",
-                fix="set free as well where that is meant",
+                fix="leave beta out, or set free to true as well where that is meant (--rl.free true)",
             )
 
     def _faults(self) -> Iterator[str]:

@@ -140,7 +140,7 @@ def align(
     dialogue: Dialogue = "none" if asked_as is None else asked_as.dialogue
     learnt, held_rows = _prompts(start, rows, held, settings, dialogue, say, judged=judged)
     prompts, others = (as_prompts(prompt, part, settings.max_tokens, say) for part in (learnt, held_rows))
-    truth = None if gold is None else reward_of(gold, base, prompt.task.chat_template)[0]
+    truth = None if gold is None else reward_of(gold, base, prompt.task.chat_template, "gold")[0]
     method, policy = policy_of(start, adapter or LoRA(), settings.seed)
     value = None if settings.algorithm == "rloo" else _value(base, model, adapter or LoRA(), settings.seed)
     reference = module_of(start)
@@ -158,7 +158,9 @@ def align(
         key=key,
         say=say,
     )
-    with claimed(Path(folder), {**key, "settings": str(settings.to_json())}, resume=resume):
+    # How often checkpoints are written changes nothing that a resumed run would repeat.
+    same = {name: value for name, value in settings.to_json().items() if name != "checkpoint_every"}
+    with claimed(Path(folder), {**key, "settings": str(same)}, resume=resume):
         history = aligner.run(resume=resume)
     policy.requires_grad_(False).eval()
     count = aligner.learners["policy"].count

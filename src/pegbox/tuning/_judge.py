@@ -227,7 +227,7 @@ def judge_of(
     """
     prompt, base = writes(start), start.base
     scored, model, _ = reward_of(reward, base, prompt.task.chat_template)
-    truth = None if gold is None else reward_of(gold, base, prompt.task.chat_template)[0]
+    truth = None if gold is None else reward_of(gold, base, prompt.task.chat_template, "gold")[0]
     asked_as: Any = None if model is None else model.prompt.task
     asked = asked_prompts(start, prompts, "none" if asked_as is None else asked_as.dialogue)
     rollouts = Rollouts(

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -39,7 +39,10 @@ class ModelReward:
 
 
 def reward_of(
-    given: Tuned | str | Path | Callable[[str, str], float] | Reward, base: Base, chat: str | None
+    given: Tuned | str | Path | Callable[[str, str], float] | Reward,
+    base: Base,
+    chat: str | None,
+    role: Literal["reward", "gold"] = "reward",
 ) -> tuple[Reward, Tuned | None, str]:
     """The reward, the reward model where it is one, and a name for it.
 
@@ -48,6 +51,7 @@ def reward_of(
             file of rules.
         base: The policy's base.
         chat: How the policy's conversations are written.
+        role: Which of a policy's rewards it is, for messages.
 
     Raises:
         InputError: For a reward model of another base or another chat template, and a file that cannot be
@@ -66,11 +70,15 @@ def reward_of(
         return ModelReward(_checked(tuned, base, chat)), tuned, path.name
     if path.suffix == ".json":
         return FunctionReward(_rules(path), path.name), None, path.name
-    return FunctionReward(_function(str(given)), str(given)), None, str(given)
+    return FunctionReward(_function(str(given), role), str(given)), None, str(given)
 
 
-def check_reward(given: str) -> None:
+def check_reward(given: str, role: Literal["reward", "gold"] = "reward") -> None:
     """Find a function or read a file of rules, so that a mistake there is told early.
+
+    Args:
+        given: ``module:function`` or a .json file of rules.
+        role: Which of a policy's rewards it is, for messages.
 
     Raises:
         InputError: For a file that cannot be read.
@@ -80,7 +88,7 @@ def check_reward(given: str) -> None:
     if path.suffix == ".json":
         _rules(path)
     else:
-        _function(given)
+        _function(given, role)
 
 
 def _checked(tuned: Tuned, base: Base, chat: str | None) -> Tuned:
@@ -116,12 +124,12 @@ def _reads_rows(given: Any) -> bool:
     return bool(getattr(given, "reads_rows", False)) or isinstance(given, FunctionReward | ModelReward)
 
 
-def _function(name: str) -> Callable[[str, str], float]:
+def _function(name: str, role: str) -> Callable[[str, str], float]:
     module, colon, attribute = name.partition(":")
     if not colon or not module or not attribute:
         raise UsageError(
             f"{name!r} is no reward",
-            where=f"--reward {name}",
+            where=f"{role} {name}",
             expected="a folder that pegbox reward wrote, module:function, or a .json file of rules",
             fix="check the path",
         )
@@ -134,7 +142,7 @@ def _function(name: str) -> Callable[[str, str], float]:
     except Exception as error:  # a module of the user's, which may fail in any way
         raise UsageError(
             f"the reward function cannot be imported: {type(error).__name__}: {error}",
-            where=f"--reward {name}",
+            where=f"{role} {name}",
             expected="a module in this folder or installed, and a function in it",
             fix="check both names, and that the module can be imported",
         ) from error
@@ -143,7 +151,10 @@ def _function(name: str) -> Callable[[str, str], float]:
             sys.path.remove(here)
     if not callable(found):
         raise UsageError(
-            f"{name} is no function", where=f"--reward {name}", expected="a function of prompt and answer"
+            f"{name} is no function",
+            where=f"{role} {name}",
+            expected="a function of prompt and answer",
+            fix="name a function of that module",
         )
     function: Callable[[str, str], float] = found
     return function
