@@ -273,6 +273,7 @@ def test_a_model_that_cannot_be_reached(data: Path, capsys: pytest.CaptureFixtur
 
 WRONG_CONFIGURATIONS = {
     "unknown key": ("modl: etude\n", "unknown key 'modl'", "did you mean 'model'?"),
+    "empty": ("", "holds no options by name", "model: etude"),
     "no YAML": ("model: [etude\n", "is no YAML", "line 1"),
     "wrong type": ("seed: many\n", "wrong value for --seed", "int"),
     "no mapping": ("options: 3\n", "wrong value for --options", "--options.rank 4"),
@@ -289,7 +290,7 @@ def test_wrong_configurations_give_one_clear_error(
     code, _, told = run(capsys, "fit", data, "--out", tmp_path / "o", "--config", path)
     assert code == 2
     assert all(part in told for part in expected), told
-    assert (f"(--config {path})" in told) == (name in ("unknown key", "no YAML")), told
+    assert (f"(--config {path})" in told) == (name in ("unknown key", "no YAML", "empty")), told
     assert "Union" not in told
     assert "typing" not in told
     assert [item.name for item in tmp_path.iterdir()] == ["run.yaml"]
@@ -457,3 +458,33 @@ def test_overwrite_replaces_no_folder_of_somebody_else(
     assert "holds something that Pegbox did not write" in told
     assert "pegbox.json" in told
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet", "tsv"])
+def test_answers_go_into_no_file_that_is_named_as_another_format(
+    suffix: str, tuned: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / f"answers.{suffix}"
+    code, _, told = run(capsys, "predict", tuned, data, "--out", out, "--no-cache")
+    assert code == 2
+    assert f"the answers are csv, and the file is named as {suffix}" in told
+    assert f"fix: write --out {out.with_suffix('.csv')}" in told
+    assert not list(tmp_path.iterdir())
+
+
+def test_training_settings_of_a_solver_are_told_to_play_no_part(
+    model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call = ["fit", data, "--model", model, "--out", tmp_path / "o", *FIT]
+    code, _, told = run(capsys, *call, "--training.epochs", "2")
+    assert code == 0
+    assert "closed-form takes no training steps, so --training.epochs plays no part" in told
+
+
+def test_training_settings_are_checked_before_the_file_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call = ["fit", "nothing.csv", "--out", tmp_path / "o", "--method", "lora"]
+    code, _, told = run(capsys, *call, "--training.epochs", "many")
+    assert code == 2
+    assert "epochs is 'many', expected a number above 0" in told

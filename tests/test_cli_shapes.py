@@ -94,6 +94,11 @@ def test_predict_writes_the_choice_and_its_probabilities(
     code, _, told = run(capsys, "predict", place / "choose", place / "choose.jsonl", "--out", out)
     assert code == 0
     assert "12 rows written" in told
+    code, _, told = run(
+        capsys, "predict", place / "choose", place / "choose.jsonl", "--out", tmp_path / "p.csv"
+    )
+    assert code == 2
+    assert "the answers are jsonl, and the file is named as csv" in told
     for line in out.read_text().splitlines():
         row = json.loads(line)
         assert row["predicted"] == row["choices"][row["predicted_index"]]

@@ -149,6 +149,9 @@ def test_from_texts() -> None:
     for texts, part in [
         (["a", " "], "Empty text (texts given in memory, row 2)"),
         ([("a", "b")], "A row has 2 texts"),
+        (["a", None], "Missing text (texts given in memory, row 2)"),
+        ([float("nan")], "Missing text (texts given in memory, row 1)"),
+        ([3], "Not text but int (texts given in memory, row 1)"),
     ]:
         with pytest.raises(InputError) as caught:
             data.from_texts(texts)  # type: ignore[arg-type]

@@ -103,6 +103,13 @@ def test_the_panel_shows_every_number_and_label_as_it_is() -> None:
     ]
 
 
+def test_rows_that_did_not_flip_are_counted_even_where_distances_are_unknown() -> None:
+    before, after = [[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]], [[0.9, 0.1], [0.8, 0.2], [0.6, 0.4]]
+    found = score(after, [0, 0, 0], ["a", "b"], base=before, resamples=20)
+    line = next(line for line in shown(scores_panel(found), 100) if "unchanged" in line)
+    assert line.strip("│ ").split() == ["unchanged", "2"]
+
+
 def test_confusion_is_left_out_above_twelve_labels_and_flips_when_unknown() -> None:
     twelve = "\n".join(shown(scores_panel(scored([f"l{n}" for n in range(12)])), 160))
     thirteen = "\n".join(shown(scores_panel(scored([f"l{n}" for n in range(13)])), 160))

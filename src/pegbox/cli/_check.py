@@ -25,7 +25,7 @@ def check(
     """Examine a file of labelled rows: balance, lengths, duplicates, conflicts, leakage.
 
     Args:
-        data: csv, tsv, json, jsonl, parquet file or hub id.
+        data: csv, tsv, json, jsonl, parquet or CoNLL file, or hub id.
         text: Text column, or two with a comma for pairs; guessed when not given.
         label: Label column; guessed when not given.
         valid: Validation file to look for leakage in.

@@ -48,7 +48,7 @@ def evaluate(
 
     Args:
         tuned: Folder that pegbox fit wrote.
-        data: csv, tsv, json, jsonl, parquet file or hub id with labelled rows.
+        data: csv, tsv, json, jsonl, parquet or CoNLL file, or hub id, with labelled rows.
         text: Column that stands for the task's text column, or two with a comma, in the task's order.
         label: Column that stands for the task's label column.
         model: Where the base lies now, when its name no longer leads there.
@@ -66,7 +66,7 @@ def evaluate(
         decoding: How answers are written, in place of what the model was tuned with; for example
             --decoding.max_tokens 64.
         resamples: Bootstrap resamples of the intervals.
-        seed: Their seed.
+        seed: Seed of these resamples.
         device: auto, cpu, cuda or mps.
         no_cache: Neither read nor write the feature cache.
     """

@@ -106,6 +106,13 @@ def from_parser(message: str, given: list[str], verbs: Mapping[str, "ArgumentPar
     value = re.search(r'Parser key "([\w.]+)": (.*)', message)
     if message.startswith("Problems parsing config") or (value and value[1] == "config"):
         return _no_config(message, _config(given))
+    if message.startswith("Unexpected config:"):
+        return InputError(
+            "the configuration file holds no options by name",
+            where=_config(given),
+            expected="a YAML file with options such as model: etude",
+            fix="write one a line",
+        )
     if value:
         expected, fix = _expected(value[2]), f"see {where} --help"
         return UsageError(f"wrong value for {flag(value[1])}", where=where, expected=expected, fix=fix)

@@ -3,7 +3,15 @@ from typing import Any, Literal
 
 from pegbox.cli._options import feature_cache, say
 from pegbox.cli._output import Output
-from pegbox.cli._tuning import apart, checked_seeds, needed_bits, replay_of, task_of, tune_and_save
+from pegbox.cli._tuning import (
+    apart,
+    check_training,
+    checked_seeds,
+    needed_bits,
+    replay_of,
+    task_of,
+    tune_and_save,
+)
 
 AUTO = "auto"
 
@@ -49,7 +57,8 @@ def fit(
         data: csv, tsv, json, jsonl, parquet or CoNLL file, or hub id, with the training rows.
         out: Folder for the tuned model.
         model: Hub id, folder, etude or etude-masked.
-        method: One of the names that pegbox methods lists.
+        method: One of the names that pegbox methods lists; choices and entities need one that trains, such as
+            lora.
         task: What is asked of a row: classify (one label), choose (one of its own options), tag (entities),
             generate (a text, see pegbox sft) or prefer (a reward, see pegbox reward); auto tells by the
             columns.
@@ -91,6 +100,7 @@ def fit(
 
     several = checked_seeds(seed, seeds, holdout, test)
     built, settings = build(method, options), Training.of(training or {})
+    check_training(settings, built, training or {}, seed)
     shown = Demonstrate.of(demonstrations) if demonstrations is not None else None
     kept = replay_of(replay, replay_ratio, readout)
     place = Output.free(out, built, overwrite=overwrite, resume=resume, several=several is not None)

@@ -28,16 +28,17 @@ def predict(
     abstain_above: float | None = None,
     no_cache: bool = False,
 ) -> None:
-    """Answer rows with a tuned model: lines of standard input or a file in, csv with probabilities out.
+    """Answer rows with a tuned model: lines of standard input or a file in, csv (labels) or jsonl out.
 
     Chosen options, tagged sentences, written answers and rewards (of a prompt with an answer, or with two to
-    compare) are written as jsonl, one object per row, whatever the file is called.
+    compare) are written as jsonl, one object per row.
 
     Args:
         tuned: Folder that pegbox fit wrote.
-        data: csv, tsv, json, jsonl or parquet file, or - for one text per line of standard input.
+        data: csv, tsv, json, jsonl, parquet or CoNLL file, or - for one text per line of standard input.
         text: Column that stands for the task's text column, or two with a comma, in the task's order.
-        out: File to write; standard output when not given.
+        out: File to write: csv for labels and their probabilities, jsonl for all else; standard output when
+            not given.
         model: Where the base lies now, when its name no longer leads there.
         device: auto, cpu, cuda or mps.
         too_long: What to do with texts that do not fit into the context.
@@ -60,6 +61,7 @@ def predict(
     )
     loaded = decoded(loaded, decoding)
     kind = loaded.prompt.task.to_json()["task"]
+    _check_kind(out, ".csv" if kind == "classify" else ".jsonl")
     table = _lines(loaded, text, kind) if data == "-" else read(data)
     texts = names(text) or loaded.prompt.task.fields
     rows = _rows(loaded, table, texts)
@@ -72,6 +74,20 @@ def predict(
         say(f"{len(table)} rows written to {out}, {_labelled(rows)}")
     else:
         emit(content)
+
+
+def _check_kind(out: Path | None, written: str) -> None:
+    """Raise UsageError for a file whose name says another format than the one that is written."""
+    from pegbox.data import FORMATS
+
+    if out is None or out.suffix.lower() == written or out.suffix.lower() not in FORMATS:
+        return
+    raise UsageError(
+        f"the answers are {written[1:]}, and the file is named as {out.suffix[1:]}",
+        where=f"--out {out}",
+        expected=f"a name that ends in {written}",
+        fix=f"write --out {out.with_suffix(written)}",
+    )
 
 
 def decoded(tuned: "Tuned", values: dict[str, Any] | None) -> "Tuned":

@@ -1,5 +1,6 @@
 """What the verbs that tune have in common."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from pegbox.cli._options import check_least, first, names, say, tell_all, words
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from pegbox.methods import Method
     from pegbox.models import Base
     from pegbox.tasks import Task, TaskKind
-    from pegbox.tuning import Replay, Tuned
+    from pegbox.tuning import Replay, Training, Tuned
 
 
 def task_of(
@@ -83,6 +84,17 @@ def checked_seeds(
             fix="leave --holdout out",
         )
     return several
+
+
+def check_training(settings: "Training", method: "Method", given: Mapping[str, Any], seed: int) -> None:
+    """Refuse values that cannot be before any work; tell those that a method without steps has no use for."""
+    from pegbox.methods import Attached
+
+    if isinstance(method, Attached):
+        settings.settings(method, seed)
+    elif given:
+        unused = ", ".join(f"--training.{name}" for name in given)
+        say(f"{method.name} takes no training steps, so {unused} plays no part")
 
 
 def needed_bits(method: "Method", model: str) -> Literal["nf4"] | None:

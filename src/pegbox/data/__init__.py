@@ -27,7 +27,7 @@ from pegbox.data._questions import (
     questions,
     renamed,
 )
-from pegbox.data._read import read
+from pegbox.data._read import FORMATS, read
 from pegbox.data._rows import Rows
 from pegbox.data._sentences import Sentences, TagColumns, find_tag_columns, from_words, sentences
 from pegbox.data._shape_doctor import check_questions, check_sentences
@@ -36,6 +36,7 @@ from pegbox.data._table import Table, rows_text
 from pegbox.data._text import text_key
 
 __all__ = [
+    "FORMATS",
     "AnswerKind",
     "ChoiceColumns",
     "Columns",

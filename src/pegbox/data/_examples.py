@@ -2,7 +2,7 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -125,7 +125,10 @@ def from_texts(
     Raises:
         InputError: An item that is not text, is empty, or has not as many parts as there are names.
     """
-    rows = [(item,) if isinstance(item, str) else tuple(item) for item in texts]
+    # What is no sequence of texts, such as a missing value, is one cell, whose fault is told with its row.
+    rows = [
+        tuple(item) if isinstance(item, Iterable) and not isinstance(item, str) else (item,) for item in texts
+    ]
     for number, row in enumerate(rows, 1):
         faults = [fault for fault in (text_fault(part) for part in row) if fault]
         if len(row) != len(names) or faults:

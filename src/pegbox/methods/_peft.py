@@ -163,8 +163,8 @@ def _misfit(base: Base, where: Path, fault: str) -> InputError:
     return InputError(
         f"the adapter does not fit {base.name}: {fault}",
         where=str(where),
-        expected="an adapter made for this base",
-        fix="name the base it was tuned on with --model",
+        expected="an adapter made for this base, and its own configuration beside it",
+        fix="name the base it was tuned on with --model, or copy the whole folder again",
     )
 
 

@@ -106,12 +106,10 @@ def _flips(changes: Flips) -> "Table":
     table = _table("flips from the base", *heads)
     for name, group in groups.items():
         table.add_row(name, *_flip_cells(group, placed, far))
-    if far:
-        kept = changes.unchanged_distance
-        blanks = [""] * (2 if placed else 0)
-        table.add_row(
-            "unchanged", _format.count(changes.unchanged), *blanks, f"{kept.mean:.3f}" if kept else "-"
-        )
+    kept = changes.unchanged_distance
+    blanks = [""] * (2 if placed else 0)
+    distance = [f"{kept.mean:.3f}" if kept else "-"] if far else []
+    table.add_row("unchanged", _format.count(changes.unchanged), *blanks, *distance)
     return table
 
 

@@ -27,7 +27,8 @@ def task_from_json(saved: Mapping[str, Any], where: str = "task.json") -> Task:
     name = saved.get("task")
     if name not in _KINDS:
         raise InputError(
-            f"this is no task that this version can read: it is a {name!r} task",
+            "this is no task that this version can read: "
+            + ("it has no 'task'" if name is None else f"it is a {name!r} task"),
             where=where,
             expected=f"one of {', '.join(_KINDS)}",
             fix="save the model again with this version",
