@@ -206,6 +206,28 @@ def test_at_the_start_nothing_has_changed_to_the_bit(tmp_path: Path) -> None:
     assert first["first_ratio"] == 1.0
 
 
+@pytest.mark.parametrize("algorithm", ["ppo", "rloo"])
+def test_a_minibatch_in_parts_teaches_what_it_teaches_whole(
+    algorithm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs, told = [], []
+    for name, most in (("whole", 1024), ("parts", 40)):
+        monkeypatch.setattr(engine, "TOKENS_PER_PASS", {"cpu": most})
+        run = toy.aligner(tmp_path / name, algorithm=algorithm, steps=2, output=False)
+        rows = rows_of(32)[1]
+        parts = [len(one.parts) for one in run.updates.minibatches(rows, 0)]
+        assert parts == [1] if name == "whole" else min(parts) > 3
+        told.append(run.run(resume=False))
+        runs.append(run)
+    assert told[1][0]["kl"] == 0.0
+    assert told[1][0]["first_ratio"] == 1.0
+    for whole, part in zip(*told, strict=True):
+        for measured in (set(whole) & set(part)) - {"seconds"}:
+            assert part[measured] == pytest.approx(whole[measured], abs=1e-3), measured
+    for name, value in runs[0].roles.policy.state_dict().items():
+        torch.testing.assert_close(runs[1].roles.policy.state_dict()[name], value, atol=2e-4, rtol=0)
+
+
 def test_base_and_reference_keep_every_bit(tmp_path: Path) -> None:
     run = toy.aligner(tmp_path, steps=2)
     before = checksum(run.roles.base.model)
