@@ -1,6 +1,7 @@
 """pegbox ppo and pegbox dpo, from files to a policy's folder."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -61,7 +62,7 @@ def test_a_policy_and_its_metrics_are_saved(
     code, printed, told = run(capsys, *call, "--algorithm", algorithm, *RL)
     assert code == 0, told
     assert "before" in printed
-    assert "held-out prompts" in printed
+    assert "held-out prompt" in printed
     assert "before:" in printed
     assert "step 2 of 2" in told
     lines = (tmp_path / "policy-metrics.jsonl").read_text().splitlines()
@@ -81,6 +82,59 @@ def test_pairs_tune_a_policy_directly(
     code, _, told = run(capsys, "dpo", place / "pairs.jsonl", "--sft", place / "sft", "--out", out, *SMALL)
     assert code == 0, told
     assert pegbox.Tuned.load(out, say=hush).predict(["Who?"])
+
+
+def test_pairs_under_other_names_are_read_and_what_came_of_them_is_told(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = zip([texts[0] for texts in ROWS.texts], ROWS.chosen, ROWS.rejected, strict=True)
+    rows = [dict(zip(("ask", "good", "bad"), row, strict=True)) for row in found]
+    rows[3]["bad"] = rows[3]["good"]
+    write_lines(tmp_path / "rows.jsonl", rows)
+    held = place / "pairs.jsonl"
+    call = ["dpo", tmp_path / "rows.jsonl", "--sft", place / "sft", "--out", tmp_path / "policy", *SMALL]
+    code, _, told = run(capsys, *call, "--text", "ask,good,bad")
+    assert code == 2
+    assert "chosen and rejected are the same (row 4)" in told
+    again = ["dpo", held, "--valid", held, "--sft", place / "sft", "--out", tmp_path / "policy"]
+    code, _, told = run(capsys, *again, *SMALL, *LEARN)
+    assert code == 0, told
+    assert "preferences, format prompt: prompt 'prompt'" in told
+    share = re.search(r"of 12 held-out pairs, .* in a share of (0\.\d+|1\.0+) \[", told)
+    assert share is not None
+    # A few large steps on these very pairs raise the chosen answers.
+    assert float(share[1]) > 0.5
+    assert f"in a share of {share[1]} [" in (tmp_path / "policy" / "README.md").read_text()
+    call[call.index(tmp_path / "policy")] = tmp_path / "other"
+    call += ["--text", "ask,good,bad", "--on-bad-rows", "drop", "--options.rank", "2"]
+    code, _, told = run(capsys, *call)
+    assert code == 0, told
+    assert "1 row left out: chosen and rejected are the same" in told
+    assert "the policy copies the tuned model's lora" in told
+
+
+def test_prompts_under_other_names_and_as_dialogues_are_read(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = [f"Human: Who {at}?\n\nAssistant: Me.\n\nHuman: {'Why? ' * 200}" for at in range(8)]
+    write_lines(tmp_path / "rows.jsonl", [{"ask": text, "number": 1} for text in (*asked, asked[0])])
+    call = ["ppo", tmp_path / "rows.jsonl", "--sft", place / "sft", "--reward", "operator:contains"]
+    code, _, told = run(capsys, *call, "--out", tmp_path / "none", *RL)
+    assert code == 2
+    assert "fix: name the columns of the prompt with --text" in told
+    assert "--label" not in told
+    call = [*call[:4], "--reward", place / "reward", "--text", "ask"]
+    code, printed, told = run(capsys, *call, "--out", tmp_path / "one", *RL)
+    assert code == 0, told
+    assert "prompts: format input: input 'ask' (as given)" in told
+    assert "each read as one message (--dialogue human-assistant" in told
+    assert "fewer than 6 held-out prompts cannot show" in told
+    assert re.search(r"prompt: Human: Who \d\? Assistant: Me\. Human: Why\? .* characters \.\.\. ", printed)
+    assert "1 held-out prompt," in printed
+    code, printed, told = run(capsys, *call, "--out", tmp_path / "two", "--dialogue", "human-assistant", *RL)
+    assert code == 0, told
+    assert "each read as one message" not in told
+    assert "prompt: Why? Why?" in printed
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,11 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from pegbox.cli._options import check_free, check_writable, first, say
+from pegbox.cli._options import check_free, check_writable, emit, first, names, say
 from pegbox.errors import UsageError
+
+# Characters of a prompt or an answer that are shown.
+_SHOWN = 400
 
 
 def ppo(
@@ -15,6 +18,9 @@ def ppo(
     rl: dict[str, Any] | None = None,
     gold: str | None = None,
     held: str | None = None,
+    text: str | None = None,
+    dialogue: Literal["none", "human-assistant"] | None = None,
+    on_bad_rows: Literal["error", "drop"] = "error",
     options: dict[str, Any] | None = None,
     model: str | None = None,
     device: str = "auto",
@@ -33,6 +39,11 @@ def ppo(
         rl: Settings of reinforcement learning, for example --rl.steps 200 --rl.beta 0.05.
         gold: A second reward that nothing is trained on, given like --reward, to see over-optimisation by.
         held: File of prompts for win rates; else a tenth of the prompts is held out.
+        text: Columns that the prompt is made of, with commas between them; when not given those that the
+            tuned model read, else guessed.
+        dialogue: Read prompts of 'Human: ...' and 'Assistant: ...' as turns (human-assistant), or each as one
+            message (none); as the reward model reads them when not given.
+        on_bad_rows: What to do with rows that cannot be used.
         options: Options of the policy's LoRA where the tuned model has no adapter of its own.
         model: Where the base lies now, when its name no longer leads there.
         device: auto, cpu, cuda or mps.
@@ -62,7 +73,8 @@ def ppo(
     quiet_libraries()
     found = align(
         sft, reward, data, settings=settings, held=held, gold=gold, adapter=adapter, folder=run,
-        resume=resume, say=say, model=model, device=device,
+        texts=names(text), dialogue=dialogue, on_bad=on_bad_rows, resume=resume, say=say, model=model,
+        device=device,
     )  # fmt: skip
     scores = found.judge() if len(found.aligner.held) else None
     if rank():
@@ -73,7 +85,10 @@ def ppo(
     (run / METRICS).unlink()
     clear_run_folder(run)
     for sample in found.samples:
-        print(f"prompt: {sample['prompt']}\n  before: {sample['before']}\n  after:  {sample['after']}")
+        emit(
+            f"prompt: {_shown(sample['prompt'])}\n  before: {_shown(sample['before'])}\n"
+            f"  after:  {_shown(sample['after'])}\n"
+        )
     if scores is not None:
         Console().print(scores_panel(scores, title=f"{algorithm} from {sft.name}"))
     cost = found.tuned.cost
@@ -90,7 +105,9 @@ def dpo(
     beta: float = 0.1,
     training: dict[str, Any] | None = None,
     valid: str | None = None,
+    text: str | None = None,
     dialogue: Literal["none", "human-assistant"] = "none",
+    on_bad_rows: Literal["error", "drop"] = "error",
     options: dict[str, Any] | None = None,
     model: str | None = None,
     device: str = "auto",
@@ -109,8 +126,11 @@ def dpo(
         beta: Weight of the divergence from where it starts.
         training: How to train, for example --training.epochs 1; the learning rate is 1e-4 when not given.
         valid: File of pairs for early stopping; else a share of the rows.
+        text: Columns of prompt, chosen and rejected answer, with commas between them, or of the last two
+            alone where they hold the prompt; guessed when not given.
         dialogue: Read prompts of 'Human: ...' and 'Assistant: ...' as turns (human-assistant), or each as one
             message (none).
+        on_bad_rows: What to do with rows that cannot be used.
         options: Options of the policy's LoRA where the tuned model has no adapter of its own.
         model: Where the base lies now, when its name no longer leads there.
         device: auto, cpu, cuda or mps.
@@ -131,13 +151,22 @@ def dpo(
     quiet_libraries()
     tuned = tune(
         sft, data, beta=beta, valid=valid, training=settings, adapter=adapter, folder=run, resume=resume,
-        seed=seed, dialogue=dialogue, too_long=too_long, say=say, model=model, device=device,
+        seed=seed, texts=names(text), dialogue=dialogue, on_bad=on_bad_rows, too_long=too_long, say=say,
+        model=model, device=device,
     )  # fmt: skip
     if not first():
         return
     tuned.save(out, overwrite=overwrite)
     clear_run_folder(run)
     say(f"{tuned.cost.parameters:,} tuned parameters in {tuned.cost.seconds:.0f} s, saved in {out}")
+
+
+def _shown(text: str) -> str:
+    """A text on one line, its middle left out and counted where it is long."""
+    line, half = " ".join(text.split()), _SHOWN // 2
+    if len(line) <= _SHOWN:
+        return line
+    return f"{line[:half]} ... {len(line) - 2 * half:,} characters ... {line[-half:]}"
 
 
 def _places(out: Path, overwrite: bool) -> tuple[Path, Path]:

@@ -19,7 +19,7 @@ TOP = ("out", *SHARED, "trust_remote_code", SFT, REWARD, *LAST, "gold", "held", 
 # What a stage may not say for itself: one run has one place and goes on by itself.
 OURS = ("out", "resume", "overwrite", "sft", "reward", "seeds")
 # What the last stage takes from the folder of the first, or from the whole plan.
-ELSEWHERE = ("model", "device", "valid", "dialogue", "too_long")
+ELSEWHERE = ("model", "device", "valid", "text", "dialogue", "on_bad_rows", "too_long")
 
 
 def read_plan(config: Path) -> dict[str, Any]:

@@ -74,7 +74,7 @@ class _Job:
         """By pairs; what it is judged by is read first, so that a mistake there is told before training."""
         asked: Any = self.reward.prompt.task if isinstance(self.reward, Tuned) else None
         dialogue: Dialogue = getattr(asked, "dialogue", "none")
-        pairs, held = read_pairs(self.rows, dialogue), self.held
+        pairs, held = read_pairs(self.rows, dialogue, say=self.say), self.held
         if held is None:
             count = len(pairs)
             pairs, held = hold_prompts(pairs, settings.seed)

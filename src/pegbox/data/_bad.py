@@ -32,8 +32,16 @@ def check_on_bad(on_bad: str, valid: Sequence[str]) -> None:
         raise UsageError(f"on_bad cannot be {on_bad!r}", expected=named, fix="choose one of them")
 
 
-def keep_usable(table: Table, dropped: Sequence[Dropped], on_bad: str, *, expected: str, fix: str) -> Table:
-    """The table without the bad rows.
+def keep_usable(
+    table: Table,
+    dropped: Sequence[Dropped],
+    on_bad: str,
+    *,
+    expected: str,
+    fix: str,
+    named: str = "--text and --label",
+) -> Table:
+    """The table without the bad rows; ``named`` are the options that name its columns.
 
     Raises:
         InputError: When there are some and they are an error, or none is left.
@@ -48,7 +56,7 @@ def keep_usable(table: Table, dropped: Sequence[Dropped], on_bad: str, *, expect
             f"{what}: {'; '.join(listed[:_MOST_REASONS])}{more}",
             where=table.source,
             expected=expected,
-            fix="check the columns: name them with --text and --label" if whole else fix,
+            fix=f"check the columns: name them with {named}" if whole else fix,
         )
     out = {item.number for item in dropped}
     return table.select([i for i, number in enumerate(table.numbers) if number not in out])

@@ -301,7 +301,8 @@ def _none(given: _Given, format: str | None) -> InputError:
         f"No {known} can be found",
         where=given.table.source,
         expected=f"{looks}; the columns are: {', '.join(given.table.names)}",
-        fix="name the columns of the prompt with --text and that of the answers with --label",
+        fix="name the columns of the prompt with --text"
+        + (" and that of the answers with --label" if given.need_answers else ""),
     )
 
 

@@ -17,6 +17,7 @@ from pegbox.data._preference_columns import (
     ASSISTANT,
     HUMAN,
     PREFERENCE_LOOKS,
+    Dialogue,
     PreferenceColumns,
     looks_like_dialogues,
 )
@@ -26,6 +27,10 @@ from pegbox.errors import InputError
 
 _FIX = "mend these rows, or leave them out with --on-bad-rows drop"
 _TURN = re.compile(r"(?:\A|\n\n)(Human|Assistant):[ \n]?")
+_ONE_MESSAGE = (
+    "prompts are dialogues of 'Human: ...' and 'Assistant: ...', each read as one message "
+    "(--dialogue human-assistant reads them as turns)"
+)
 _ROLES: dict[str, Role] = {"Human": "user", "Assistant": "assistant"}
 
 _Pair = tuple[tuple[Message, ...], str, str]
@@ -123,7 +128,12 @@ def preferences(
             continue
         found.append(pair)
     kept = keep_usable(
-        table, dropped, on_bad, expected=f"{PREFERENCE_LOOKS[columns.format]}, in each row", fix=_FIX
+        table,
+        dropped,
+        on_bad,
+        expected=f"{PREFERENCE_LOOKS[columns.format]}, in each row",
+        fix=_FIX,
+        named="--text",
     )
     return Preferences(
         table.source,
@@ -170,29 +180,44 @@ def from_answers(inputs: Sequence[Sequence[Any]]) -> Preferences | Conversations
     return Conversations(where, messages, tuple(answers for _, answers in rows), numbers)
 
 
-def in_turns(rows: Conversations) -> Conversations:
+def in_turns(
+    rows: Conversations, dialogue: Dialogue = "human-assistant", *, strict: bool = True
+) -> Conversations:
     """The same conversations with prompts of one message that is a dialogue read as turns; see `turns_of`.
+
+    Args:
+        rows: The conversations, with or without answers.
+        dialogue: ``none`` leaves each prompt one message, and remarks where they look like dialogues.
+        strict: Whether a prompt that is no dialogue is an error, else it stays one message.
 
     Raises:
         InputError: For a prompt that is none.
     """
+    if dialogue == "none":
+        alone = [messages[-1].content for messages in rows.messages if messages[-1].role == "user"]
+        remarks = (*rows.remarks, _ONE_MESSAGE) if looks_like_dialogues(alone) else rows.remarks
+        return replace(rows, remarks=remarks)
     found = []
     for number, messages in zip(rows.numbers, rows.messages, strict=True):
         start = 1 if messages[0].role == "system" else 0
-        if len(messages) != start + 2:
+        answer = messages[-1:] if messages[-1].role == "assistant" else ()
+        if len(messages) != start + 1 + len(answer):
             found.append(messages)
             continue
         try:
             prompt = turns_of(messages[start].content)
             check_turns(prompt, answered=False)
         except RowFaultError as fault:
+            if not strict:
+                found.append(messages)
+                continue
             raise InputError(
                 str(fault),
                 where=f"{rows.source}, row {number}",
                 expected="turns of 'Human: ...' and 'Assistant: ...', as the model was tuned on",
                 fix="mend the row or leave it out",
             ) from None
-        found.append((*messages[:start], *prompt, messages[-1]))
+        found.append((*messages[:start], *prompt, *answer))
     return replace(rows, messages=tuple(found))
 
 
@@ -367,8 +392,5 @@ def _remarks(table: Table, columns: PreferenceColumns) -> list[str]:
     if part is None or not looks_like_dialogues(table.columns[columns.columns[part]]):
         return []
     if columns.dialogue == "none":
-        return [
-            "prompts are dialogues of 'Human: ...' and 'Assistant: ...', each read as one message "
-            "(--dialogue human-assistant reads them as turns)"
-        ]
+        return [_ONE_MESSAGE]
     return ["prompts of 'Human: ...' and 'Assistant: ...' are read as turns"]

@@ -45,8 +45,9 @@ def _changes(scores: PolicyScores) -> "Table":
 def facts(scores: PolicyScores) -> list[str]:
     """Divergence and ends of answers, in words."""
     old, new = scores.ended
+    prompts = "1 held-out prompt" if scores.rows == 1 else f"{scores.rows:,} held-out prompts"
     return [
-        f"{scores.rows:,} held-out prompts, with answers of each model drawn to each",
+        f"{prompts}, with answers of each model drawn to each",
         f"divergence from the model before: {_format.interval(scores.divergence)} nats per answer",
         f"answers that end: {100 * old.value:.0f} % before, {100 * new.value:.0f} % after",
     ]

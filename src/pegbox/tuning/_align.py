@@ -23,7 +23,7 @@ from pegbox.training import hush, tell
 from pegbox.tuning._claim import claimed
 from pegbox.tuning._judge import Judge, SideBySide, module_of
 from pegbox.tuning._once import Once
-from pegbox.tuning._prompts_asked import apart, as_prompts, asked_prompts, decoded, writes
+from pegbox.tuning._prompts_asked import Asking, apart, as_prompts, asked_prompts, decoded, writes
 from pegbox.tuning._reward_of import reward_of
 from pegbox.tuning._seen import row_digests
 from pegbox.tuning._tuned import Cost, Tuned
@@ -98,6 +98,9 @@ def align(
     folder: str | Path,
     resume: bool = False,
     judged: bool = False,
+    texts: Sequence[str] = (),
+    dialogue: Dialogue | None = None,
+    on_bad: str = "error",
     say: Callable[[str], None] = tell,
     **options: Any,
 ) -> Aligned:
@@ -119,6 +122,10 @@ def align(
         folder: Where checkpoints and ``metrics.jsonl`` go.
         resume: Continue from the newest checkpoint in ``folder``.
         judged: Refuse prompts of which none can be held out to judge the policy by.
+        texts: Columns of the prompts in files; those of the tuned model, else the usual ones when not given.
+        dialogue: How prompts of ``Human: ... Assistant: ...`` in files are read, see :class:`pegbox.Prefer`;
+            as the reward model reads them when not given.
+        on_bad: ``"error"`` or ``"drop"`` for rows of files that cannot be used.
         say: Receives lines for the user.
         options: As for :meth:`Tuned.load`, where a folder is given.
 
@@ -137,11 +144,11 @@ def align(
         say = hush
     scored, model, name = reward_of(reward, base, prompt.task.chat_template)
     asked_as: Any = None if model is None else model.prompt.task
-    dialogue: Dialogue = "none" if asked_as is None else asked_as.dialogue
-    learnt, held_rows = _prompts(start, rows, held, settings, dialogue, say, judged=judged)
+    asking = Asking(tuple(texts), dialogue, on_bad, "none" if asked_as is None else asked_as.dialogue)
+    learnt, held_rows = _prompts(start, rows, held, settings, asking, say, judged=judged)
     prompts, others = (as_prompts(prompt, part, settings.max_tokens, say) for part in (learnt, held_rows))
     truth = None if gold is None else reward_of(gold, base, prompt.task.chat_template, "gold")[0]
-    method, policy = policy_of(start, adapter or LoRA(), settings.seed)
+    method, policy = policy_of(start, adapter or LoRA(), settings.seed, say)
     value = None if settings.algorithm == "rloo" else _value(base, model, adapter or LoRA(), settings.seed)
     reference = module_of(start)
     reference.requires_grad_(False).eval()
@@ -183,15 +190,15 @@ def _prompts(
     rows: Any,
     held: Any,
     settings: Alignment,
-    dialogue: Dialogue,
+    asking: Asking,
     say: Callable[[str], None],
     *,
     judged: bool,
 ) -> tuple[Conversations, Conversations]:
     """Prompts to learn on, and held out."""
-    asked = asked_prompts(start, rows, dialogue)
+    asked = asked_prompts(start, rows, asking, say)
     if held is not None:
-        return asked, asked_prompts(start, held, dialogue)
+        return asked, asked_prompts(start, held, asking, say)
     learnt, others = apart(asked, settings.seed, say)
     if judged and not len(others):
         raise InputError(
@@ -203,7 +210,9 @@ def _prompts(
     return learnt, others
 
 
-def policy_of(start: Tuned, adapter: LoRA, seed: int) -> tuple[Attached, nn.Module]:
+def policy_of(
+    start: Tuned, adapter: LoRA, seed: int, say: Callable[[str], None]
+) -> tuple[Attached, nn.Module]:
     """A trainable copy of the tuned model's adapter, or a new one where it has none."""
     base, prompt = start.base, start.prompt
     if start.module is None or start.weights:
@@ -223,6 +232,8 @@ def policy_of(start: Tuned, adapter: LoRA, seed: int) -> tuple[Attached, nn.Modu
             expected="a model tuned by lora, qlora or full, or merged",
             fix="merge it with pegbox merge where that can be done, or tune with --method lora",
         )
+    if adapter != LoRA():
+        say(f"the policy copies the tuned model's {method.name}: other options of an adapter are not its own")
     return method, copied(method, base, prompt, start.module, seed)
 
 
@@ -304,7 +315,8 @@ def _details(
 
 def _samples(start: Tuned, tuned: Tuned, held: Conversations) -> tuple[dict[str, str], ...]:
     """Greedy answers before and after to a few held-out prompts, with all that was said before them."""
-    rows = held.select(range(min(SHOWN, len(held))))
+    # Of equal prompts one: the greedy answers would be equal too.
+    rows = held.select([at for at, text in enumerate(held.texts) if text not in held.texts[:at]][:SHOWN])
     if not len(rows):
         return ()
     before, after = start.predict(rows), tuned.predict(rows)

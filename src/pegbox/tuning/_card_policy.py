@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pegbox.evaluation import Estimate
+
 if TYPE_CHECKING:
     from pegbox.tuning._tuned import Tuned
 
@@ -37,4 +39,11 @@ def _aligned(details: dict[str, Any]) -> list[str]:
 
 
 def _direct(details: dict[str, Any]) -> list[str]:
-    return [f"- DPO on {details['pairs']:,} pairs of answers, beta {details['beta']:g}."]
+    lines = [f"- DPO on {details['pairs']:,} pairs of answers, beta {details['beta']:g}."]
+    if "favoured" in details:
+        share = Estimate(**details["favoured"])
+        lines.append(
+            "- Of the pairs by which training was stopped it favours the chosen answer more than the model "
+            f"before it did in a share of {share} (chance 0.5)."
+        )
+    return lines

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,17 +17,18 @@ from torch import Tensor, nn
 from pegbox._progress import track
 from pegbox.data import Dialogue, Message, Preferences, read, split
 from pegbox.errors import UsageError
+from pegbox.evaluation import Estimate, wilson
 from pegbox.methods import LoRA
 from pegbox.models import Base, batches
 from pegbox.rlhf import Answered, Batch, logprobs, preference_loss
 from pegbox.tasks import GeneratePrompt, Prefer, PreferPrompt, TooLong
-from pegbox.training import History, Settings, Trainable, resolve_precision, tell, train
+from pegbox.training import History, Settings, hush, resolve_precision, tell, train
 from pegbox.tuning._align import adapter_digest, policy_of
 from pegbox.tuning._claim import claimed
 from pegbox.tuning._fit import MIN_VALID_ROWS, VALID_SHARE
 from pegbox.tuning._judge import module_of
 from pegbox.tuning._once import Once
-from pegbox.tuning._prompts_asked import writes
+from pegbox.tuning._prompts_asked import told, writes
 from pegbox.tuning._run_folder import check_resumable
 from pegbox.tuning._seen import row_digests
 from pegbox.tuning._training import Training
@@ -109,6 +111,16 @@ class PairedAnswers:
         losses = preference_loss(chosen, rejected, before, other, self._beta)
         return losses.float().sum(), batch["targets"].new_tensor(len(losses))
 
+    def favoured(self, module: nn.Module, *, bf16: bool) -> Estimate:
+        """Share of pairs whose chosen answer gained more log-probability over the reference than the other.
+
+        A tie counts half; the interval is Wilson's.
+        """
+        moved = _both(module, self._base, self._pairs, bf16=bf16) - self._reference
+        margins = moved[:, 0] - moved[:, 1]
+        right = float((margins > 0).sum()) + 0.5 * float((margins == 0).sum())
+        return Estimate(right / len(self), *wilson(right, len(self)))
+
 
 def dpo(
     sft: Tuned | str | Path,
@@ -121,7 +133,9 @@ def dpo(
     folder: str | Path | None = None,
     resume: bool = False,
     seed: int = 0,
+    texts: Sequence[str] = (),
     dialogue: Dialogue = "none",
+    on_bad: str = "error",
     too_long: TooLong = "shorten",
     say: Callable[[str], None] = tell,
     **options: Any,
@@ -138,7 +152,9 @@ def dpo(
         folder: Where checkpoints go; needed to resume.
         resume: Continue from the newest checkpoint in ``folder``.
         seed: Of the order of the rows.
+        texts: Columns of prompt, chosen and rejected answer in a file; guessed when not given.
         dialogue: How prompts of ``Human: ... Assistant: ...`` in a file are read, see :class:`pegbox.Prefer`.
+        on_bad: ``"error"`` or ``"drop"`` for rows of a file that cannot be used.
         too_long: What to do with rows that do not fit.
         say: Receives lines for the user.
         options: As for :meth:`Tuned.load`, where a folder is given.
@@ -154,18 +170,18 @@ def dpo(
     say = Once.of(say)
     start = sft if isinstance(sft, Tuned) else Tuned.load(sft, say=say, **options)
     prompt, base = writes(start), start.base
-    own, others = _apart(
-        read_pairs(rows, dialogue), None if valid is None else read_pairs(valid, dialogue), seed, say
-    )
-    method, policy = policy_of(start, adapter or LoRA(), seed)
+    reading = partial(read_pairs, dialogue=dialogue, texts=texts, on_bad=on_bad, say=say)
+    own, others = _apart(reading(rows), None if valid is None else reading(valid), seed, say)
+    method, policy = policy_of(start, adapter or LoRA(), seed, say)
     count = sum(value.numel() for value in policy.parameters() if value.requires_grad)
     given = training or Training()
     settings = replace(given, learning_rate=given.learning_rate or RATE).settings(method, seed)
     bf16 = resolve_precision(settings.precision, base.device) == "bf16"
-    parts: list[Trainable] = []
+    parts: list[PairedAnswers] = []
     for part in filter(None, (own, others)):
         sides = paired(prompt, part, too_long, say)
-        parts.append(PairedAnswers(base, *sides, float(beta), _reference(start, sides, bf16=bf16)))
+        before = _both(module_of(start), base, sides, bf16=bf16)
+        parts.append(PairedAnswers(base, *sides, float(beta), before))
     key = {
         "base": base.fingerprint,
         "method": f"dpo {method.name} {method.options()} beta {beta:g}",
@@ -178,7 +194,8 @@ def dpo(
     history = _trained(policy, parts, key, folder, settings=settings, resume=resume, say=say)
     module = method.trained(base, policy.requires_grad_(False).eval())
     seconds = max(time.perf_counter() - started, history.seconds)
-    details = {"dpo": {"beta": float(beta), "pairs": len(own)}, "history": history.to_json(), "seed": seed}
+    stage = {"beta": float(beta), "pairs": len(own), **_favoured(module, parts[1:], say, bf16=bf16)}
+    details = {"dpo": stage, "history": history.to_json(), "seed": seed}
     return replace(
         start,
         method=method,
@@ -195,7 +212,7 @@ def dpo(
 
 def _trained(
     policy: nn.Module,
-    parts: list[Trainable],
+    parts: list[PairedAnswers],
     key: dict[str, Any],
     folder: str | Path | None,
     *,
@@ -248,30 +265,52 @@ def paired(
     return sides[0], sides[1]
 
 
-def _reference(start: Tuned, sides: tuple[Answered, Answered], *, bf16: bool) -> Tensor:
-    """Summed log-probabilities (pairs, 2) of both answers under the model that the policy starts from."""
-    return torch.stack([_said(module_of(start), start.base, side, bf16=bf16) for side in sides], dim=1)
+def _favoured(
+    module: nn.Module, parts: Sequence[PairedAnswers], say: Callable[[str], None], *, bf16: bool
+) -> dict[str, Any]:
+    """What the held-out pairs, where there are some, say of the policy; told and returned for its details."""
+    if not parts:
+        return {}
+    share = parts[0].favoured(module, bf16=bf16)
+    say(
+        f"of {len(parts[0])} held-out pairs, by which training was stopped, the policy favours the chosen "
+        f"answer more than the model before it did in a share of {share} (chance 0.5)"
+    )
+    return {"favoured": asdict(share)}
+
+
+def _both(module: nn.Module, base: Base, sides: tuple[Answered, Answered], *, bf16: bool) -> Tensor:
+    """Summed log-probabilities (pairs, 2) of chosen and rejected answers under a model."""
+    return torch.stack([_said(module, base, side, bf16=bf16) for side in sides], dim=1)
 
 
 @torch.no_grad()
 def _said(module: nn.Module, base: Base, rows: Answered, *, bf16: bool = False) -> Tensor:
-    """Summed log-probability of each answer (rows,) under a model, in the precision of training."""
+    """Summed log-probability (rows,) of each answer under a model, in the precision of training."""
     found = torch.zeros(len(rows))
     size = TOKENS_PER_BATCH.get(base.device.type, TOKENS_ON_ACCELERATOR)
-    for indices in track(batches(rows.lengths, size), "reading answers by the reference"):
+    for indices in track(batches(rows.lengths, size), "reading answers"):
         batch = Batch.of(rows.select(indices), base.pad, base.device)
         with torch.autocast(base.device.type, torch.bfloat16, enabled=bf16):
             found[indices] = logprobs(module, batch).sum(1).float().cpu()
     return found
 
 
-def read_pairs(rows: Preferences | str | Path, dialogue: Dialogue) -> Preferences:
-    """Preferences: rows as they are, or those of a file or hub id."""
+def read_pairs(
+    rows: Preferences | str | Path,
+    dialogue: Dialogue,
+    *,
+    texts: Sequence[str] = (),
+    on_bad: str = "error",
+    say: Callable[[str], None] = hush,
+) -> Preferences:
+    """Preferences: rows as they are, or those of a file or hub id, told how they are read."""
     if isinstance(rows, Preferences):
         return rows
-    found = Prefer.from_table(read(rows), dialogue=dialogue).rows
-    assert found is not None
-    return found
+    found = Prefer.from_table(read(rows), texts=texts, dialogue=dialogue, on_bad=on_bad)
+    told(found.notes, say)
+    assert found.rows is not None
+    return found.rows
 
 
 def _apart(

@@ -16,7 +16,7 @@ from pegbox.errors import InputError, UsageError
 from pegbox.evaluation import FrontierDraws, Judged, PolicyScores, score_policy
 from pegbox.rlhf import Answered, Prompts, Reward, Rollouts, Scale, reweighted
 from pegbox.training import resolve_precision, tell
-from pegbox.tuning._prompts_asked import as_prompts, asked_prompts, decoded, writes
+from pegbox.tuning._prompts_asked import Asking, as_prompts, asked_prompts, decoded, writes
 from pegbox.tuning._reward_of import reward_of
 from pegbox.tuning._tuned import Tuned
 
@@ -229,7 +229,8 @@ def judge_of(
     scored, model, _ = reward_of(reward, base, prompt.task.chat_template)
     truth = None if gold is None else reward_of(gold, base, prompt.task.chat_template, "gold")[0]
     asked_as: Any = None if model is None else model.prompt.task
-    asked = asked_prompts(start, prompts, "none" if asked_as is None else asked_as.dialogue)
+    asking = Asking(usual="none" if asked_as is None else asked_as.dialogue)
+    asked = asked_prompts(start, prompts, asking, say)
     rollouts = Rollouts(
         base,
         prompt.stops,

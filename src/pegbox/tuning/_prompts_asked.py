@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,8 +11,10 @@ from pegbox.data import (
     Conversations,
     Dialogue,
     Preferences,
+    Table,
     conversations,
     find_conversation_columns,
+    in_turns,
     read,
     split,
 )
@@ -22,6 +24,8 @@ from pegbox.tasks import GeneratePrompt, Prefer
 from pegbox.tuning._tuned import Tuned
 
 HELD_SHARE, MOST_HELD = 0.1, 128
+# Random signs of fewer differences agree by chance in 2 of 2^5 cases or more, which is above 5 %.
+LEAST_HELD = 6
 Held = TypeVar("Held", Conversations, Preferences)
 
 
@@ -79,6 +83,11 @@ def apart(asked: Conversations, seed: int, say: Callable[[str], None]) -> tuple[
     except InputError:
         return asked, asked.select([])
     say(f"{len(held)} of {len(asked)} prompts held out for win rates (seed {seed})")
+    if len(set(held.texts)) < LEAST_HELD:
+        say(
+            f"fewer than {LEAST_HELD} held-out prompts cannot show at 5 % that a policy is better, and their "
+            "intervals are rough: --held FILE names others (held in Python)"
+        )
     return learnt, held
 
 
@@ -93,20 +102,54 @@ def hold_prompts(rows: Held, seed: int) -> tuple[Held, Held]:
     return parts["train"], parts["held"]
 
 
-def asked_prompts(start: Tuned, rows: Any, dialogue: Dialogue) -> Conversations:
+@dataclass(frozen=True)
+class Asking:
+    """How the prompts of a file are read.
+
+    Args:
+        texts: Columns of the prompt; those of the tuned model, of pairs, or the usual ones when not given.
+        dialogue: How prompts of ``Human: ... Assistant: ...`` are read; when not given as ``usual`` says,
+            where they are such.
+        on_bad: ``"error"`` or ``"drop"`` for rows that cannot be used.
+        usual: How the reward model reads them.
+    """
+
+    texts: Sequence[str] = ()
+    dialogue: Dialogue | None = None
+    on_bad: str = "error"
+    usual: Dialogue = "none"
+
+    def rows(self, start: Tuned, table: Table, say: Callable[[str], None]) -> Conversations | Preferences:
+        """The rows of a table; how they are read is told."""
+        dialogue = self.dialogue or self.usual
+        if not self.texts and {"chosen", "rejected"} <= set(table.columns):
+            pairs = Prefer.from_table(table, dialogue=dialogue, on_bad=self.on_bad)
+            assert pairs.rows is not None
+            told(pairs.notes, say)
+            return pairs.rows
+        task: Any = start.prompt.task
+        own = task.template is not None or all(name in table.columns for name in task.fields)
+        if own and not self.texts:
+            found = task.read_table(table, answered=False, on_bad=self.on_bad)
+        else:
+            columns = find_conversation_columns(table, texts=self.texts, need_answers=False)
+            say(f"prompts: {columns.note}")
+            found = conversations(table, columns, need_answers=False, on_bad=self.on_bad)
+        found = in_turns(found, dialogue, strict=self.dialogue is not None)
+        told(found.notes(), say)
+        return found
+
+
+def told(notes: Sequence[str], say: Callable[[str], None]) -> None:
+    """Tell each of several lines."""
+    for note in notes:
+        say(note)
+
+
+def asked_prompts(start: Tuned, rows: Any, asking: Asking, say: Callable[[str], None]) -> Conversations:
     """Prompts without answers; of a table by the tuned model's columns, those of pairs, or their names."""
     if isinstance(rows, str | Path):
-        table = read(rows)
-        if {"chosen", "rejected"} <= set(table.columns):
-            rows = Prefer.from_table(table, dialogue=dialogue).rows
-        else:
-            task: Any = start.prompt.task
-            own = task.template is not None or all(name in table.columns for name in task.fields)
-            if own:
-                rows = task.read_table(table, answered=False)
-            else:
-                columns = find_conversation_columns(table, need_answers=False)
-                rows = conversations(table, columns, need_answers=False)
+        rows = asking.rows(start, read(rows), say)
     if isinstance(rows, Preferences):
         rows = Conversations(rows.source, rows.prompts, None, rows.numbers, dropped=rows.dropped)
     found: Conversations = rows
