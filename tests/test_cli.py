@@ -233,6 +233,7 @@ def test_methods_lists_the_registry(capsys: pytest.CaptureFixture[str]) -> None:
 
 WRONG_CALLS = {
     "verb": (["fitt"], "no verb 'fitt'", "did you mean 'fit'?"),
+    "option like none": (["check", "d.csv", "--bogus", "x"], "unknown option --bogus", "see pegbox check"),
     "option": (["fit", "d.csv", "--out", "o", "--mdel", "x"], "unknown option --mdel", "'--model'"),
     "missing option": (["fit", "d.csv"], "required: out", "--help"),
     "value": (["fit", "d.csv", "--out", "o", "--dtype", "flot32"], "wrong value for --dtype", "float32"),

@@ -218,6 +218,12 @@ def test_wrong_encoding_names_place_and_likely_codec(tmp_path: Path, codec: str,
         fails(path, "line 3, byte 22")
 
 
+def test_a_binary_file_is_called_so(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_bytes(bytes(range(128, 256)) * 4 + b"\0")
+    fails(path, "This file is no text", "zero bytes", "such as .parquet")
+
+
 def test_hub_goes_through_datasets(monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
 

@@ -95,7 +95,9 @@ def from_parser(message: str, given: list[str], verbs: Mapping[str, "ArgumentPar
     actions = verbs[given[0]]._actions if given[0] in verbs else []
     unknown = re.search(r"nrecognized arguments?:? .*?(--[\w-]+)", message)
     if unknown:
-        hint = nearest(unknown[1], [option for action in actions for option in action.option_strings])
+        # Without the hyphens, which would make short flags alike.
+        flags = {option.lstrip("-"): option for action in actions for option in action.option_strings}
+        hint = nearest(unknown[1].lstrip("-"), flags).replace("'", "'--", 1)
         return UsageError(f"unknown option {unknown[1]}", where=where, fix=hint or f"see {where} --help")
     lacking = re.search(r"argument (--[\w-]+): expected one argument", message)
     if lacking:

@@ -133,6 +133,12 @@ def decode(raw: bytes, source: str) -> str:
         except UnicodeDecodeError as error:
             offset, line = error.start, raw.count(b"\n", 0, error.start) + 1
         likely = "utf-16" if raw.count(0) > len(raw) // 5 else _single_byte(raw)
+        if 0 in raw and likely != "utf-16":
+            raise InputError(
+                "This file is no text", where=source,
+                expected="UTF-8; this holds zero bytes, as binary files do",
+                fix="export it as text, or give it the name of what it is, such as .parquet or .csv.gz",
+            ) from None  # fmt: skip
     raise InputError(
         "This file is not UTF-8 text", where=f"{source}, line {line}, byte {offset}",
         expected=f"UTF-8; this looks like {likely}",
