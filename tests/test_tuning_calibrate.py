@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import pegbox
-from pegbox.data import Examples
-from pegbox.errors import InputError, UsageError
+from pegbox.data import Conversations, Examples, Message
+from pegbox.errors import CapabilityError, InputError, UsageError
 from pegbox.methods import build
 from pegbox.tuning import calibrate
 from tuning_toy import base_of, checksum, fit, hush, rows_of
@@ -182,6 +182,16 @@ def test_map_is_without_the_posterior_in_use() -> None:
 def test_wrong_options_are_told(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         calibrate(fit(base_of("llama"), "closed-form", ROWS), ROWS, TEST, **options)
+
+
+def test_a_model_that_writes_is_refused_before_any_row_is_read() -> None:
+    said = ((Message("user", "Say A."), Message("assistant", "A")),) * 3
+    rows = Conversations("toy chats", said, (("A",),) * 3, (1, 2, 3))
+    task = pegbox.Generate(columns={"instruction": "instruction", "output": "output"})
+    tuned = pegbox.fit(base_of("llama"), task, "lora", rows=rows, training=QUICK, say=hush)
+    with pytest.raises(CapabilityError, match="one answer per row, and this task has none") as caught:
+        calibrate(tuned, "nowhere.csv", "nowhere.csv")
+    assert "pegbox evaluate" in caught.value.fix
 
 
 def test_strict_json() -> None:

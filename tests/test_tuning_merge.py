@@ -146,6 +146,14 @@ def test_an_intercept_without_a_bias_to_take_it_is_refused(tmp_path: Path) -> No
     assert "--options.intercept false" in error.value.fix
 
 
+def test_a_posterior_that_is_not_taken_along_is_told(tmp_path: Path) -> None:
+    rows = rows_of(16)
+    tuned = fit(base_of("llama"), "lora", rows, training=QUICK)
+    assert not merge(tuned, tmp_path / "plain").posterior
+    found = merge(tuned.with_posterior(rows, curvature="diag", prior_precision=1.0), tmp_path / "sure")
+    assert any("the posterior is not taken along" in line for line in found.lines())
+
+
 def test_the_command_writes_a_model_and_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -34,11 +34,11 @@ def calibrate(
         data: The labelled rows that it was tuned on; those among them that it was not tuned on are the
             held-out rows that temperature and precision are chosen on.
         test: Labelled rows to score on, which choose nothing.
-        valid: Held-out rows of their own.
+        valid: File of held-out rows, where those of data shall not be taken.
         ood: Rows from elsewhere that the model should be unsure of, with or without labels, read by the same
             text columns.
         ways: Among map (as it was tuned), temperature, dropout, ensemble, exact, kron, ekfac and diag.
-        members: Models of the ensemble.
+        members: Models of the ensemble, this one among them.
         passes: Passes with dropout.
         training: How the ensemble's further members are trained; for example --training.epochs 3. Without it
             by the default settings, however the model itself was trained.
@@ -59,9 +59,11 @@ def calibrate(
     from pegbox.cli._evaluate import check_picture
     from pegbox.models import quiet_libraries
     from pegbox.reports import calibrated_table
-    from pegbox.tuning import Training, Tuned
+    from pegbox.tuning import Training, Tuned, check_answers, check_ways
     from pegbox.tuning import calibrate as compare
 
+    check_ways(names(ways), members, passes)
+    how = Training.of(training) if training else None
     check_least(resamples, 1, "--resamples")
     check_least(seed, 0, "--seed")
     check_picture(diagram, "--diagram")
@@ -71,6 +73,7 @@ def calibrate(
     loaded = Tuned.load(
         tuned, model=model, device=device, too_long=too_long, cache=feature_cache(not no_cache), say=say
     )
+    check_answers(loaded.prompt.task)
     columns: dict[str, Any] = {"texts": names(text), "label": label}
     found = compare(
         loaded,
@@ -81,7 +84,7 @@ def calibrate(
         ways=names(ways),
         members=members,
         passes=passes,
-        training=Training.of(training) if training else None,
+        training=how,
         resamples=resamples,
         seed=seed,
     )

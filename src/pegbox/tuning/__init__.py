@@ -2,7 +2,7 @@
 
 from pegbox.data import GeneralText
 from pegbox.tuning._align import Aligned, align
-from pegbox.tuning._calibrate import Calibrated, Way, calibrate
+from pegbox.tuning._calibrate import Calibrated, Way, calibrate, check_answers, check_ways
 from pegbox.tuning._demonstrate import Demonstrate
 from pegbox.tuning._dpo import DPO, dpo, read_pairs
 from pegbox.tuning._fit import MIN_VALID_ROWS, fit
@@ -95,8 +95,10 @@ __all__ = [
     "as_read",
     "base_alone",
     "calibrate",
+    "check_answers",
     "check_reward",
     "check_run_folder",
+    "check_ways",
     "clear_run_folder",
     "dpo",
     "fit",

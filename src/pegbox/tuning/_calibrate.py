@@ -25,6 +25,7 @@ from pegbox.evaluation import (
     score,
     uncertainties,
 )
+from pegbox.tasks import Generate, Tag, Task
 from pegbox.tuning._answers import Array
 from pegbox.tuning._laplace import split_rows
 from pegbox.tuning._once import Once
@@ -138,10 +139,12 @@ def calibrate(
 
     Raises:
         UsageError: For an unknown way, one that is named twice, and too few members or passes.
+        CapabilityError: For taggers and for models that write.
         InputError: For rows that cannot be used, and for test rows among the held-out rows that something is
             chosen on.
     """
-    _check(ways, members, passes)
+    check_ways(ways, members, passes)
+    check_answers(tuned.prompt.task)
     tuned = replace(tuned, say=Once.of(tuned.say))
     read = tuned.read(rows) if isinstance(rows, str | Path) else rows
     own, others = split_rows(tuned, read)
@@ -167,14 +170,26 @@ def calibrate(
     )
 
 
-def _check(ways: Sequence[str], members: int, passes: int) -> None:
+def check_answers(task: Task) -> None:
+    """Raise CapabilityError for a task whose rows have not one answer each, out of a few."""
+    if isinstance(task, Generate | Tag):
+        raise CapabilityError(
+            "calibration compares the probabilities of one answer per row, and this task has none",
+            where=f"task {task.to_json()['task']}",
+            expected="a model that classifies, chooses or says which answer is better",
+            fix="judge the model by pegbox evaluate",
+        )
+
+
+def check_ways(ways: Sequence[str], members: int, passes: int) -> None:
+    """Raise UsageError for what `calibrate` cannot be asked, before a model is loaded."""
     unknown = [name for name in ways if name not in WAYS]
     if unknown or not ways:
         raise UsageError(
             f"there is no way '{unknown[0]}' to calibrate" if unknown else "there is no way to compare",
             where="ways",
             expected=", ".join(WAYS),
-            fix=nearest(unknown[0], WAYS) if unknown else "leave it out",
+            fix=(nearest(unknown[0], WAYS) if unknown else "") or "leave it out for map,temperature,exact",
         )
     twice = [name for at, name in enumerate(ways) if name in ways[:at]]
     if twice:

@@ -41,6 +41,7 @@ class Merged:
         max_change: Largest absolute change of an answer's logit against the adapter on its base.
         mean_change: Mean absolute change.
         flipped: Rows whose answer changed; of tagged sentences, words.
+        posterior: Whether a posterior was in use, which the merged model is without.
     """
 
     folder: str
@@ -54,6 +55,7 @@ class Merged:
     max_change: float = 0.0
     mean_change: float = 0.0
     flipped: int = 0
+    posterior: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-able mapping."""
@@ -74,6 +76,11 @@ class Merged:
             told.append(
                 f"logits on {self.rows} {kind} change by at most {self.max_change:.2g} "
                 f"({self.mean_change:.2g} on average); {self.flipped} answers change"
+            )
+        if self.posterior:
+            told.append(
+                "the posterior is not taken along: probabilities are those of the tuned weights alone "
+                "(pegbox laplace --part last-1 gives the merged model one of its own)"
             )
         return told
 
@@ -114,6 +121,7 @@ def merge(
         base_bytes=_bytes(tuned.base.model),
         dequantised=tuned.base.quantise is not None,
         untied=_tied(tuned.base.model) and not _tied(merged.module),
+        posterior=tuned.averaged,
         **changes,
     )
 
