@@ -6,12 +6,14 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pegbox.cli import main
 from tuning_toy import folder_of, rows_of
 
+KEPT = ("adapter_config.json", "adapter_model.safetensors", "pegbox.json", "scores.json", "task.json")
 PLACE = [sys.executable, "-m", "pegbox"]
 
 
@@ -46,16 +48,27 @@ def test_a_posterior_beside_the_adapter(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lora = place / "lora"
-    before = {path.name: path.read_bytes() for path in lora.iterdir() if "posterior" not in path.name}
+    card = (lora / "README.md").read_text("utf-8")
+    before = {path.name: path.read_bytes() for path in lora.iterdir() if path.name in KEPT}
+    assert len(before) == len(KEPT)
     assert main(["laplace", str(lora), str(place / "train.csv"), "--curvature", "kron"]) == 0
     told = capsys.readouterr().err
     assert "were not tuned on: they choose the precision" in told
     assert "kron posterior of" in told
-    assert {path.name: path.read_bytes() for path in lora.iterdir() if "posterior" not in path.name} == before
+    assert {name: (lora / name).read_bytes() for name in KEPT} == before
+    told = (lora / "README.md").read_text("utf-8")
+    (line,) = set(told.splitlines()) - set(card.splitlines())
+    assert line.startswith("- Probabilities: averaged over a Laplace posterior of all that was tuned (kron ")
+    assert line.endswith("PEFT alone is without it, and so are scores below that were measured before.")
     assert json.loads((lora / "posterior.json").read_text("utf-8"))["curvature"] == "kron"
     assert not list(place.glob(".*curvature*"))
 
+    (lora / "README.md").write_text(told.replace("contact:", "contact: me"), "utf-8")
     assert main(["laplace", str(lora), str(place / "train.csv"), "--prior-precision", "0.01"]) == 0
+    now = (lora / "README.md").read_text("utf-8")
+    assert now.count("- Probabilities: averaged over") == 1
+    assert "prior precision 0.01, given" in now
+    assert "contact: me" in now
     out = tmp_path / "answers.csv"
     command = ["predict", str(lora), str(place / "test.csv"), "--out", str(out), "--abstain-above", "0.3"]
     assert main(command) == 0
@@ -66,7 +79,8 @@ def test_a_posterior_beside_the_adapter(
         ("yes", True),
         ("no", False),
     }
-    capsys.readouterr()
+    marked = sum(row["abstained"] == "yes" for row in answers)
+    assert f"30 answered, of which {marked} are marked abstained" in capsys.readouterr().err
     assert main(["evaluate", str(lora), str(place / "test.csv"), "--abstain-above", "0.3"]) == 0
     told = capsys.readouterr().out
     assert "answering only what is at least 0.7 sure" in told
@@ -158,6 +172,26 @@ def test_an_adapter_from_elsewhere_needs_a_folder_of_its_own(
     assert main([*command, "--out", str(tmp_path / "whole")]) == 0
     assert main(["predict", str(tmp_path / "whole"), str(place / "test.csv")]) == 0
     assert "deviation" in capsys.readouterr().out
+
+
+def test_what_cannot_be_calibrated_or_written_is_said_before_any_work(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pegbox.tuning import Tuned
+
+    def loaded(*_: Any, **__: Any) -> None:
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr(Tuned, "load", loaded)
+    data = [str(place / name) for name in ("train.csv", "test.csv")]
+    lora = str(place / "lora")
+    for faulty in (["--ways", "sure"], ["--members", "1"], ["--passes", "0"], ["--training.epoch", "3"]):
+        assert main(["calibrate", lora, *data, *faulty]) == 2
+        assert "  fix: " in capsys.readouterr().err
+    (tmp_path / "taken").write_text("mine", "utf-8")
+    assert main(["laplace", lora, data[0], "--out", str(tmp_path / "taken"), "--overwrite"]) == 2
+    assert f"the file cannot be written (--out {tmp_path / 'taken'}" in capsys.readouterr().err
+    assert (tmp_path / "taken").read_text("utf-8") == "mine"
 
 
 def test_it_is_found_from_a_shell() -> None:

@@ -1,7 +1,16 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pegbox.cli._options import check_free, check_least, feature_cache, first, names, say, words
+from pegbox.cli._options import (
+    check_free,
+    check_least,
+    check_writable,
+    feature_cache,
+    first,
+    names,
+    say,
+    words,
+)
 from pegbox.errors import UsageError
 
 if TYPE_CHECKING:
@@ -33,9 +42,9 @@ def laplace(
 ) -> None:
     """Give a LoRA adapter a posterior after it was tuned: less sure answers where it knows less.
 
-    Writes posterior.safetensors and posterior.json beside the adapter, and changes nothing else there.
-    pegbox predict and evaluate then average over the posterior. A closed-form fit has its exact posterior
-    already, needs no data, and begins to use it.
+    Writes posterior.safetensors and posterior.json beside the adapter, and tells of them in its model card,
+    README.md; nothing else there changes. pegbox predict and evaluate then average over the posterior. A
+    closed-form fit has its exact posterior already, needs no data, and begins to use it.
 
     Args:
         adapter: Folder that pegbox fit wrote, or folder or hub id of a LoRA adapter from elsewhere.
@@ -45,12 +54,12 @@ def laplace(
         curvature: exact (the whole matrix), kron or ekfac (factors per layer), or diag.
         part: Which weights are uncertain: all that the adapter has, its factors (lora), its head, or last-N:
             the whole weights of the top N layers, also after full fine-tuning.
-        prior_precision: Precision of the prior; else chosen by held-out rows, else by the evidence.
+        prior_precision: Precision of the prior, above 0; else chosen by held-out rows, else by the evidence.
         prior_mean: Around what the prior lies, which only the evidence asks: zero, or initial values.
         roots: exact takes one backward pass per label but one; mixed takes one for all, with random signs.
         rank: Directions that kron and ekfac keep of a side of a layer that is wider than 256.
         text: Text column, or two with a comma; of an adapter from elsewhere guessed when not given.
-        label: Label column.
+        label: Label column; of an adapter from elsewhere guessed when not given.
         template: Template of an adapter from elsewhere; derived when not given.
         label_words: Words of an adapter from elsewhere, such as positive=great,negative=terrible.
         model: Where the base lies, when the adapter's own name does not lead there.
@@ -58,7 +67,7 @@ def laplace(
         overwrite: Replace that folder.
         too_long: What to do with texts that do not fit into the context.
         device: auto, cpu, cuda or mps.
-        seed: Of the random signs, and of the sketch where gradients do not fit into memory.
+        seed: Seed of the random signs, and of the sketch where gradients do not fit into memory.
         no_cache: Neither read nor write the feature cache.
     """
     from pegbox.models import quiet_libraries
@@ -69,9 +78,12 @@ def laplace(
     _check_precision(prior_precision)
     if out is not None:
         check_free(out, overwrite)
+        check_writable(out / "README.md", "--out")
     quiet_libraries()
     how: dict[str, Any] = {"device": device, "too_long": too_long, "cache": feature_cache(not no_cache)}
     place = adapter_folder(adapter)
+    if out is None:
+        check_writable(place / "posterior.safetensors", "adapter")
     if (place / "pegbox.json").is_file() or not (place / "adapter_config.json").is_file():
         _check_asked(template, label_words)
         tuned = Tuned.load(place, model=model, say=say, posterior=False, **how)

@@ -71,7 +71,8 @@ def predict(
         content = answer_lines(loaded, table, rows, kind, abstain_above)
     if out:
         write_text(out, content)
-        say(f"{len(table)} rows written to {out}, {_labelled(rows)}")
+        marked = "" if abstain_above is None else f", of which {_marked(content, kind)} are marked abstained"
+        say(f"{len(table)} rows written to {out}, {_labelled(rows)}{marked}")
     else:
         emit(content)
 
@@ -239,6 +240,17 @@ def _asked(table: "Table", task: Any) -> Any:
         say(f"{STDIN}: blank lines have no answer ({rows_text(blank)})")
     rows = from_prompts([str(text) for _, text in kept])
     return replace(rows, source=STDIN, numbers=tuple(number for number, _ in kept))
+
+
+def _marked(content: str, kind: str) -> int:
+    """How many of the written rows are marked abstained."""
+    import csv
+    import json
+
+    lines = io.StringIO(content, newline="")
+    if kind == "classify":
+        return sum(row["abstained"] == "yes" for row in csv.DictReader(lines))
+    return sum(bool(json.loads(line)["abstained"]) for line in lines)
 
 
 def _labelled(rows: "Examples") -> str:

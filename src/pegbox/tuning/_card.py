@@ -18,6 +18,7 @@ _PIPELINES: dict[type, str] = {
     Generate: "text-generation",
     Prefer: "reward-model",
 }
+_AVERAGED = "- Probabilities: averaged over"
 _TO_FILL_IN = """\
 ## To be filled in by whoever publishes this folder
 
@@ -77,8 +78,27 @@ def _what(tuned: Tuned) -> str:
     if task.demonstrations:
         lines += [f"- {len(task.demonstrations)} demonstrations lie in `task.json`, with their texts."]
     if tuned.averaged:
-        lines += [f"- Probabilities: averaged over {_posterior(tuned)}."]
+        lines += [f"{_AVERAGED} {_posterior(tuned)}."]
     return "\n".join(lines)
+
+
+def with_averaged(text: str, tuned: Tuned) -> str:
+    """A saved folder's card that tells of a posterior which was added since; as it was where it is no card.
+
+    Args:
+        text: The card, whatever its publisher has filled in.
+        tuned: The model with its posterior.
+    """
+    head, mark, rest = text.partition("\n\n## ")
+    facts = head.splitlines()
+    if not mark or not any(line.startswith("- Method: ") for line in facts):
+        return text
+    kept = [line for line in facts if not line.startswith(_AVERAGED)]
+    since = (
+        f"{_AVERAGED} {_posterior(tuned)}; loading by PEFT alone is without it, and so are scores below that "
+        "were measured before."
+    )
+    return "\n".join([*kept, since]) + mark + rest
 
 
 def _rows(tuned: Tuned) -> str:

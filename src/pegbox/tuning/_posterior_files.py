@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from pegbox._atomic import write_bytes, write_text
 from pegbox.errors import CapabilityError, InputError, UsageError
 from pegbox.methods import POSTERIOR_FILE
+from pegbox.tuning._card import with_averaged
 from pegbox.tuning._laplace import uncertain
 from pegbox.uncertainty import (
     AVERAGED,
@@ -26,7 +27,7 @@ from pegbox.uncertainty import (
 if TYPE_CHECKING:
     from pegbox.tuning._tuned import Tuned
 
-WORDS = "posterior.json"
+WORDS, CARD = "posterior.json", "README.md"
 
 
 def write_posterior(tuned: Tuned, folder: Path) -> None:
@@ -47,7 +48,7 @@ def write_posterior(tuned: Tuned, folder: Path) -> None:
 
 
 def save_posterior(tuned: Tuned, folder: Path) -> Path:
-    """Write the posterior of a model into the folder that it was loaded from; nothing else there changes.
+    """Write the posterior of a model into the folder that it was loaded from, and tell of it in its card.
 
     Raises:
         CapabilityError: When there is none.
@@ -55,6 +56,11 @@ def save_posterior(tuned: Tuned, folder: Path) -> Path:
     if tuned.laplace is None and tuned.posterior is None:
         raise CapabilityError("this model has no posterior to write", where=str(folder))
     write_posterior(tuned, folder)
+    card = folder / CARD
+    if card.is_file():
+        told = card.read_text("utf-8")
+        if (now := with_averaged(told, tuned)) != told:
+            write_text(card, now)
     return folder / POSTERIOR_FILE
 
 
