@@ -41,6 +41,19 @@ def test_one_run_is_what_score_says() -> None:
         assert found[name].high == pytest.approx(whole[name].high, abs=1e-9)
 
 
+def test_an_interval_ends_where_the_metric_ends() -> None:
+    gold = gold_of(40)
+    runs = []
+    for wrong in (0, 4):
+        right = np.where(np.arange(40) < wrong, 1 - gold, gold)
+        runs.append(class_sample(np.column_stack([0.9 - 0.8 * right, 0.1 + 0.8 * right]), gold))
+    found = several(runs, resamples=500)
+    # Two runs that are so far apart stretch the resamples past 1.
+    assert found["accuracy"].high == 1
+    assert found["macro_f1"].high == 1
+    assert found["nll"].low >= 0
+
+
 def test_one_run_of_tags_is_what_score_tags_says() -> None:
     gold = [["B-X", "I-X", "O"], ["O", "B-Y", "O"], ["B-X", "O", "O"]] * 5
     said = [["B-X", "I-X", "O"], ["O", "B-X", "O"], ["O", "O", "B-Y"]] * 5

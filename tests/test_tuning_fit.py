@@ -14,7 +14,7 @@ from pegbox.data import Examples, split, text_key
 from pegbox.errors import CapabilityError, InputError, RunError, UsageError
 from pegbox.methods import FewShot, LoRA
 from pegbox.tasks import text_keys
-from pegbox.training import Settings
+from pegbox.training import Settings, resumed_by
 from pegbox.tuning import base_alone
 from pegbox.tuning._seen import row_digests
 from tuning_toy import LABELS, base_of, checksum, fit, folder_of, hush, rows_of, same_parts, task_of
@@ -428,6 +428,9 @@ def test_an_interrupted_fit_without_a_folder_says_that_nothing_stays(monkeypatch
     with pytest.raises(KeyboardInterrupt):
         fit(base_of("llama"), "lora", rows_of(20), say=told.append)
     assert told[-1] == "the checkpoints are removed: to be able to resume, pass folder="
+    with resumed_by("--resume"), pytest.raises(KeyboardInterrupt):
+        fit(base_of("llama"), "lora", rows_of(20), say=told.append)
+    assert told[-1] == "the checkpoints are removed: the next call begins afresh"
 
 
 def test_a_tuned_model_names_itself_in_a_few_lines() -> None:

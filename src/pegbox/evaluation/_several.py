@@ -18,6 +18,10 @@ from pegbox.evaluation._metrics import BINS, Answers, Replicates, point_metrics
 from pegbox.evaluation._paired import Paired, discordant, permutation
 from pegbox.evaluation._tags import tag_counts, tag_ratios
 
+_SHARES = ("accuracy", "macro_f1", "precision", "recall", "f1", "auroc")
+# Between what a metric lies, whatever is resampled.
+_RANGES = {**dict.fromkeys(_SHARES, (0.0, 1.0)), "brier": (0.0, 2.0), "nll": (0.0, math.inf)}
+
 
 @dataclass(frozen=True, eq=False)
 class Sample:
@@ -111,7 +115,8 @@ def several(runs: Sequence[Sample], *, resamples: int = 1000, seed: int = 0) -> 
 
     Rows are drawn with replacement, the same for all runs, and so are the runs (Owen, The pigeonhole
     bootstrap, 2007). Drawing from n runs shows only (n - 1) / n of their variance, so the part that the runs
-    add is stretched by sqrt(n / (n - 1)). A single run has the interval over rows alone.
+    add is stretched by sqrt(n / (n - 1)), and cut where the metric ends. A single run has the interval over
+    rows alone.
 
     Args:
         runs: Samples of the same rows and metrics, at least one.
@@ -259,7 +264,9 @@ def _interval(name: str, value: float, samples: Floats, runs: Sequence[Sample], 
     found = percentile_interval(value, samples)
     if name == "accuracy" and found.zero_width:
         return Estimate(value, *wilson(value * rows, rows))
-    return found
+    # The stretched part that the runs add can reach beyond what the metric can be.
+    least, most = _RANGES.get(name, (-math.inf, math.inf))
+    return Estimate(value, max(found.low, least), min(found.high, most))
 
 
 def _unlike(first: int, second: int) -> InputError:

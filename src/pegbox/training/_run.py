@@ -245,13 +245,12 @@ def _interrupted(engine: Engine) -> str:
     """Tell how far the run came and how to go on, and return what was told."""
     if engine.meter:
         engine.meter.close()
-    kept = engine.checkpoints.newest(tell=False)
-    by = f" with {resume_hint()}" if resume_hint() else ""
-    rest = f"continue from step {kept.step}{by}" if kept else "no checkpoint yet"
-    line = (
-        f"interrupted after step {engine.state.global_step} of {engine.total}: {rest}, "
-        f"checkpoints are in {engine.checkpoints.folder}"
-    )
+    line = f"interrupted after step {engine.state.global_step} of {engine.total}"
+    if resume_hint() is not None:
+        kept = engine.checkpoints.newest(tell=False)
+        by = f" with {resume_hint()}" if resume_hint() else ""
+        rest = f"continue from step {kept.step}{by}" if kept else "no checkpoint yet"
+        line += f": {rest}, checkpoints are in {engine.checkpoints.folder}"
     engine.checkpoints.say(line)
     return line
 

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 STEP = "training: step "
-_RESUME: ContextVar[str] = ContextVar("_RESUME", default="--resume (resume=True)")
+_RESUME: ContextVar[str | None] = ContextVar("_RESUME", default="--resume (resume=True)")
 
 
 def hush(_: str) -> None:
@@ -17,17 +17,18 @@ def is_progress(line: str) -> bool:
     return line.startswith(STEP)
 
 
-def resume_hint() -> str:
-    """What asks for a run to be resumed; empty where the caller says it."""
+def resume_hint() -> str | None:
+    """What asks for a run to be resumed; empty where the caller says it, none where no checkpoint stays."""
     return _RESUME.get()
 
 
 @contextmanager
-def resumed_by(hint: str) -> Iterator[None]:
+def resumed_by(hint: str | None) -> Iterator[None]:
     """Name what asks for a run to be resumed, while the block runs.
 
     Args:
-        hint: Such as ``--resume``; empty where the caller says itself how to go on.
+        hint: Such as ``--resume``; empty where the caller says itself how to go on; none where it removes the
+            checkpoints.
     """
     token = _RESUME.set(hint)
     try:

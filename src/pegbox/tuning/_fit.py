@@ -17,7 +17,7 @@ from pegbox.errors import CapabilityError, InputError, UsageError
 from pegbox.methods import Attached, Method, Solved, Solver, build
 from pegbox.models import Base, FeatureCache, load, score_layer
 from pegbox.tasks import Classify, Generate, Prefer, Task, TooLong
-from pegbox.training import Settings, tell, train
+from pegbox.training import Settings, resume_hint, resumed_by, tell, train
 from pegbox.tuning._claim import claimed
 from pegbox.tuning._demonstrate import Demonstrate, check_trained, shown
 from pegbox.tuning._label_words import searched
@@ -257,11 +257,13 @@ class _Run:
         if folder is not None:
             yield Path(folder)
             return
-        with tempfile.TemporaryDirectory(prefix="pegbox-") as temporary:
+        hint = resume_hint() or ""
+        how = "to be able to resume, pass folder=" if "resume=True" in hint else "the next call begins afresh"
+        with tempfile.TemporaryDirectory(prefix="pegbox-") as temporary, resumed_by(None):
             try:
                 yield Path(temporary)
             except KeyboardInterrupt:
-                self.work.say("the checkpoints are removed: to be able to resume, pass folder=")
+                self.work.say(f"the checkpoints are removed: {how}")
                 raise
 
     def _key(self, method: Method, rows: Rows, valid: Rows | None) -> dict[str, str]:
