@@ -212,6 +212,24 @@ def test_fit_checks_its_options_before_any_work(
     assert " ".join(options) in told.replace("1.0", "1")
 
 
+def test_demo_checks_its_options_before_any_work(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pegbox import models
+
+    def loaded(*_: object) -> None:
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr(models, "load", loaded)
+    code, _, told = run(capsys, "demo", "--out", tmp_path / "demo", "--seed", "-1")
+    assert code == 2
+    assert "the number is too small (--seed -1)" in told
+    (tmp_path / "file").touch()
+    code, _, told = run(capsys, "demo", "--out", tmp_path / "file", "--overwrite")
+    assert code == 2
+    assert "the file cannot be written" in told
+
+
 def test_scores_are_printed_even_if_their_file_cannot_be_written(
     tuned: Path,
     data: Path,

@@ -203,6 +203,11 @@ def test_why_a_method_is_left_out(costs: Costs, by: str, reason: str) -> None:
     assert bool(offer.left_out) == bool(reason)
 
 
+def test_little_memory_is_told_in_its_own_unit() -> None:
+    offer = Offer.within(Costs("x", {}, True, memory=2**26), 2000, None)
+    assert offer.left_out == "needs about 64 MiB, and 1.95 KiB are allowed"
+
+
 # From rows to advice
 
 

@@ -67,7 +67,7 @@ def compare(
         label_words: Words such as positive=great,negative=terrible; derived when not given.
         readout: Answer by label words, or by a linear head on the plain texts.
         test: File to be scored on; else a share of the rows is held out.
-        holdout: That share.
+        holdout: Share of the rows that is held out to be scored on, where no test file is given.
         split: Split of a hub data set.
         metric: What decides: accuracy, macro_f1, nll or brier; f1 for tags.
         worth: Gain that a rung must show for each tenfold of its time, and at least once; 0.01 is one point.

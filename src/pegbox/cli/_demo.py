@@ -3,7 +3,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pegbox.cli._options import check_free, say
+from pegbox.cli._options import check_free, check_least, check_writable, say
 
 if TYPE_CHECKING:
     from pegbox.models import Base, FeatureCache
@@ -35,7 +35,9 @@ def demo(*, out: Path = Path("pegbox-demo"), overwrite: bool = False, seed: int 
     from pegbox.reports import ladder
     from pegbox.tasks import Classify
 
+    check_least(seed, 0, "--seed")
     check_free(out, overwrite)
+    check_writable(out / "README.md", "--out")
     quiet_libraries()
     with folder(out, overwrite=overwrite) as target, TemporaryDirectory(prefix="pegbox-") as scratch:
         _write(target / "train.csv", reviews(DOMAIN, TRAIN_ROWS, seed=2 * seed))

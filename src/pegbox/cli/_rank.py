@@ -1,9 +1,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pegbox.cli._evaluate import PICTURES
+from pegbox.cli._evaluate import check_picture
 from pegbox.cli._options import check_writable, emit, emit_result, say
-from pegbox.errors import UsageError
 
 if TYPE_CHECKING:
     from pegbox.tuning import Ranks
@@ -23,7 +22,7 @@ def rank(
     Args:
         first: Folder of a LoRA adapter, or a model.
         second: The tuned model, when the first is the model it was tuned from.
-        share: Share of the squared change that the suggested rank shall hold.
+        share: Share of the squared change that the suggested rank shall hold, above 0 and up to 1.
         format: Print text or JSON.
         out: Write the JSON form to this file too.
         plot: Draw the singular values into this .png or .svg file.
@@ -31,10 +30,7 @@ def rank(
     from pegbox.models import quiet_libraries
     from pegbox.tuning import rank as measure
 
-    if plot is not None and plot.suffix.lower() not in PICTURES:
-        raise UsageError(
-            f"cannot draw a '{plot.suffix}' file", where=f"--plot {plot}", expected=" or ".join(PICTURES)
-        )
+    check_picture(plot, "--plot")
     check_writable(out, "--out")
     check_writable(plot, "--plot")
     quiet_libraries()

@@ -45,5 +45,7 @@ class Offer:
 
 
 def amount(size: int) -> str:
-    """Bytes in words: 512 MiB, 1.3 GiB."""
+    """Bytes in words: 0.977 KiB, 512 MiB, 1.3 GiB."""
+    if size < 2**20:
+        return f"{size / 2**10:.3g} KiB"
     return f"{size / 2**20:,.0f} MiB" if size < 1000 * 2**20 else f"{size / 2**30:.3g} GiB"

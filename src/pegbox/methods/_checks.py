@@ -51,4 +51,5 @@ def check_options(method: str, rules: Iterable[Rule]) -> None:
         raise UsageError(
             f"{method}: " + "; ".join(f"{name} is {value!r}" for name, value, _ in wrong),
             expected="; ".join(f"{name}: {expected}" for name, _, expected in wrong),
+            fix=f"correct it, or leave out {', '.join(name for name, _, _ in wrong)}",
         )

@@ -121,7 +121,10 @@ class Settings:
     def __post_init__(self) -> None:
         faults = list(self._faults())
         if faults:
-            raise UsageError("invalid training settings: " + "; ".join(faults))
+            names = ", ".join(fault.split()[0] for fault in faults)
+            raise UsageError(
+                "invalid training settings: " + "; ".join(faults), fix=f"correct it, or leave out {names}"
+            )
 
     def _faults(self) -> Iterator[str]:
         for key, (valid, expected) in _RULES.items():

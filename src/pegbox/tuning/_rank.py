@@ -116,6 +116,7 @@ def rank(first: str | Path, second: str | Path | None = None, *, share: float = 
             "no rank can hold that share of the squared change",
             where=f"share {share}",
             expected="a number above 0, up to 1",
+            fix="leave it out for 0.9",
         )
     if second is not None:
         return _between(first, second, share)

@@ -312,7 +312,8 @@ def _read_json(folder: Path, name: str) -> dict[str, Any]:
                 "this folder holds an adapter that pegbox did not write",
                 where=str(folder),
                 expected=f"{META} and {TASK} beside {CONFIG}",
-                fix="load it in Python with pegbox.Tuned.from_adapter(folder, task=...)",
+                fix="write a folder that every verb reads in Python, by "
+                "pegbox.Tuned.from_adapter(folder, task=...).save(FOLDER)",
             ) from None
         raise InputError(
             "this folder holds no tuned model"
