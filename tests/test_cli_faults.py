@@ -293,7 +293,7 @@ WRONG_CONFIGURATIONS = {
     "unknown key": ("modl: etude\n", "unknown key 'modl'", "did you mean 'model'?"),
     "empty": ("", "holds no options by name", "model: etude"),
     "no YAML": ("model: [etude\n", "is no YAML", "line 1"),
-    "wrong type": ("seed: many\n", "wrong value for --seed", "int"),
+    "wrong type": ("seed: many\n", "wrong value for --seed (--seed many)", "a whole number"),
     "no mapping": ("options: 3\n", "wrong value for --options", "--options.rank 4"),
 }
 

@@ -19,7 +19,12 @@ _WRONG_PATH = {
     getattr(errno, name)
     for name in ("ENOENT", "EACCES", "EPERM", "ENOTDIR", "EISDIR", "EROFS", "ENAMETOOLONG", "ELOOP", "EINVAL")
 }
-_KINDS = {"dict": "NAME VALUE pairs, such as --options.rank 4 or --training.epochs 3", "NoneType": ""}
+_KINDS = {
+    "dict": "NAME VALUE pairs, such as --options.rank 4 or --training.epochs 3",
+    "NoneType": "",
+    "int": "a whole number",
+    "float": "a number",
+}
 
 
 def from_system(error: OSError, options: Mapping[str, Any]) -> PegboxError:
@@ -117,7 +122,9 @@ def from_parser(message: str, given: list[str], verbs: Mapping[str, "ArgumentPar
         )
     if value:
         expected, fix = _expected(value[2]), f"see {where} --help"
-        return UsageError(f"wrong value for {flag(value[1])}", where=where, expected=expected, fix=fix)
+        got = re.search(r"(?:Got|Given) value: (\S+)$", value[2])
+        place = f"{flag(value[1])} {got[1]}" if got else where
+        return UsageError(f"wrong value for {flag(value[1])}", where=place, expected=expected, fix=fix)
     return UsageError(message, where=where, fix=f"see {where} --help")
 
 
@@ -176,7 +183,8 @@ def _expected(complaint: str) -> str:
     if union:
         kinds = [re.sub(r"\[.*", "", kind).strip() for kind in re.split(r", (?![^\[]*\])", union[1])]
         return " or ".join(filter(None, (_KINDS.get(kind, kind) for kind in kinds)))
-    return re.sub(r"^Expected an? |\. Got value: .*", "", complaint)
+    expected = re.sub(r"^Expected an? |\. Got value: .*", "", complaint)
+    return _KINDS.get(expected, expected)
 
 
 def _concerns(place: Path, given: Path) -> bool:
