@@ -1,15 +1,24 @@
 """pegbox ppo and pegbox dpo, from files to a policy's folder."""
 
+import dataclasses
 import json
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 import pegbox
 from cli_toy import run, write_lines
 from pegbox.cli import main
+from pegbox.cli._align import ppo
+from pegbox.cli._sft import sft
+from pegbox.cli._signature import documented
+from pegbox.rlhf import Alignment
+from pegbox.tasks import Decoding
 from reward_toy import toy_pairs
 from tuning_toy import folder_of, hush
 
@@ -184,6 +193,21 @@ def test_an_interrupted_run_says_how_to_go_on(
     code, _, told = run(capsys, *call, *RL, "--rl.evaluate_every", "1", "--resume")
     assert code == 0, told
     assert "resumed after step 1 of 2" in told
+
+
+@pytest.mark.parametrize(
+    ("verb", "flag", "settings", "elsewhere"),
+    [(ppo, "rl", Alignment, ("algorithm",)), (sft, "decoding", Decoding, ())],
+)
+def test_help_names_every_setting_with_its_default(
+    verb: Callable[..., None], flag: str, settings: type[Any], elsewhere: tuple[str, ...]
+) -> None:
+    text = documented(verb)[flag].partition("Names and defaults: ")[2]
+    shown = dict(re.findall(r"(\w+) \(([\w.-]*\w)", text))
+    read = {name: yaml.safe_load(value.replace("none", "null")) for name, value in shown.items()}
+    known = {one.name: one.default for one in dataclasses.fields(settings) if one.name not in elsewhere}
+    # YAML takes 3e-4, without a point, for a text.
+    assert {name: float(one) if one == "3e-4" else one for name, one in read.items()} == known
 
 
 def test_another_bases_reward_is_refused(

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -16,7 +17,7 @@ from pegbox.comparison import PolicyRun
 from pegbox.comparison import _rlhf as pipeline
 from pegbox.comparison._policy_verdict import verdict
 from pegbox.errors import UsageError
-from pegbox.evaluation import Estimate
+from pegbox.evaluation import Estimate, score_rewards
 from pegbox.reports import write_rlhf_report
 from pegbox.rlhf import METRICS, Alignment
 from reward_toy import toy_pairs
@@ -53,7 +54,7 @@ def plan_of(folder: Path, **changes: Any) -> dict[str, Any]:
     plan: dict[str, Any] = {
         "model": folder_of("llama", "causal"),
         "gold": "golden:gold",
-        "draws": 4,
+        "frontier_draws": 4,
         "forgetting": str(folder / "text.txt"),
         "sft": {
             "data": str(folder / "asked.jsonl"), "training": FAST, "holdout": 0,
@@ -102,7 +103,7 @@ def test_all_stages_their_record_and_a_report_lie_in_one_folder(place: Path, rec
     assert record.scores.reach is not None
     assert record.reward_scores is not None
     assert set(record.forgetting) == {"sft", "policy"}
-    assert len(record.verdict) == 3
+    assert len(record.verdict) == 3 + bool(record.reward_scores and record.reward_scores.unbeaten)
     assert pegbox.Tuned.load(place / "run" / "policy", say=hush).predict(["Who?"])
     again = PolicyRun.from_json(json.loads(json.dumps(record.to_json(), allow_nan=False)))
     assert again == record
@@ -159,6 +160,12 @@ def test_what_a_verdict_says_of_it(record: PolicyRun) -> None:
     alone = replace(record, scores=replace(record.scores, rewards={"reward": gold}))
     assert "may have learnt to please" in list(verdict(alone))[2]
     assert "tuned by" not in list(verdict(replace(alone, algorithm="dpo")))[2]
+    # Four pairs can show nothing.
+    weak = score_rewards([1.0, 2, 0, 1], [0.0, 1, 1, 0], [3] * 4, [2] * 4, resamples=20)
+    last = list(verdict(replace(record, reward_scores=weak)))[-1]
+    assert last.startswith("Of the reward model: its accuracy is not surely above that of 'longer wins'")
+    strong = score_rewards(np.ones(100), np.zeros(100), [2, 3] * 50, [3, 2] * 50, resamples=20)
+    assert len(list(verdict(replace(record, reward_scores=strong)))) == 3
 
 
 def test_the_same_command_again_does_nothing_and_another_plan_is_refused(
@@ -169,10 +176,10 @@ def test_the_same_command_again_does_nothing_and_another_plan_is_refused(
     code, _, told = call(capsys, "rlhf", "run.yaml")
     assert code == 0
     assert "finished" in told
-    other = write(plan_of(place, draws=2), place / "other.yaml")
+    other = write(plan_of(place, frontier_draws=2), place / "other.yaml")
     code, _, told = call(capsys, "rlhf", other, "--out", "run")
     assert code == 2
-    assert "another plan: draws" in told
+    assert "another plan: frontier_draws" in told
     assert (place / "run" / "rlhf.json").read_bytes() == before
 
 
@@ -315,7 +322,8 @@ def test_pairs_are_learnt_directly_and_stages_may_be_folders_or_functions(
         ({"ppo": {"data": "asked.jsonl", "model": "x"}}, "no option 'model'"),
         ({"ppo": None, "dpo": {"data": "pairs.jsonl", "beta": -1}}, "weight of the divergence"),
         ({"ppo": None, "dpo": {"data": "pairs.jsonl", "max_tokens": 0}}, "max_tokens"),
-        ({"draws": "many"}, "draws is 'many'"),
+        ({"frontier_draws": "many"}, "frontier_draws is 'many'"),
+        ({"draws": 8}, "write frontier_draws for the frontier"),
         ({"reward": {"data": "pairs.jsonl", "training": {"epoch": 1}}}, "section reward"),
         ({"reward": {"data": "pairs.jsonl", "options": {"rank": "much"}}}, "section reward"),
         ({"reward": "run/sft"}, "a folder that pegbox reward wrote"),

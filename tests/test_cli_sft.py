@@ -110,6 +110,10 @@ def test_evaluate_tells_scores_beside_those_of_the_base(
     assert found["rows"] == 12
     assert found["metrics"].keys() >= {"exact_match", "perplexity", "bits_per_byte", "base_perplexity"}
     assert found["metrics"]["perplexity"]["value"] != found["metrics"]["base_perplexity"]["value"]
+    # A model of two steps, as good as untrained, ends hardly any answer within six tokens.
+    cut = found["counts"]["cut_answers"]
+    assert 0 < cut <= 12
+    assert f"{cut} of 12 answers do not end within 6 tokens and are scored as far as they go" in told
 
 
 def test_predict_writes_jsonl_with_the_rows_own_columns(
@@ -498,3 +502,11 @@ def test_check_examines_the_same_file(data: Path, tmp_path: Path, capsys: pytest
     assert code == 0
     found = {item["kind"]: item["rows"] for item in json.loads(out)["findings"]}
     assert (found["refusals"], found["exact-duplicates"]) == ([2], [1, 3])
+
+
+def test_check_examines_texts_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"id": at, "text": f"The {thing} was great."} for at, thing in enumerate(THINGS)]
+    write_lines(tmp_path / "texts.jsonl", rows)
+    code, out, told = run(capsys, "check", tmp_path / "texts.jsonl")
+    assert code == 0, told
+    assert "format text: text 'text'" in out

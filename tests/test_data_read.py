@@ -169,6 +169,7 @@ def test_folder_names_its_files(tmp_path: Path) -> None:
 
 def test_unsupported_kind(tmp_path: Path) -> None:
     fails(write(tmp_path / "t.xlsx", "x"), "Files of kind '.xlsx' cannot be read", ".csv, .tsv, .json")
+    fails(write(tmp_path / "t.txt", "x"), "kind '.txt' cannot be read", 'a row of a .jsonl file: {"text"')
 
 
 def test_split_of_a_file(tmp_path: Path) -> None:

@@ -363,6 +363,20 @@ def test_scores_that_cannot_be_are_refused() -> None:
     assert math.isnan(one.metrics["nll"].low)
 
 
+def test_a_reward_that_knows_lengths_alone_is_said_to_have_learnt_no_more() -> None:
+    """Chosen answers are longer in 3 of 4 pairs, and rewards are lengths: nothing beats 'longer wins'."""
+    dice = np.random.default_rng(0)
+    first = dice.integers(5, 50, 200)
+    second = np.where(np.arange(200) % 4 > 0, first - 4, first + 4)
+    scores = score_rewards(first, second, first, second, resamples=200)
+    assert scores.unbeaten == "longer wins"
+    assert scores.verdict().startswith("Its accuracy is not surely above that of 'longer wins', 0.750")
+    # Rewards that are right throughout beat 0.75 on 200 pairs.
+    right = score_rewards(np.ones(200), np.zeros(200), first, second, resamples=200)
+    assert right.unbeaten == ""
+    assert right.verdict().startswith("It is more accurate than chance")
+
+
 def test_the_panel_shows_metrics_baselines_and_margins() -> None:
     from rich.console import Console
 
@@ -371,6 +385,7 @@ def test_the_panel_shows_metrics_baselines_and_margins() -> None:
     text = console.export_text()
     for part in ("pairs", "prefers longer", "longer wins", "chance", "margin", "+1.60 to +2.00"):
         assert part in text
+    assert "not surely above" in text
 
 
 @pytest.mark.slow

@@ -36,7 +36,16 @@ def ppo(
             .json file of rules.
         out: Folder for the policy; the metrics of each step are kept beside it as OUT-metrics.jsonl and .png.
         algorithm: ppo, or rloo, which needs no value model.
-        rl: Settings of reinforcement learning, for example --rl.steps 200 --rl.beta 0.05.
+        rl: Settings of reinforcement learning, for example --rl.steps 200 --rl.beta 0.05. Names and defaults:
+            steps (100), batch_size (64, answers of a step), minibatch_size (16, of them at once), draws (4,
+            answers per prompt of rloo), epochs (2, passes over a batch), learning_rate (3e-4),
+            value_learning_rate (none, the policy's), beta (0.1, standard deviations of reward per nat from
+            where it starts), target_kl (none, nats per answer that beta is adapted to hold), kl_horizon
+            (10000, answers), gamma (1.0), lam (0.95), clip (0.2), value_clip (none), whiten (true, advantages
+            to mean 0 and deviation 1), max_tokens (64, of an answer), missing_end_penalty (1.0, standard
+            deviations of reward that an answer without its end loses), gradient_clip (1.0; 0 for none),
+            precision (float32; auto, bf16), checkpoint_every (10, steps), evaluate_every (10, steps),
+            seed (0), free (false; true allows beta 0).
         gold: A second reward that nothing is trained on, given like --reward, to see over-optimisation by.
         held: File of prompts for win rates; else a tenth of the prompts is held out.
         text: Columns that the prompt is made of, with commas between them; when not given those that the

@@ -59,6 +59,8 @@ def examine(
     from pegbox.tasks import guess_task
 
     kind = guess_task(table) if task == "auto" else task
+    if task == "auto" and set(table.names) - {"id"} == {"text"}:
+        kind = "generate"  # texts alone have no label, and pegbox sft learns them
     options: Any = {"others": others, "token_lengths": lengths}
     if kind == "tag":
         words = texts[0] if texts else None

@@ -36,7 +36,7 @@ def rlhf(plan: Path, *, out: Path | None = None, overwrite: bool = False) -> Non
         plan: YAML file with the sections sft, reward and ppo or dpo, each with the options of that verb
             (see pegbox sft --help), or, of the first two, the folder of a model that is there, of reward also
             module:function or a .json file of rules; and for all of them model, chat, seed and the like, out,
-            gold, held, forgetting, draws.
+            gold, held, forgetting, frontier_draws.
         out: Folder for everything; by default what the file says, else the file's name without its ending.
         overwrite: Replace another run in the output folder; stages whose part of the plan is the same stay.
     """
@@ -191,7 +191,7 @@ def _last(plan: Mapping[str, Any], settings: tuple[Any, "LoRA"], place: Path) ->
         held=given.get("held", plan.get("held")),
         gold=given.get("gold", plan.get("gold")),
         text=plan.get("forgetting"),
-        draws=plan.get("draws", 256),
+        frontier_draws=plan.get("frontier_draws", 256),
         adapter=settings[1],
         configuration=plan,
         command=command(),

@@ -15,7 +15,10 @@ SFT, REWARD = "sft", "reward"
 # What all stages have in common, where they take it; a stage's own value wins.
 SHARED = ("model", "chat", "system", "device", "dtype", "max_length", "quantise", "revision", "seed")
 LAST = ("ppo", "dpo")
-TOP = ("out", *SHARED, "trust_remote_code", SFT, REWARD, *LAST, "gold", "held", "forgetting", "draws")
+JUDGING = ("gold", "held", "forgetting", "frontier_draws")
+TOP = ("out", *SHARED, "trust_remote_code", SFT, REWARD, *LAST, *JUDGING)
+# Names of an option of a stage, where the plan as a whole has another.
+_MEANT = {"draws": "write frontier_draws for the frontier, or rl: {draws: 4} in the section ppo for RLOO"}
 # What a stage may not say for itself: one run has one place and goes on by itself.
 OURS = ("out", "resume", "overwrite", "sft", "reward", "seeds")
 # What the last stage takes from the folder of the first, or from the whole plan.
@@ -47,16 +50,21 @@ def read_plan(config: Path) -> dict[str, Any]:
 
 def check_plan(plan: Mapping[str, Any], config: Path) -> None:
     """Every key is known, and every section is there once."""
-    draws = plan.get("draws", 0)
+    draws = plan.get("frontier_draws", 0)
     if isinstance(draws, bool) or not isinstance(draws, int) or draws < 0:
-        raise InputError(f"draws is {draws!r}", where=str(config), expected="a whole number from 0")
+        raise InputError(
+            f"frontier_draws is {draws!r}",
+            where=str(config),
+            expected="a whole number from 0",
+            fix="leave it out for 256, or write 0 to measure no frontier",
+        )
     for name in plan:
         if name not in TOP:
             raise InputError(
                 f"there is no key {name!r} of an RLHF run",
                 where=str(config),
                 expected=", ".join(TOP),
-                fix=nearest(str(name), TOP) or "remove it",
+                fix=_MEANT.get(name) or nearest(str(name), TOP) or "remove it",
             )
     last = [name for name in LAST if name in plan]
     tuned = plan.get(SFT)

@@ -72,7 +72,10 @@ def sft(
         chat: How messages become one text: by the model's own chat template (model), by a plain one (plain),
             or prompt and answer as they stand (none); auto takes the model's own where it has one.
         among: The only answers there are, with commas between them: the most probable one is given.
-        decoding: How answers are decoded, for example --decoding.max_tokens 64 --decoding.beams 4.
+        decoding: How answers are decoded, for example --decoding.max_tokens 64 --decoding.beams 4. Names and
+            defaults: max_tokens (128, its end among them), beams (1), length_penalty (1.0, with beams),
+            sample (false), temperature (1.0), top_p (1.0) and top_k (0 for all, these three with sample),
+            repetition_penalty (1.0), seed (0).
         replay: General text that is replayed, so that the model keeps what it could say: a .txt, .csv or
             .jsonl file, a folder of .txt files, or auto for what etude was pretrained on.
         replay_ratio: Share of it among all sequences; 0.1 when not given.

@@ -14,10 +14,19 @@ _ALPHA = 0.05
 
 
 def verdict(run: PolicyRun) -> Iterator[str]:
-    """Whether the policy is better and by which judge, how far it went, and whether it overdid it."""
+    """Whether the policy is better and by which judge, how far it went, whether it overdid it.
+
+    A last sentence tells where its reward model was not seen to have learnt more than lengths of answers.
+    """
     yield _better(run)
     yield _far(run)
     yield _overdone(run)
+    if run.reward_scores is not None and run.reward_scores.unbeaten:
+        yield f"Of the reward model: {_lowered(run.reward_scores.verdict())}"
+
+
+def _lowered(text: str) -> str:
+    return text[:1].lower() + text[1:]
 
 
 def _better(run: PolicyRun) -> str:

@@ -100,7 +100,7 @@ def rlhf(
     held: Conversations | Preferences | str | Path | None = None,
     gold: Any = None,
     text: GeneralText | str | Path | None = None,
-    draws: int = 256,
+    frontier_draws: int = 256,
     frontier_prompts: int = 8,
     adapter: LoRA | None = None,
     reward_scores: RewardScores | None = None,
@@ -125,7 +125,7 @@ def rlhf(
         held: Prompts that the policy is judged on; else a tenth of the rows, at most 128.
         gold: A second reward that nothing is trained on.
         text: General text to tell forgetting by, see :func:`pegbox.tuning.general_text`; ``None`` for none.
-        draws: Answers of each model per prompt for the frontier; 0 measures none.
+        frontier_draws: Answers of each model per prompt for the frontier; 0 measures none.
         frontier_prompts: Prompts of the frontier.
         adapter: LoRA of the policy where the tuned model has no adapter of its own.
         reward_scores: How good the reward model is; read from its folder where that holds them.
@@ -150,7 +150,7 @@ def rlhf(
         reward = Tuned.load(reward, model=start.base, say=say)
     settings = settings or Alignment()
     text = _text(start, text, say)
-    measure = {"draws": draws, "prompts": frontier_prompts, "resamples": resamples}
+    measure = {"draws": frontier_draws, "prompts": frontier_prompts, "resamples": resamples}
     job = _Job(start, reward, rows, place / POLICY_RUN, held, gold, adapter, measure, say)
     done = job.aligned(settings) if isinstance(settings, Alignment) else job.direct(settings)
     started = time.perf_counter()

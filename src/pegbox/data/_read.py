@@ -19,6 +19,7 @@ _ALIASES = {
     ".iob": ".conll",
     ".iob2": ".conll",
 }
+_PLAIN = (".txt", ".text", ".md")
 _HUB_ID = re.compile(r"(?P<id>\w[\w.-]*(?:/[\w.-]+)?)(?::(?P<config>[\w.-]+))?(?:\[(?P<split>[^\]]+\]?)\])?")
 _FILE_SUFFIX = re.compile(r"\.[A-Za-z]{2,7}")
 _BOMS = {
@@ -96,7 +97,9 @@ def _check_path(path: Path, source: str) -> None:
     if not _kind(path):
         raise InputError(
             f"Files of kind '{path.suffix or path.name}' cannot be read", where=source,
-            expected=", ".join(FORMATS), fix="convert the file, or rename it if it is one of these",
+            expected=", ".join(FORMATS),
+            fix="make each text a row of a .jsonl file: {\"text\": \"...\"}" if path.suffix.lower() in _PLAIN
+            else "convert the file, or rename it if it is one of these",
         )  # fmt: skip
 
 

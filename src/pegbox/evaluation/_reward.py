@@ -22,6 +22,7 @@ from pegbox.evaluation._scores import _proportion
 FORMAT = "pegbox.reward-scores/1"
 MARGIN_BINS = 20
 _STEPS = 40
+_ALPHA = 0.05
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,23 @@ class RewardScores:
     # What a reliability diagram asks: between how many answers a confidence is divided.
     labels: ClassVar[tuple[str, ...]] = ("first", "second")
 
+    @property
+    def unbeaten(self) -> str:
+        """The most accurate baseline that it is not surely more accurate than (p < 0.05); empty for none."""
+        rivals = [(part.b, name) for name, part in self.baselines.items() if not _beats(part)]
+        return max(rivals)[1] if rivals else ""
+
+    def verdict(self) -> str:
+        """Whether it has learnt more than lengths of answers, in a sentence that claims no more."""
+        rival = self.unbeaten
+        if not rival:
+            return "It is more accurate than chance, and than preferring the longer or the shorter answer."
+        told = (
+            f"Its accuracy is not surely above that of {rival!r}, {self.baselines[rival].b:.3f} "
+            f"({self.baselines[rival]})"
+        )
+        return f"{told}: nothing shows that it has learnt more than that."
+
     def to_json(self) -> dict[str, Any]:
         """Return strict JSON values (NaN becomes None); `from_json` gives back an equal object."""
         return {"format": FORMAT, **plain(self)}
@@ -99,6 +117,10 @@ class RewardScores:
         }
         width = max(map(len, told))
         return "\n".join(f"{name:<{width}} {value}" for name, value in told.items())
+
+
+def _beats(part: Paired) -> bool:
+    return part.p < _ALPHA and part.difference.value > 0
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,8 @@ def reward_panel(scores: RewardScores, title: str = "") -> "RenderableType":
         table.add_row(name.replace("_", " "), _format.count(count))
     if scores.seconds is not None:
         table.add_row("seconds", _format.seconds(scores.seconds))
-    parts: list[RenderableType] = [table, "", _baselines(scores), "", _histogram(scores.margins)]
+    parts: list[RenderableType] = [table, "", _baselines(scores), plain(scores.verdict())]
+    parts += ["", _histogram(scores.margins)]
     return Panel(Group(*parts), title=plain(title) if title else None, title_align="left", expand=False)
 
 

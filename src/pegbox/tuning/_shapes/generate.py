@@ -151,12 +151,14 @@ class GenerateShape:
             rows = rows.select(sorted(set(spoken.rows)))
             spoken = prompt.speak(rows, too_long=tuned.too_long)
         measured = _measured(rows, prompt.task)
-        predictions = None if rows.plain else [answer.text for answer in self.predict(tuned, rows)]
+        written = None if rows.plain else self.predict(tuned, rows)
+        predictions = None if written is None else [answer.text for answer in written]
         seconds = time.perf_counter() - started
         told_seen(tuned, rows)
         told: dict[str, Any] = {"resamples": resamples, "seed": seed}
         said = _said(tuned, spoken, rows)
         scores = score_texts(predictions, **measured, **said, **told)
+        scores = replace(scores, counts={**scores.counts, **_cut(tuned, rows, written or [])})
         if tuned.module is not None and tuned.origin is None:
             if prompt.soft is not None:
                 spoken = prompt.without_soft().speak(rows, too_long=tuned.too_long)
@@ -165,6 +167,18 @@ class GenerateShape:
             metrics = {f"base_{name}": value for name, value in alone.metrics.items()}
             scores = replace(scores, metrics={**scores.metrics, **metrics})
         return replace(scores, seconds=seconds)
+
+
+def _cut(tuned: Tuned, rows: Conversations, written: Sequence[Written]) -> dict[str, int]:
+    """How many answers were cut at the most tokens, where some were; told, as parts of them are scored."""
+    most, count = _prompt(tuned.prompt).task.decoding.max_tokens, sum(not one.finished for one in written)
+    if not count:
+        return {}
+    tuned.say(
+        f"{rows.source}: {count} of {len(written)} answers do not end within {most} tokens and are scored as "
+        "far as they go (--decoding.max_tokens)"
+    )
+    return {"cut_answers": count}
 
 
 def _measured(rows: Conversations, task: Generate) -> dict[str, Any]:
