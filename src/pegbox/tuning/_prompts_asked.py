@@ -83,7 +83,7 @@ def apart(asked: Conversations, seed: int, say: Callable[[str], None]) -> tuple[
     except InputError:
         return asked, asked.select([])
     say(f"{len(held)} of {len(asked)} prompts held out for win rates (seed {seed})")
-    if len(set(held.texts)) < LEAST_HELD:
+    if len(held) < LEAST_HELD:
         say(
             f"fewer than {LEAST_HELD} held-out prompts cannot show at 5 % that a policy is better, and their "
             "intervals are rough: --held FILE names others (held in Python)"
