@@ -210,15 +210,19 @@ def plans(arguments: argparse.Namespace) -> list[tuple[dict[str, Any], Any]]:
             key = {"part": algorithm, "seed": seed, "steps": arguments.steps, "beta": 0.1}
             found.append((key, partial(aligned, algorithm, seed, arguments.steps, 0.1)))
         found.append(({"part": "dpo", "seed": seed}, partial(direct, seed)))
-    if arguments.people:
-        found = []
     if not arguments.quick and (common.DATA / "hh_harmless").is_dir():
-        for model in arguments.model:
+        for model in MODELS:
             found.append(({"part": "hh_harmless", "model": model}, partial(harmless, model)))
-    if not arguments.people:
-        key = {"part": "ppo", "seed": 0, "steps": 3 * arguments.steps, "beta": TOO_LITTLE}
-        found.append((key, partial(aligned, "ppo", 0, 3 * arguments.steps, TOO_LITTLE)))
+    key = {"part": "ppo", "seed": 0, "steps": 3 * arguments.steps, "beta": TOO_LITTLE}
+    found.append((key, partial(aligned, "ppo", 0, 3 * arguments.steps, TOO_LITTLE)))
     return found
+
+
+def wanted(key: dict[str, Any], arguments: argparse.Namespace) -> bool:
+    """Whether a cell shall be measured in this call; the section tells of all that there are."""
+    if arguments.render or key.get("model", arguments.model[0]) not in arguments.model:
+        return False
+    return key["part"] == "hh_harmless" or not arguments.people
 
 
 def report(cells: common.Cells, arguments: argparse.Namespace) -> str:
@@ -335,7 +339,9 @@ def main() -> None:
         arguments.seeds, arguments.steps = [0], 2
         JUDGED.update(draws=4, prompts=2)
     cells = common.Cells(arguments.out, arguments.fresh)
-    for key, make in () if arguments.render else plans(arguments):
+    for key, make in plans(arguments):
+        if not wanted(key, arguments):
+            continue
         with common.threads(arguments.threads):
             cells.get(key, make)
         common.log(f"{key}: done")

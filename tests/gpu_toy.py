@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -29,6 +30,13 @@ FAMILIES: dict[str, tuple[str, str]] = {
     "bert-encoder": ("bert", "encoder"),
     "t5": ("t5", "encoder-decoder"),
 }
+HERE = PLACE == "cpu" or torch.cuda.is_available()
+MARKS = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not HERE, reason="no GPU is to be seen here: see make test-gpu"),
+    # Which warnings a GPU's libraries give is not what is tested here; they are told at the end.
+    pytest.mark.filterwarnings("default"),
+]
 DTYPES = ("float32", "bfloat16")
 ROWS = rows_of(24, noise=0.0)
 # Most are of one label: soft tokens hardly tell rows apart, but soon learn what most rows answer.
@@ -37,6 +45,10 @@ UNEVEN = ROWS.select([at for at in range(24) if at % 2 or at < 8])
 RATES = dict.fromkeys(("ia3", "prefix", "soft-prompt", "zero-init-attention"), 0.1) | {"full": 3e-3}
 STEPS = 12
 _FOLDERS: list[tempfile.TemporaryDirectory] = []  # type: ignore[type-arg]
+
+
+class Killed(BaseException):
+    """Stands for a signal that nobody handles."""
 
 
 def folder_of(family: str, quantise: Any = None) -> Path:

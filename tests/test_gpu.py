@@ -23,11 +23,13 @@ from comparison_runs import compared, finished
 from gpu_toy import (
     DTYPES,
     FAMILIES,
+    MARKS,
     PLACE,
     REVIEWS,
     ROWS,
     TAGS,
     UNEVEN,
+    Killed,
     adapter,
     base_on,
     distance,
@@ -58,13 +60,7 @@ from test_tuning_choose import ROWS as QUESTIONS
 from tiny import TEXT, VOCABULARY
 from tuning_toy import checksum, fit, hush, rows_of, task_of
 
-HERE = PLACE == "cpu" or torch.cuda.is_available()
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not HERE, reason="no GPU is to be seen here: see make test-gpu"),
-    # Which warnings a GPU's libraries give is not what is tested here; they are told at the end.
-    pytest.mark.filterwarnings("default"),
-]
+pytestmark = MARKS
 # float32 sums in another order, through two layers and a softmax.
 CLOSE: dict[str, Any] = {"rtol": 1e-3, "atol": 1e-3}
 SPEAKING = [family for family in FAMILIES if family != "bert-encoder"]
@@ -75,10 +71,6 @@ PLAIN = [name for name in methods() if not methods()[name].quantise]
 
 each_family = pytest.mark.parametrize("family", FAMILIES)
 each_dtype = pytest.mark.parametrize("dtype", DTYPES)
-
-
-class Killed(BaseException):
-    """Stands for a signal that nobody handles."""
 
 
 @pytest.fixture(autouse=True)

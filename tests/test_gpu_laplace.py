@@ -11,9 +11,8 @@ import torch
 import pegbox
 from four_bit_toy import wide_folder
 from pegbox.tuning._laplace import scored, uncertain
-from pegbox.uncertainty import _jacobian as jacobian_module
-from pegbox.uncertainty._roots import contrasts
 from tuning_toy import fit, folder_of, hush, rows_of
+from uncertainty_toy import slopes_both_ways
 
 PLACE = os.environ.get("PEGBOX_TEST_PLACE", "cuda")
 pytestmark = [
@@ -103,21 +102,8 @@ def test_gradients_taken_together_are_those_of_each_alone(
     base = pegbox.load(place, device=PLACE, **how)
     tuned = fit(base, "qlora" if packed else "lora", ROWS, 3, **HOW)
     rows, spots = scored(tuned, OTHERS), uncertain(tuned)
-    real, ways = jacobian_module._backward, []
-    monkeypatch.setattr(
-        jacobian_module,
-        "_backward",
-        lambda *given, **how: (real(*given, **how), ways.append(how.get("together", False)))[0],
-    )
-
-    def found(few: int) -> list[torch.Tensor]:
-        monkeypatch.setattr(jacobian_module, "FEW_SEEDS", few)
-        order = [list(range(len(rows)))]
-        made = jacobian_module.slopes(tuned.module, rows, spots, contrasts, order=order)  # type: ignore[arg-type]
-        return [part for batch in made for part in batch.parts]
-
-    alone, together = found(1 << 20), found(0)
-    assert any(ways), "one by one after all"
+    order = [list(range(len(rows)))]
+    alone, together = slopes_both_ways(monkeypatch, tuned.module, rows, spots, order)  # type: ignore[arg-type]
     close = 1e-4 if dtype == "float32" else 0.05
     for own, other in zip(together, alone, strict=True):
         assert float((own - other).norm()) <= close * float(other.norm()) + 1e-6

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import pegbox
-from gpu_toy import DTYPES, PLACE, adapter, base_on, distance, no_tensor_elsewhere
+from gpu_toy import DTYPES, MARKS, PLACE, Killed, adapter, base_on, distance, no_tensor_elsewhere
 from pegbox.data import from_prompts
 from pegbox.rlhf import METRICS
 from pegbox.tuning import align, dpo, judge
@@ -27,17 +27,8 @@ from test_tuning_align import (
 )
 from tuning_toy import checksum, hush
 
-HERE = PLACE == "cpu" or torch.cuda.is_available()
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not HERE, reason="no GPU is to be seen here: see make test-gpu"),
-    pytest.mark.filterwarnings("default"),
-]
+pytestmark = MARKS
 LONGER = replace(TRAINING, epochs=6, learning_rate=5e-3)
-
-
-class Killed(BaseException):
-    """Stands for a signal that nobody handles."""
 
 
 @cache

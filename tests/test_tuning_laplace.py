@@ -10,7 +10,6 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 import pegbox
 from four_bit_toy import wide_folder
@@ -20,9 +19,8 @@ from pegbox.methods import build
 from pegbox.tuning import save_posterior
 from pegbox.tuning._laplace import scored, uncertain
 from pegbox.uncertainty import _jacobian as jacobian_module
-from pegbox.uncertainty._laplace import contrasts
 from tuning_toy import LABELS, base_of, checksum, fit, folder_of, hush, rows_of, task_of
-from uncertainty_toy import curvature, jacobian
+from uncertainty_toy import curvature, jacobian, slopes_both_ways
 
 QUICK = pegbox.Training(epochs=2, learning_rate=1e-2)
 ROWS = rows_of(24)
@@ -76,26 +74,9 @@ def test_gradients_taken_together_are_those_of_each_alone(
 ) -> None:
     tuned = tuned_of(case, 3)
     rows, spots = scored(tuned, rows_of(5, 3, seed=3)), uncertain(tuned)
+    monkeypatch.setattr(jacobian_module, "TOGETHER", {"cpu": most})
     order = [[0, 1, 2], [3, 4]]
-
-    def found(few: int) -> list[list[Tensor]]:
-        monkeypatch.setattr(jacobian_module, "FEW_SEEDS", few)
-        monkeypatch.setattr(jacobian_module, "TOGETHER", {"cpu": most})
-        made = jacobian_module.slopes(tuned.module, rows, spots, contrasts, order=order)  # type: ignore[arg-type]
-        return [batch.parts for batch in made]
-
-    real, ways = jacobian_module._backward, []
-    monkeypatch.setattr(
-        jacobian_module,
-        "_backward",
-        lambda *given, **how: (real(*given, **how), ways.append(how.get("together", False)))[0],
-    )
-    alone = found(1 << 20)
-    assert not any(ways)
-    ways.clear()
-    together = found(0)
-    assert ways
-    assert all(ways), "one by one after all"
+    alone, together = slopes_both_ways(monkeypatch, tuned.module, rows, spots, order)  # type: ignore[arg-type]
     for own, other in zip(together, alone, strict=True):
         torch.testing.assert_close(own, other, rtol=1e-4, atol=1e-6)
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
 from pegbox.uncertainty import Place, places
+from pegbox.uncertainty import _jacobian as jacobian_module
+from pegbox.uncertainty._roots import contrasts
 
 
 class Net(nn.Module):
@@ -136,3 +139,28 @@ def curvature(model: Any, rows: Any, spots: Sequence[Place]) -> Tensor:
 
 
 __all__ = ["Net", "Options", "Rows", "adapted", "curvature", "jacobian", "places"]
+
+
+def slopes_both_ways(
+    patch: pytest.MonkeyPatch, model: nn.Module, rows: Any, spots: Sequence[Place], order: list[list[int]]
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Gradients of all contrasts, taken back one by one and many together, which is asserted."""
+    real, ways = jacobian_module._backward, []
+    patch.setattr(
+        jacobian_module,
+        "_backward",
+        lambda *given, **how: (real(*given, **how), ways.append(how.get("together", False)))[0],
+    )
+
+    def found(few: int) -> list[Tensor]:
+        ways.clear()
+        patch.setattr(jacobian_module, "FEW_SEEDS", few)
+        made = jacobian_module.slopes(model, rows, spots, contrasts, order=order)
+        return [part for batch in made for part in batch.parts]
+
+    alone = found(1 << 20)
+    assert not any(ways)
+    together = found(0)
+    assert ways
+    assert all(ways), "one by one after all"
+    return alone, together

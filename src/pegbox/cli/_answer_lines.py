@@ -22,8 +22,13 @@ EXTRA = {
 _UNSURE = {"tag": "tags have", "generate": "free text has", "reward": "rewards of single answers have"}
 
 
-def answer_lines(tuned: "Tuned", table: "Table", rows: "Rows", kind: str, above: float | None = None) -> str:
-    """One JSON object per row of the table: its own columns, then the answer; null where there is none."""
+def answer_lines(
+    tuned: "Tuned", table: "Table", rows: "Rows", kind: str, above: float | None = None
+) -> tuple[str, int]:
+    """One JSON object per row of the table: its own columns, then the answer; null where there is none.
+
+    Beside it how many rows are marked abstained.
+    """
     if kind == "prefer" and isinstance(rows, Conversations):
         kind = "reward"
     _check_sure(kind, above)
@@ -35,14 +40,15 @@ def answer_lines(tuned: "Tuned", table: "Table", rows: "Rows", kind: str, above:
         say(f"columns of {table.source} replaced by the new answers: {', '.join(replaced)}")
     own = [name for name in table.columns if name not in extra]
     answers = dict(zip(rows.numbers, tuned.predict(rows), strict=True))
-    lines = []
+    lines, abstained = [], 0
     for index, number in enumerate(table.numbers):
         cells: dict[str, Any] = {name: table.columns[name][index] for name in own}
         answer = answers.get(number)
         values = [None] * len(extra) if answer is None else list(_values(answer, kind, above))
         line = {**cells, **dict(zip(extra, values, strict=True))}
+        abstained += above is not None and bool(line["abstained"])
         lines.append(json.dumps(line, ensure_ascii=False, default=str) + "\n")
-    return "".join(lines)
+    return "".join(lines), abstained
 
 
 def _check_sure(kind: str, above: float | None) -> None:

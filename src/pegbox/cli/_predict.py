@@ -66,12 +66,12 @@ def predict(
     texts = names(text) or loaded.prompt.task.fields
     rows = _rows(loaded, table, texts)
     if kind == "classify":
-        content = _csv(loaded, table, rows, texts, abstain_above)
+        content, abstained = _csv(loaded, table, rows, texts, abstain_above)
     else:
-        content = answer_lines(loaded, table, rows, kind, abstain_above)
+        content, abstained = answer_lines(loaded, table, rows, kind, abstain_above)
     if out:
         write_text(out, content)
-        marked = "" if abstain_above is None else f", of which {_marked(content, kind)} are marked abstained"
+        marked = "" if abstain_above is None else f", of which {abstained} are marked abstained"
         say(f"{len(table)} rows written to {out}, {_labelled(rows)}{marked}")
     else:
         emit(content)
@@ -161,8 +161,13 @@ def _utf8(raw: bytes) -> str:
         ) from None
 
 
-def _csv(tuned: "Tuned", table: "Table", rows: "Examples", texts: Sequence[str], above: float | None) -> str:
-    """The table's own columns, then label, probability, deviation where known, and all probabilities."""
+def _csv(
+    tuned: "Tuned", table: "Table", rows: "Examples", texts: Sequence[str], above: float | None
+) -> tuple[str, int]:
+    """The table's own columns, then label, probability, deviation where known, and all probabilities.
+
+    Beside it how many rows are marked abstained.
+    """
     import csv
 
     answers = dict(zip(rows.numbers, tuned.predict(rows), strict=True))
@@ -173,6 +178,7 @@ def _csv(tuned: "Tuned", table: "Table", rows: "Examples", texts: Sequence[str],
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow([*own, *extra])
     columns = [table.columns[name] for name in own]
+    abstained = 0
     for number, *values in zip(table.numbers, *columns, strict=True):
         answer = answers.get(number)
         cells = [""] * len(extra)
@@ -181,9 +187,11 @@ def _csv(tuned: "Tuned", table: "Table", rows: "Examples", texts: Sequence[str],
             cells = [answer.label, f"{answer.probability:.6f}", deviation]
             cells += [f"{value:.6f}" for value in answer.probabilities.values()]
             if above is not None:
-                cells.append("yes" if answer.probability < 1 - above else "no")
+                unsure = answer.probability < 1 - above
+                abstained += unsure
+                cells.append("yes" if unsure else "no")
         writer.writerow([*("" if value is None else value for value in values), *cells])
-    return stream.getvalue()
+    return stream.getvalue(), abstained
 
 
 def _own_columns(table: "Table", extra: Sequence[str], texts: Sequence[str]) -> list[str]:
@@ -240,17 +248,6 @@ def _asked(table: "Table", task: Any) -> Any:
         say(f"{STDIN}: blank lines have no answer ({rows_text(blank)})")
     rows = from_prompts([str(text) for _, text in kept])
     return replace(rows, source=STDIN, numbers=tuple(number for number, _ in kept))
-
-
-def _marked(content: str, kind: str) -> int:
-    """How many of the written rows are marked abstained."""
-    import csv
-    import json
-
-    lines = io.StringIO(content, newline="")
-    if kind == "classify":
-        return sum(row["abstained"] == "yes" for row in csv.DictReader(lines))
-    return sum(bool(json.loads(line)["abstained"]) for line in lines)
 
 
 def _labelled(rows: "Examples") -> str:

@@ -26,7 +26,14 @@ from pegbox.rlhf._sequences import Answered
 from pegbox.rlhf._settings import Alignment
 from pegbox.rlhf._signals import KLControl
 from pegbox.rlhf._updates import Metrics, Updates
-from pegbox.training import Checkpoints, check_same, flat_moments, resolve_precision, resume_hint
+from pegbox.training import (
+    Checkpoints,
+    check_same,
+    flat_moments,
+    interruption,
+    resolve_precision,
+    resume_hint,
+)
 
 METRICS = "metrics.jsonl"
 CALIBRATED = 256
@@ -136,18 +143,13 @@ class Aligner:
     def _interrupted(self) -> str:
         """Tell how far the run came and how to go on, and return what was told."""
         kept = self.checkpoints.newest(tell=False)
-        by = f" with {resume_hint()}" if resume_hint() else ""
-        rest = f"continue from step {kept.record['step']}{by}" if kept else "no checkpoint yet"
-        line = (
-            f"interrupted after step {self.step} of {self.settings.steps}: {rest}, "
-            f"checkpoints are in {self.folder}"
-        )
+        last = kept.record["step"] if kept else None
+        line = interruption(self.step, self.settings.steps, last, self.folder)
         self.say(line)
         return line
 
     def _signature(self) -> dict[str, Any]:
-        own = {name: value for name, value in self.settings.to_json().items() if name != "checkpoint_every"}
-        return {**own, **self.key}
+        return {**self.settings.repeated(), **self.key}
 
     def _begin(self) -> None:
         """Measure the reference; a reward that fails there was never right, so nothing of the run is kept."""

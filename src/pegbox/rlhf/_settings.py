@@ -157,3 +157,7 @@ class Alignment:
     def to_json(self) -> dict[str, Any]:
         """A JSON-able mapping."""
         return asdict(self)
+
+    def repeated(self) -> dict[str, Any]:
+        """What a resumed run must have alike: all but how often checkpoints are written."""
+        return {name: value for name, value in self.to_json().items() if name != "checkpoint_every"}

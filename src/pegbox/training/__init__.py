@@ -9,7 +9,7 @@ from pegbox.training._peaks import earlier_peak
 from pegbox.training._precision import resolve_precision
 from pegbox.training._replay import Replay, Replayable, replayed_indices
 from pegbox.training._settings import Settings
-from pegbox.training._told import hush, is_progress, resume_hint, resumed_by
+from pegbox.training._told import hush, interruption, is_progress, resume_hint, resumed_by
 from pegbox.training._trackers import trackers
 from pegbox.training._train import check_no_unfinished, recover, tell, train
 from pegbox.training._trainable import WEIGHTS, Trainable
@@ -40,6 +40,7 @@ __all__ = [
     "flat_moments",
     "gradient_checkpointing",
     "hush",
+    "interruption",
     "is_progress",
     "load_moments",
     "quick_attention",

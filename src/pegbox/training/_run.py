@@ -28,7 +28,7 @@ from pegbox.training._precision import resolve_precision
 from pegbox.training._progress import Meter
 from pegbox.training._replay import Replay
 from pegbox.training._settings import Settings
-from pegbox.training._told import hush, resume_hint
+from pegbox.training._told import hush, interruption, resume_hint
 from pegbox.training._trainable import Trainable
 
 
@@ -245,12 +245,8 @@ def _interrupted(engine: Engine) -> str:
     """Tell how far the run came and how to go on, and return what was told."""
     if engine.meter:
         engine.meter.close()
-    line = f"interrupted after step {engine.state.global_step} of {engine.total}"
-    if resume_hint() is not None:
-        kept = engine.checkpoints.newest(tell=False)
-        by = f" with {resume_hint()}" if resume_hint() else ""
-        rest = f"continue from step {kept.step}{by}" if kept else "no checkpoint yet"
-        line += f": {rest}, checkpoints are in {engine.checkpoints.folder}"
+    kept, folder = engine.checkpoints.newest(tell=False), engine.checkpoints.folder
+    line = interruption(engine.state.global_step, engine.total, kept.step if kept else None, folder)
     engine.checkpoints.say(line)
     return line
 

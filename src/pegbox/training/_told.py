@@ -22,6 +22,23 @@ def resume_hint() -> str | None:
     return _RESUME.get()
 
 
+def interruption(step: int, total: int, kept: int | None, folder: object) -> str:
+    """How far an interrupted run came, and how to go on with it.
+
+    Args:
+        step: Steps taken.
+        total: Steps that were to be taken.
+        kept: The newest checkpoint's step; none where there is no checkpoint.
+        folder: Where checkpoints are.
+    """
+    line, hint = f"interrupted after step {step} of {total}", resume_hint()
+    if hint is None:
+        return line
+    by = f" with {hint}" if hint else ""
+    rest = "no checkpoint yet" if kept is None else f"continue from step {kept}{by}"
+    return f"{line}: {rest}, checkpoints are in {folder}"
+
+
 @contextmanager
 def resumed_by(hint: str | None) -> Iterator[None]:
     """Name what asks for a run to be resumed, while the block runs.

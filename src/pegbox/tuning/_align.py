@@ -165,9 +165,7 @@ def align(
         key=key,
         say=say,
     )
-    # How often checkpoints are written changes nothing that a resumed run would repeat.
-    same = {name: value for name, value in settings.to_json().items() if name != "checkpoint_every"}
-    with claimed(Path(folder), {**key, "settings": str(same)}, resume=resume):
+    with claimed(Path(folder), {**key, "settings": str(settings.repeated())}, resume=resume):
         history = aligner.run(resume=resume)
     policy.requires_grad_(False).eval()
     count = aligner.learners["policy"].count
