@@ -23,7 +23,6 @@ from pegbox.rlhf import (
     Monitor,
     Scale,
     clipped,
-    entropies,
     frontier,
     gae,
     leave_one_out,
@@ -137,17 +136,15 @@ def rows_of(count: int = 40, seed: int = 0, **options: Any) -> tuple[Any, Answer
     return base, found
 
 
-def test_log_probabilities_and_entropies_equal_those_of_all_logits() -> None:
+def test_log_probabilities_equal_those_of_all_logits() -> None:
     base, rows = rows_of()
-    batch = Batch.of(rows, 0, base.device)
-    found, spread = logprobs(base.model, batch), entropies(base.model, batch)
+    found = logprobs(base.model, Batch.of(rows, 0, base.device))
     for line, (prompt, answer) in enumerate(zip(rows.prompts, rows.answers, strict=True)):
         with torch.no_grad():
             said = base.model(input_ids=torch.tensor([[*prompt, *answer]])).logits[0].log_softmax(-1)
         for at, token in enumerate(answer):
             place = said[len(prompt) - 1 + at]
             assert float(found[line, at]) == pytest.approx(float(place[token]), abs=1e-5)
-            assert float(spread[line, at]) == pytest.approx(float(-(place.exp() * place).sum()), abs=1e-5)
         assert (found[line, len(answer) :] == 0).all()
 
 
@@ -204,6 +201,39 @@ def test_at_the_start_nothing_has_changed_to_the_bit(tmp_path: Path) -> None:
     first = run.run(resume=False)[0]
     assert first["kl"] == 0.0
     assert first["first_ratio"] == 1.0
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "rloo"])
+def test_the_pass_that_tells_the_old_policy_teaches_as_a_pass_of_its_own(
+    algorithm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options: dict[str, Any] = {"algorithm": algorithm, "steps": 2, "output": False}
+    kept = toy.aligner(tmp_path / "kept", **options)
+    assert kept.updates.known(*known_of(kept))[1] is not None
+    kept.run(resume=False)
+    known = engine.Updates.known
+    monkeypatch.setattr(engine.Updates, "known", lambda *given: (known(*given)[0], None))
+    apart = toy.aligner(tmp_path / "apart", **options)
+    apart.run(resume=False)
+    for name, value in kept.roles.policy.state_dict().items():
+        assert torch.equal(apart.roles.policy.state_dict()[name], value), name
+
+
+def known_of(run: Any) -> tuple[Answered, Any]:
+    rows = rows_of(32)[1]
+    return rows, run.updates.minibatches(rows, 0)
+
+
+def test_the_entropy_is_that_of_the_policy_that_drew(tmp_path: Path) -> None:
+    run = toy.aligner(tmp_path, base=toy.base_of(end=2.0), steps=1, batch_size=2000)
+    told = run.run(resume=False)[0]
+    with torch.no_grad():
+        logs = torch.stack([toy.logs(run.roles.reference, prompt) for prompt in run.prompts.ids])
+    lengths = torch.tensor([len(answer) for answer in toy.answers()])
+    surprise = float(-(logs.exp() * logs).sum(1).mean())
+    per_token = surprise / float((logs.exp() * lengths).sum(1).mean())
+    assert told["entropy"] == pytest.approx(per_token, rel=0.03)
+    assert per_token < 0.9 * math.log(toy.WORDS + 1)
 
 
 @pytest.mark.parametrize("algorithm", ["ppo", "rloo"])

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     )
     from pegbox.models._find import check_folder, check_safetensors, find_model
     from pegbox.models._fingerprint import fingerprint
-    from pegbox.models._language import IGNORED, language_loss, logits_of, output_inputs
+    from pegbox.models._language import IGNORED, language_loss
     from pegbox.models._language_rows import LanguageRows, check_language
     from pegbox.models._loading import Dtype, load, number_format, tokenizer
     from pegbox.models._mode import in_mode
@@ -90,11 +90,9 @@ __all__ = [
     "in_mode",
     "language_loss",
     "load",
-    "logits_of",
     "narrowed",
     "number_format",
     "option_logprobs",
-    "output_inputs",
     "output_layer",
     "output_rows",
     "output_scale",
@@ -162,8 +160,6 @@ __getattr__, __dir__ = lazy(
         "IGNORED": "pegbox.models._language",
         "chunked_cross_entropy": "pegbox.models._cross_entropy",
         "language_loss": "pegbox.models._language",
-        "logits_of": "pegbox.models._language",
-        "output_inputs": "pegbox.models._language",
         "LanguageRows": "pegbox.models._language_rows",
         "check_language": "pegbox.models._language_rows",
         "unwrapped": "pegbox.models._readout",

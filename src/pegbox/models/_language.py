@@ -35,9 +35,9 @@ def language_loss(
         options: Further keyword arguments of the model's forward.
     """
     marked = targets != IGNORED
-    hidden = output_inputs(model, inputs, marked, **options)
+    hidden = _output_inputs(model, inputs, marked, **options)
     layer = output_layer(model)[1]
-    read = logits_of(model)
+    read = _logits_of(model)
     return chunked_cross_entropy(
         hidden,
         targets[marked],
@@ -47,7 +47,7 @@ def language_loss(
     )
 
 
-def output_inputs(model: nn.Module, inputs: Mapping[str, Tensor], marked: Tensor, **options: Any) -> Tensor:
+def _output_inputs(model: nn.Module, inputs: Mapping[str, Tensor], marked: Tensor, **options: Any) -> Tensor:
     """What enters the output layer at the marked (batch, tokens) positions, (marked, width)."""
     gather = _Gather(output_layer(model)[1], marked)
     with standing_in(model, gather):
@@ -55,7 +55,7 @@ def output_inputs(model: nn.Module, inputs: Mapping[str, Tensor], marked: Tensor
     return gather.hidden
 
 
-def logits_of(model: nn.Module) -> Callable[[Tensor], Tensor]:
+def _logits_of(model: nn.Module) -> Callable[[Tensor], Tensor]:
     """What maps the output layer's inputs (positions, width) to the model's logits (positions, outputs)."""
     layer = output_layer(model)[1]
     if _is_bare(model):

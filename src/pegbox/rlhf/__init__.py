@@ -7,7 +7,7 @@ from pegbox.rlhf._rewards import FunctionReward, Reward, Scale
 from pegbox.rlhf._roles import Roles
 from pegbox.rlhf._rollouts import Prompts, Rollouts
 from pegbox.rlhf._sample import sample
-from pegbox.rlhf._sequences import Answered, Batch, entropies, logprobs, values
+from pegbox.rlhf._sequences import Answered, Batch, logprobs, values
 from pegbox.rlhf._settings import Alignment
 from pegbox.rlhf._signals import (
     Frontier,
@@ -40,7 +40,6 @@ __all__ = [
     "Scale",
     "begin",
     "clipped",
-    "entropies",
     "frontier",
     "gae",
     "leave_one_out",

@@ -256,10 +256,10 @@ class Aligner:
         raw = self._scores(self.roles.reward, rows, texts)
         scores = self.scale.told(raw, rows.finished, settings.missing_end_penalty)
         minibatches = self.updates.minibatches(rows, step)
-        known = self.updates.known(rows, minibatches)
+        known, first = self.updates.known(rows, minibatches)
         mask = known["mask"]
         weights, returns, signals = self.updates.weights(known, scores.float(), self.control.beta)
-        told = self.updates.learn(minibatches, known, weights, returns, step)
+        told = self.updates.learn(minibatches, known, weights, returns, step, first)
         divergence = ((known["policy"] - known["reference"]) * mask).sum(1)
         beta = self.control.beta
         self.control.update(float(divergence.mean()), len(rows))
@@ -269,7 +269,7 @@ class Aligner:
             "kl": float(divergence.mean()),
             "kl_error": _error(divergence),
             "beta": beta,
-            "entropy": self.updates.entropy(minibatches[0]),
+            "entropy": -float(known["policy"][mask].mean()),
             "length": float(mask.sum(1).float().mean()),
             "ended": sum(rows.finished) / len(rows),
             **told,

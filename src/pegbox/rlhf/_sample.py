@@ -41,7 +41,8 @@ class OwnDraws:
         found = torch.full_like(scores, -torch.inf)
         for at in range(0, len(scores), rows):
             part = slice(at, at + rows)
-            below = scores[part].double().div_(self._temperature).softmax(-1).cumsum_(-1)
+            shares = (scores[part].float() / self._temperature).softmax(-1)
+            below = shares.cumsum(-1, dtype=torch.float64)
             chosen = torch.searchsorted(below, drawn[part] * below[:, -1:], right=True)
             found[part].scatter_(1, chosen.clamp_(max=scores.shape[1] - 1), 0.0)
         return found

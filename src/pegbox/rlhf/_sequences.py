@@ -9,10 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pegbox.models import IGNORED, language_loss, logits_of, output_inputs
-
-# Logits that exist at a time where entropies are taken, which needs several tensors of that size.
-CHUNK = 1 << 21
+from pegbox.models import IGNORED, language_loss
 
 
 @dataclass(frozen=True)
@@ -95,20 +92,6 @@ def logprobs(model: nn.Module, batch: Batch) -> Tensor:
     """
     losses = language_loss(model, {"input_ids": batch.ids}, batch.targets, use_cache=False)
     return batch.spread(-losses)
-
-
-@torch.no_grad()
-def entropies(model: nn.Module, batch: Batch) -> Tensor:
-    """Entropy of the model's next-token distribution before each token of the answers, in nats."""
-    marked = batch.targets != IGNORED
-    hidden = output_inputs(model, {"input_ids": batch.ids}, marked, use_cache=False)
-    read = logits_of(model)
-    parts = []
-    rows = max(1, CHUNK // read(hidden[:1]).shape[-1])
-    for at in range(0, len(hidden), rows):
-        logs = read(hidden[at : at + rows]).float().log_softmax(-1)
-        parts.append(-(logs.exp().mul_(logs)).sum(-1))
-    return batch.spread(torch.cat(parts))
 
 
 def values(model: nn.Module, batch: Batch) -> Tensor:

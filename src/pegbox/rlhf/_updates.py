@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from pegbox.rlhf import _processes as processes
 from pegbox.rlhf._learner import Learner
 from pegbox.rlhf._roles import Roles
 from pegbox.rlhf._rollouts import Rollouts, like_lengths
-from pegbox.rlhf._sequences import Answered, Batch, entropies, logprobs, values
+from pegbox.rlhf._sequences import Answered, Batch, logprobs, values
 from pegbox.rlhf._settings import Alignment
 from pegbox.rlhf._signals import clipped, gae, leave_one_out, token_rewards, value_loss, whiten
 
@@ -94,29 +95,34 @@ class Updates:
             for group in groups
         ]
 
-    @torch.no_grad()
-    def known(self, rows: Answered, minibatches: Sequence[Minibatch]) -> dict[str, Tensor]:
+    def known(
+        self, rows: Answered, minibatches: Sequence[Minibatch]
+    ) -> tuple[dict[str, Tensor], Tensor | None]:
         """What policy, reference and value model say of all answers, (rows, tokens) each.
 
         By the same passes over the same rows as in training, so that at first nothing has changed to the bit.
+        The policy reads the first minibatch last; where that is one pass, its result is returned besides with
+        its graph, so that the first optimiser step needs no pass of its own.
         """
         longest = max(map(len, rows.answers))
-        names = ["policy", "reference", *(["value"] if self.roles.value is not None else [])]
-        found = {name: torch.zeros(len(rows), longest) for name in names}
-        for part in (part for minibatch in minibatches for part in minibatch.parts):
-            batch = part.batch
-            with self.rollouts.autocast():
-                said = {"policy": logprobs(self.roles.policy, batch)}
-                said["reference"] = logprobs(self.roles.reference, batch)
-                if self.roles.value is not None:
-                    said["value"] = values(self.roles.value, batch)
-            for name, numbers in said.items():
-                found[name][part.rows, : part.width] = numbers.float().cpu()
-        for numbers in found.values():
-            processes.add_up(numbers)
+        voices: dict[str, Callable[[Batch], Tensor]] = {"reference": partial(logprobs, self.roles.reference)}
+        if self.roles.value is not None:
+            voices["value"] = partial(values, self.roles.value)
+        voices["policy"] = partial(logprobs, self.roles.policy)
+        parts = [part for minibatch in reversed(minibatches) for part in minibatch.parts]
+        kept = minibatches[0].parts[0] if len(minibatches[0].parts) == 1 else None
+        found, first = {name: torch.zeros(len(rows), longest) for name in voices}, None
+        for name, say in voices.items():
+            for part in parts:
+                keep = name == "policy" and part is kept
+                with torch.set_grad_enabled(keep), self.rollouts.autocast():
+                    said = say(part.batch)
+                first = said if keep else None
+                found[name][part.rows, : part.width] = said.detach().float().cpu()
+            processes.add_up(found[name])
         sizes = torch.tensor([len(answer) for answer in rows.answers])
         found["mask"] = torch.arange(longest) < sizes[:, None]
-        return found
+        return found, first
 
     def weights(
         self, known: Mapping[str, Tensor], scores: Tensor, beta: float
@@ -142,13 +148,18 @@ class Updates:
         weights: Tensor,
         returns: Tensor,
         step: int,
+        first: Tensor | None = None,
     ) -> Metrics:
-        """All passes over one batch of answers; returns the means over its minibatches."""
+        """All passes over one batch of answers; returns the means over its minibatches.
+
+        ``first`` is what the policy says of the first minibatch, with its graph, where that is known already.
+        """
         sums: dict[str, float] = {}
         ratios: list[float] = []
         for _ in range(self.settings.epochs):
             for minibatch in minibatches:
-                found = self._policy_update(minibatch, known["policy"], weights, step)
+                found = self._policy_update(minibatch, known["policy"], weights, step, first)
+                first = None
                 if self.roles.value is not None:
                     found |= self._value_update(minibatch, known["value"], returns, step)
                 ratios.append(found.pop("ratio"))
@@ -156,14 +167,16 @@ class Updates:
                     sums[name] = sums.get(name, 0.0) + value
         return {"first_ratio": ratios[0], **{name: value / len(ratios) for name, value in sums.items()}}
 
-    def _policy_update(self, minibatch: Minibatch, before: Tensor, weights: Tensor, step: int) -> Metrics:
+    def _policy_update(
+        self, minibatch: Minibatch, before: Tensor, weights: Tensor, step: int, now: Tensor | None
+    ) -> Metrics:
         """One optimiser step of the policy; its gradient is the sum of those of the parts."""
         policy = self.learners["policy"]
         count = minibatch.tokens if self.settings.algorithm == "ppo" else len(minibatch.rows)
         told = torch.zeros(4, dtype=torch.float64)
         policy.optimizer.zero_grad()
         for part in minibatch.parts:
-            told += self._policy_part(part, before, weights, count)
+            told += self._policy_part(part, before, weights, count, now)
         processes.add_up(told)
         norm = policy.take(self._rate(step))
         _check(step, norm, float(told[0]), "policy")
@@ -175,11 +188,14 @@ class Updates:
             "ratio": float(told[3]) / minibatch.tokens,
         }
 
-    def _policy_part(self, part: Part, before: Tensor, weights: Tensor, count: int) -> Tensor:
+    def _policy_part(
+        self, part: Part, before: Tensor, weights: Tensor, count: int, now: Tensor | None
+    ) -> Tensor:
         """Add the gradient of some rows; returns sums: loss, clipped ratios, divergence and ratios."""
         batch, device = part.batch, part.batch.ids.device
-        with self.rollouts.autocast():
-            now = logprobs(self.learners["policy"].module, batch)
+        if now is None:
+            with self.rollouts.autocast():
+                now = logprobs(self.learners["policy"].module, batch)
         change = (now - before[part.rows, : part.width].to(device)) * batch.mask
         if self.settings.algorithm == "ppo":
             weighed = weights[part.rows, : part.width].to(device)
@@ -212,16 +228,6 @@ class Updates:
     def _rate(self, step: int) -> float:
         """Share of the learning rate at a step: from all of it to a tenth."""
         return 1 - (1 - _TENTH) * step / max(1, self.settings.steps - 1)
-
-    @torch.no_grad()
-    def entropy(self, minibatch: Minibatch) -> float:
-        """Mean entropy per token over a minibatch."""
-        total = torch.zeros(1, dtype=torch.float64)
-        for part in minibatch.parts:
-            with self.rollouts.autocast():
-                total += float(entropies(self.roles.policy, part.batch).sum())
-        processes.add_up(total)
-        return float(total[0]) / minibatch.tokens
 
 
 def _cut(rows: list[int], lengths: Sequence[int], most: int) -> list[list[int]]:
