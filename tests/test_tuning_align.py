@@ -188,6 +188,19 @@ def test_prompts_that_leave_no_room_are_refused_or_shortened_and_told(tmp_path: 
 # Preferences without a reward model
 
 
+def test_equal_held_out_prompts_are_asked_once_and_those_learnt_on_are_told(tmp_path: Path) -> None:
+    said: list[str] = []
+    options: dict[str, Any] = {"settings": replace(FEW, steps=1, algorithm="rloo"), "say": said.append}
+    held = from_prompts([*ASKED[:2], "What of the moon?", ASKED[0]])
+    sft = sft_of(base_of(*FAMILIES["llama"]))
+    found = align(sft, lengths, from_prompts(ASKED[:6]), held=held, folder=tmp_path / "run", **options)
+    assert list(found.aligner.held.texts) == [*ASKED[:2], "What of the moon?"]
+    assert "prompts given in memory: 1 of 4 held-out prompts equal another and are left out" in said
+    assert "warning: 2 of 3 held-out prompts are learnt on too" in said
+    scores = pegbox.tuning.judge(found.tuned, sft, lengths, held, say=said.append, resamples=10)
+    assert scores.rows == 3
+
+
 def test_pairs_are_read_as_the_policy_writes_them() -> None:
     base = base_of("llama")
     sft = sft_of(base)

@@ -108,6 +108,14 @@ def test_an_existing_folder_is_kept_unless_allowed(tuned: pegbox.Tuned, saved: P
     assert not (saved / "scores.json").is_file()
 
 
+def test_a_folder_of_somebody_else_is_never_replaced(tuned: pegbox.Tuned, tmp_path: Path) -> None:
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.tex").write_text("mine")
+    with pytest.raises(UsageError, match="holds something that Pegbox did not write"):
+        tuned.save(tmp_path / "thesis", overwrite=True)
+    assert [path.name for path in tmp_path.rglob("*")] == ["thesis", "chapter.tex"]
+
+
 def test_another_base_is_refused(saved: Path) -> None:
     for other in (folder_of("llama", "causal", 1), base_of("llama", seed=1), folder_of("qwen3", "causal")):
         with pytest.raises(InputError, match="this adapter was made for another base than") as error:

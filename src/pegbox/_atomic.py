@@ -5,12 +5,14 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pegbox.errors import UsageError
 
 STALE = 60
+# A folder with one of these was written by Pegbox: a tuned or merged model, or the demo.
+OWN = ("pegbox.json", "closed-form/pegbox.json")
 
 
 def write_text(path: str | Path, text: str) -> Path:
@@ -61,7 +63,7 @@ def write_bytes(path: str | Path, content: bytes) -> Path:
 
 
 @contextlib.contextmanager
-def folder(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
+def folder(path: str | Path, overwrite: bool = False, own: Sequence[str] = ()) -> Iterator[Path]:
     """Yield an empty folder ``.name.partial-PID`` beside ``path`` that becomes ``path`` when the block ends.
 
     What a killed process left beside ``path`` is cleared first (`recover`). On any exception, Ctrl-C
@@ -72,13 +74,17 @@ def folder(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
     Args:
         path: The folder to make; parents are created.
         overwrite: Replace a folder that is not empty.
+        own: Files of which one must lie in a folder that is replaced; any folder is replaced without them.
 
     Raises:
-        UsageError: ``path`` is a file, is not empty (without ``overwrite``), or holds the working folder.
+        UsageError: ``path`` is a file, is not empty (without ``overwrite``), is not Pegbox's own, or holds
+            the working folder.
     """
     target = Path(path).resolve()
     recover(target)
     _check_free(target, Path(path), overwrite)
+    if own:
+        check_own(Path(path), own)
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = _sibling(target, "partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -114,6 +120,26 @@ def recover(path: str | Path) -> None:
             left.rename(target)
         elif time.time() - _changed(left) > STALE:
             shutil.rmtree(left, ignore_errors=True)
+
+
+def check_own(path: Path, own: Sequence[str] = OWN, name: str = "") -> None:
+    """Refuse to replace a folder that Pegbox did not write.
+
+    Args:
+        path: The folder that was to be replaced.
+        own: Files of which one lies in each folder that Pegbox wrote.
+        name: What the folder is called in the error, such as ``--out``.
+
+    Raises:
+        UsageError: It holds something, and none of ``own``.
+    """
+    if path.is_dir() and any(path.iterdir()) and not any((path / file).is_file() for file in own):
+        raise UsageError(
+            "this folder would be replaced, and it holds something that Pegbox did not write",
+            where=f"{name} {path}".strip(),
+            expected=f"a new or empty folder, or one that Pegbox wrote (with {own[0]})",
+            fix=f"choose another {name or 'folder'}, or remove that folder first",
+        )
 
 
 def _leftovers(target: Path) -> list[tuple[str, Path]]:

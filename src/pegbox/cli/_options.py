@@ -11,15 +11,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pegbox._atomic import recover, write_text
+from pegbox._atomic import check_own, recover, write_text
 from pegbox.errors import UsageError
 from pegbox.training import tell
 
 if TYPE_CHECKING:
     from pegbox.models import FeatureCache
 
-# A folder with one of these was written by Pegbox: a tuned or merged model, or the demo.
-_OWN = ("pegbox.json", "closed-form/pegbox.json")
 # What followed ``pegbox`` on the command line.
 GIVEN: ContextVar[tuple[str, ...]] = ContextVar("GIVEN", default=())
 
@@ -157,13 +155,7 @@ def check_free(folder: Path, overwrite: bool) -> None:
             expected="a new or empty folder",
             fix="choose another --out, or replace it with --overwrite",
         )
-    if folder.is_dir() and any(folder.iterdir()) and not any((folder / name).is_file() for name in _OWN):
-        raise UsageError(
-            "this folder would be replaced, and it holds something that Pegbox did not write",
-            where=f"--out {folder}",
-            expected=f"a new or empty folder, or one that Pegbox wrote (with {_OWN[0]})",
-            fix="choose another --out, or remove that folder first",
-        )
+    check_own(folder, name="--out")
 
 
 def check_writable(path: Path | None, name: str) -> None:

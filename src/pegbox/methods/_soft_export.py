@@ -33,7 +33,7 @@ def export_prompt_tuning(
         base: Its base.
         prompt: The prompt with the soft tokens.
         folder: Where; its parents are made.
-        overwrite: Whether an existing folder may be replaced.
+        overwrite: Whether an existing folder may be replaced, where it holds an adapter.
 
     Raises:
         CapabilityError: For models that are not causal, and for soft tokens elsewhere than at the front.
@@ -62,7 +62,7 @@ def export_prompt_tuning(
         base_model_name_or_path=base.name,
         revision=base.revision,
     )
-    with atomic_folder(folder, overwrite=overwrite) as target:
+    with atomic_folder(folder, overwrite=overwrite, own=("adapter_config.json",)) as target:
         save_file({"prompt_embeddings": vectors}, target / WEIGHTS, metadata={"format": "pt"})
         config.save_pretrained(str(target))
     return folder

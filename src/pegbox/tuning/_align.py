@@ -23,7 +23,7 @@ from pegbox.training import hush, tell
 from pegbox.tuning._claim import claimed
 from pegbox.tuning._judge import Judge, SideBySide, module_of
 from pegbox.tuning._once import Once
-from pegbox.tuning._prompts_asked import Asking, apart, as_prompts, asked_prompts, decoded, writes
+from pegbox.tuning._prompts_asked import Asking, apart, as_prompts, asked_prompts, decoded, different, writes
 from pegbox.tuning._reward_of import reward_of
 from pegbox.tuning._seen import row_digests
 from pegbox.tuning._tuned import Cost, Tuned
@@ -196,7 +196,11 @@ def _prompts(
     """Prompts to learn on, and held out."""
     asked = asked_prompts(start, rows, asking, say)
     if held is not None:
-        return asked, asked_prompts(start, held, asking, say)
+        others = different(asked_prompts(start, held, asking, say), say)
+        known = set(asked.messages)
+        if seen := sum(messages in known for messages in others.messages):
+            say(f"warning: {seen} of {len(others)} held-out prompts are learnt on too")
+        return asked, others
     learnt, others = apart(asked, settings.seed, say)
     if judged and not len(others):
         raise InputError(
@@ -313,8 +317,7 @@ def _details(
 
 def _samples(start: Tuned, tuned: Tuned, held: Conversations) -> tuple[dict[str, str], ...]:
     """Greedy answers before and after to a few held-out prompts, with all that was said before them."""
-    # Of equal prompts one: the greedy answers would be equal too.
-    rows = held.select([at for at, text in enumerate(held.texts) if text not in held.texts[:at]][:SHOWN])
+    rows = held.select(list(range(min(SHOWN, len(held)))))
     if not len(rows):
         return ()
     before, after = start.predict(rows), tuned.predict(rows)

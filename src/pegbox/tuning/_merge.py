@@ -103,7 +103,7 @@ def merge(
         folder: Where.
         rows: Rows to measure the change of the answers on; random tokens when ``None``.
         dtype: Number format to write; ``auto`` is that of the base as it is loaded.
-        overwrite: Whether an existing folder may be replaced.
+        overwrite: Whether an existing folder that Pegbox wrote may be replaced.
         seed: Of the random tokens.
 
     Raises:

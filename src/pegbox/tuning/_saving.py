@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from pegbox._atomic import OWN
 from pegbox._atomic import folder as atomic_folder
 from pegbox._version import __version__
 from pegbox.errors import InputError
@@ -62,10 +63,10 @@ def save(
         tuned: The model.
         folder: Where.
         scores: Its scores.
-        overwrite: Whether an existing folder may be replaced.
+        overwrite: Whether an existing folder that Pegbox wrote may be replaced.
         beside: JSON files to write with it, by name.
     """
-    with atomic_folder(folder, overwrite=overwrite) as target:
+    with atomic_folder(folder, overwrite=overwrite, own=OWN) as target:
         if tuned.module is not None and tuned.weights:
             write_model(tuned.module, tuned.base, target)
         elif tuned.module is not None:

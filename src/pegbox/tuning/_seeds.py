@@ -123,7 +123,7 @@ class Seeds:
         Args:
             folder: Where; its parents are made. It appears whole or not at all.
             scores: What :meth:`evaluate` gave.
-            overwrite: Whether an existing folder may be replaced.
+            overwrite: Whether an existing folder that Pegbox wrote may be replaced.
 
         Raises:
             UsageError: For scores of other seeds.

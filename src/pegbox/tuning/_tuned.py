@@ -287,7 +287,7 @@ class Tuned:
         Args:
             folder: Where; its parents are made.
             scores: Scores to keep beside the adapter and to state in the model card.
-            overwrite: Whether an existing folder may be replaced.
+            overwrite: Whether an existing folder that Pegbox wrote may be replaced.
         """
         from pegbox.tuning._saving import save
 
