@@ -37,9 +37,9 @@ COMMANDS = (
     "learning_curve",
     "ladders",
     "laplace --repeats 2",
-    "calibrate --model etude",
-    "calibrate --model minilm --data sst2 financial_phrasebank snli arc_easy"
-    " --ways map temperature exact kron --tested 300",
+    "calibrate --data sst2 financial_phrasebank snli arc_easy",
+    "calibrate --model etude --data reviews",
+    "calibrate --model minilm --data clinc_small --tested 150 --ways map temperature ensemble exact",
     "generation",
     "claims",
     "sft --repeats 1",
