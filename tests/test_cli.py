@@ -231,25 +231,46 @@ def test_methods_lists_the_registry(capsys: pytest.CaptureFixture[str]) -> None:
     assert lines[0].rstrip().endswith("mergeable")
 
 
+def test_a_method_is_described_with_its_options(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "methods", "lora")
+    assert code == 0
+    assert out.startswith("## lora\n\n- turns: low-rank products")
+    assert "| rank | `8` | Rank of each product. |" in out
+    code, _, told = run(capsys, "methods", "loraa")
+    assert code == 2
+    assert "did you mean 'lora'?" in told
+
+
 WRONG_CALLS = {
     "verb": (["fitt"], "no verb 'fitt'", "did you mean 'fit'?"),
     "option like none": (["check", "d.csv", "--bogus", "x"], "unknown option --bogus", "see pegbox check"),
     "option": (["fit", "d.csv", "--out", "o", "--mdel", "x"], "unknown option --mdel", "'--model'"),
+    "no such file": (["fit", "nowhere.csv", "--out", "o"], "There is no such file", "check the path"),
+    "no such test file": (
+        ["fit", "DATA", "--out", "o", "--test", "nowhere.csv"],
+        "There is no such file",
+        "check the path",
+    ),
+    "revision of etude": (
+        ["fit", "DATA", "--out", "o", "--revision", "v1"],
+        "lies on the disk",
+        "leave --revision out",
+    ),
     "missing option": (["fit", "d.csv"], "required: out", "--help"),
     "value": (["fit", "d.csv", "--out", "o", "--dtype", "flot32"], "wrong value for --dtype", "float32"),
-    "method": (["fit", "d.csv", "--out", "o", "--method", "lorra"], "no method 'lorra'", "'lora'"),
+    "method": (["fit", "DATA", "--out", "o", "--method", "lorra"], "no method 'lorra'", "'lora'"),
     "method option": (
-        ["fit", "d.csv", "--out", "o", "--method", "lora", "--options.rnk", "4"],
+        ["fit", "DATA", "--out", "o", "--method", "lora", "--options.rnk", "4"],
         "no option 'rnk'",
         "'rank'",
     ),
     "training option": (
-        ["fit", "d.csv", "--out", "o", "--training.epoch", "4"],
+        ["fit", "DATA", "--out", "o", "--training.epoch", "4"],
         "no option 'epoch'",
         "'epochs'",
     ),
     "rank 0": (
-        ["fit", "d.csv", "--out", "o", "--method", "lora", "--options.rank", "0"],
+        ["fit", "DATA", "--out", "o", "--method", "lora", "--options.rank", "0"],
         "rank is 0",
         "at least 1",
     ),

@@ -14,11 +14,15 @@ import yaml
 import pegbox
 from cli_toy import run, write_lines
 from pegbox.cli import main
-from pegbox.cli._align import ppo
+from pegbox.cli._align import dpo, ppo
+from pegbox.cli._compare import compare
+from pegbox.cli._fit import fit
+from pegbox.cli._reward import reward
 from pegbox.cli._sft import sft
 from pegbox.cli._signature import documented
 from pegbox.rlhf import Alignment
 from pegbox.tasks import Decoding
+from pegbox.tuning import Training
 from reward_toy import toy_pairs
 from tuning_toy import folder_of, hush
 
@@ -197,7 +201,11 @@ def test_an_interrupted_run_says_how_to_go_on(
 
 @pytest.mark.parametrize(
     ("verb", "flag", "settings", "elsewhere"),
-    [(ppo, "rl", Alignment, ("algorithm",)), (sft, "decoding", Decoding, ())],
+    [
+        (ppo, "rl", Alignment, ("algorithm", "seed")),
+        (sft, "decoding", Decoding, ()),
+        *((verb, "training", Training, ()) for verb in (fit, sft, reward, dpo, compare)),
+    ],
 )
 def test_help_names_every_setting_with_its_default(
     verb: Callable[..., None], flag: str, settings: type[Any], elsewhere: tuple[str, ...]
@@ -205,7 +213,11 @@ def test_help_names_every_setting_with_its_default(
     text = documented(verb)[flag].partition("Names and defaults: ")[2]
     shown = dict(re.findall(r"(\w+) \(([\w.-]*\w)", text))
     read = {name: yaml.safe_load(value.replace("none", "null")) for name, value in shown.items()}
-    known = {one.name: one.default for one in dataclasses.fields(settings) if one.name not in elsewhere}
+    known = {
+        one.name: None if one.default == "none" else one.default
+        for one in dataclasses.fields(settings)
+        if one.name not in elsewhere
+    }
     # YAML takes 3e-4, without a point, for a text.
     assert {name: float(one) if one == "3e-4" else one for name, one in read.items()} == known
 

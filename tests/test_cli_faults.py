@@ -184,6 +184,12 @@ def test_a_data_set_that_comes_as_a_script(
     assert "no longer supported, but found reviews.py (someone/reviews[train])" in told
 
 
+def empty(folder: Path) -> Path:
+    """A file that is there and cannot be read."""
+    (folder / "empty.csv").touch()
+    return folder / "empty.csv"
+
+
 WRONG_EVALUATIONS = {
     "picture": (["--reliability", "x.pdf"], "cannot draw a '.pdf' file", "x.png"),
     "resamples": (["--resamples", "0"], "--resamples 0", "at least 1"),
@@ -197,8 +203,8 @@ def test_evaluate_checks_its_options_before_any_work(
     name: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     options, *expected = WRONG_EVALUATIONS[name]
-    # Neither folder nor file exists: what is told first is what was looked at first.
-    code, out, told = run(capsys, "evaluate", tmp_path / "nowhere", "nothing.csv", *options)
+    # There is no such folder and no row in the file: what is told first is what was looked at first.
+    code, out, told = run(capsys, "evaluate", tmp_path / "nowhere", empty(tmp_path), *options)
     assert (code, out) == (2, "")
     assert all(part in told for part in expected), told
 
@@ -207,7 +213,7 @@ def test_evaluate_checks_its_options_before_any_work(
 def test_fit_checks_its_options_before_any_work(
     options: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    code, _, told = run(capsys, "fit", "nothing.csv", "--out", tmp_path / "o", *options)
+    code, _, told = run(capsys, "fit", empty(tmp_path), "--out", tmp_path / "o", *options)
     assert code == 2
     assert " ".join(options) in told.replace("1.0", "1")
 
@@ -502,7 +508,7 @@ def test_training_settings_of_a_solver_are_told_to_play_no_part(
 def test_training_settings_are_checked_before_the_file_is_read(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    call = ["fit", "nothing.csv", "--out", tmp_path / "o", "--method", "lora"]
+    call = ["fit", empty(tmp_path), "--out", tmp_path / "o", "--method", "lora"]
     code, _, told = run(capsys, *call, "--training.epochs", "many")
     assert code == 2
     assert "epochs is 'many', expected a number above 0" in told

@@ -175,10 +175,11 @@ def test_wrong_seeds_give_one_clear_error(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given, *expected = WRONG[name]
-    code, _, told = run(capsys, "fit", "nothing.csv", "--out", tmp_path / "o", "--seeds", given)
+    (tmp_path / "empty.csv").touch()
+    code, _, told = run(capsys, "fit", tmp_path / "empty.csv", "--out", tmp_path / "o", "--seeds", given)
     assert code == 2
     assert all(part in told for part in expected), told
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["empty.csv"]
 
 
 def test_several_seeds_need_rows_to_be_scored_on(

@@ -1,8 +1,11 @@
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pegbox.cli._options import check_free, check_writable, emit, first, names, say
 from pegbox.errors import UsageError
+
+if TYPE_CHECKING:
+    from pegbox.rlhf import Alignment
 
 # Characters of a prompt or an answer that are shown.
 _SHOWN = 400
@@ -24,6 +27,7 @@ def ppo(
     options: dict[str, Any] | None = None,
     model: str | None = None,
     device: str = "auto",
+    seed: int = 0,
     resume: bool = False,
     overwrite: bool = False,
 ) -> None:
@@ -45,7 +49,7 @@ def ppo(
             to mean 0 and deviation 1), max_tokens (64, of an answer), missing_end_penalty (1.0, standard
             deviations of reward that an answer without its end loses), gradient_clip (1.0; 0 for none),
             precision (float32; auto, bf16), checkpoint_every (10, steps), evaluate_every (10, steps),
-            seed (0), free (false; true allows beta 0).
+            free (false; true allows beta 0).
         gold: A second reward that nothing is trained on, given like --reward, to see over-optimisation by.
         held: File of prompts for win rates; else a tenth of the prompts is held out.
         text: Columns that the prompt is made of, with commas between them; when not given those that the
@@ -56,6 +60,7 @@ def ppo(
         options: Options of the policy's LoRA where the tuned model has no adapter of its own.
         model: Where the base lies now, when its name no longer leads there.
         device: auto, cpu, cuda or mps.
+        seed: Seed of the prompts held out, of the answers and of their order.
         resume: Continue an interrupted run of the same command.
         overwrite: Replace the output folder.
     """
@@ -65,17 +70,10 @@ def ppo(
     from pegbox.methods import LoRA, build
     from pegbox.models import quiet_libraries
     from pegbox.reports import course_diagram, scores_panel
-    from pegbox.rlhf import METRICS, Alignment, rank
+    from pegbox.rlhf import METRICS, rank
     from pegbox.tuning import align, clear_run_folder
 
-    if "algorithm" in (rl or {}):
-        raise UsageError(
-            "the algorithm is no setting among others",
-            where="--rl.algorithm",
-            expected="--algorithm ppo or rloo",
-            fix="write --algorithm instead",
-        )
-    settings = Alignment.of({"algorithm": algorithm, **(rl or {})})
+    settings = alignment(algorithm, seed, rl)
     adapter = build("lora", options)
     assert isinstance(adapter, LoRA)
     run, kept = _places(out, overwrite)
@@ -104,6 +102,24 @@ def ppo(
     say(
         f"{cost.parameters:,} tuned parameters in {cost.seconds:.0f} s, saved in {out}; {kept.name} beside it"
     )
+
+
+def alignment(algorithm: str, seed: int, rl: dict[str, Any] | None) -> "Alignment":
+    """Settings of reinforcement learning from the flags.
+
+    Raises:
+        UsageError: For a setting that is a flag of its own, an unknown one, or a value that cannot be.
+    """
+    from pegbox.rlhf import Alignment
+
+    for name in sorted({"algorithm", "seed"} & set(rl or {})):
+        raise UsageError(
+            f"the {name} is an option of its own",
+            where=f"--rl.{name}",
+            expected=f"--{name} beside --rl",
+            fix=f"write --{name} instead",
+        )
+    return Alignment.of({"algorithm": algorithm, "seed": seed, **(rl or {})})
 
 
 def dpo(

@@ -62,7 +62,7 @@ def fit(
         task: What is asked of a row: classify (one label), choose (one of its own options), tag (entities),
             generate (a text, see pegbox sft) or prefer (a reward, see pegbox reward); auto tells by the
             columns.
-        options: Options of the method, see pegbox methods; for example --options.rank 4.
+        options: Options of the method, for example --options.rank 4; pegbox methods METHOD lists them.
         training: How gradient methods train, for example --training.epochs 3.
         text: Text column, or two with a comma for pairs; guessed when not given.
         label: Label column; guessed when not given.

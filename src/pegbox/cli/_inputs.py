@@ -1,4 +1,4 @@
-"""What a call reads is never what it writes over."""
+"""What a call reads is there, and never what it writes over."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -7,13 +7,17 @@ from typing import Any
 
 from pegbox.cli._options import names
 from pegbox.cli._signature import flag
+from pegbox.data import check_source
 from pegbox.errors import UsageError
 
 READ = (
     *("data", "valid", "test", "ood", "held", "gold", "replay", "forgetting", "also", "plan", "config"),
     *("tuned", "adapter", "first", "second", "sft", "reward", "model"),
 )
+# Those that are files of rows, where they are given.
+ROWS = ("data", "valid", "test", "ood", "held")
 WRITTEN = ("out", "reliability", "diagram", "plot")
+STANDARD_INPUT = "-"
 # Names that are no paths, even where a folder is called so.
 EMBEDDED = ("etude", "etude-masked")
 # Verbs whose --overwrite replaces what they wrote themselves and nothing else in the folder.
@@ -23,15 +27,22 @@ IN_PLACE = ("merge", "laplace")
 
 
 def check_inputs(verb: str, options: Mapping[str, Any]) -> None:
-    """Refuse, before any work, an output that would replace a file or folder that the same call reads.
+    """Refuse, before any work, files of rows that are not there, and outputs that would replace an input.
 
     Args:
         verb: The verb.
         options: Its options, with outputs as paths; ``config`` lists its configuration files.
 
     Raises:
-        UsageError: When an output is an input, or a folder to be overwritten in which an input lies.
+        InputError: When a file of rows is missing, or of no kind that can be read.
+        UsageError: When an output is an input, or a folder to be overwritten in which an input lies; for the
+            revision of a model that lies on the disk.
     """
+    for name in ROWS:
+        value = options.get(name)
+        if isinstance(value, str) and value != STANDARD_INPUT:
+            check_source(value)
+    _check_revision(options.get("model"), options.get("revision"))
     whole = bool(options.get("overwrite")) and verb not in SPARING
     for name in WRITTEN:
         place = options.get(name)
@@ -49,6 +60,16 @@ def check_inputs(verb: str, options: Mapping[str, Any]) -> None:
                     expected="a place apart from all that is read",
                     fix=f"choose another {flag(name)}",
                 )
+
+
+def _check_revision(model: Any, revision: Any) -> None:
+    if revision is not None and (str(model) in EMBEDDED or os.path.isdir(str(model))):
+        raise UsageError(
+            "a revision names a version of a model on the hub, and this one lies on the disk",
+            where=f"--revision {revision}, --model {model}",
+            expected="--revision with a hub id",
+            fix="leave --revision out",
+        )
 
 
 def _inputs(options: Mapping[str, Any]) -> Iterator[Path]:

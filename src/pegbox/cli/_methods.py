@@ -6,14 +6,21 @@ WHOLE = ("method", "works on", "mergeable")
 LETTERS = "K labels, d hidden width, r rank, V vocabulary, N rows"
 
 
-def methods() -> None:
-    """List the methods with what they work on, cost and can do."""
+def methods(method: str | None = None) -> None:
+    """List the methods with what they work on, cost and can do, or one with its options.
+
+    Args:
+        method: The one to describe in Markdown, with the meaning and default of each option.
+    """
     from rich.console import Console
     from rich.table import Table
 
+    from pegbox.methods import method_markdown, method_of, table_rows
     from pegbox.methods import methods as known
-    from pegbox.methods import table_rows
 
+    if method is not None:
+        print(method_markdown(method_of(method)), end="")
+        return
     rows = table_rows()
     table = Table(box=None, pad_edge=False)
     for column in SHOWN:
@@ -26,7 +33,7 @@ def methods() -> None:
     for row in rows:
         print(f"  {row['method']}: {row['parameters']}")
     print("\nOptions, as --options.NAME VALUE of pegbox fit:")
-    for name, method in known().items():
-        options = [item.name for item in fields(method) if item.init]
+    for name, one in known().items():
+        options = [item.name for item in fields(one) if item.init]
         print(f"  {name}: {', '.join(options) or 'none'}")
-    print("\nTheir meaning, defaults and reasons: docs/methods.md")
+    print("\nTheir meanings and defaults: pegbox methods METHOD")

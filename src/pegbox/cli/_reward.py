@@ -43,7 +43,7 @@ def reward(
         out: Folder for the tuned model.
         model: Hub id, folder, or etude. A policy can use the reward only if it has the same base.
         method: One of the names that pegbox methods lists; it must train.
-        options: Options of the method, see pegbox methods; for example --options.rank 4.
+        options: Options of the method, for example --options.rank 4; pegbox methods METHOD lists them.
         training: How gradient methods train, for example --training.epochs 3.
         text: Columns of prompt, chosen and rejected answer, with commas between them, or of the last two
             alone where they hold the prompt; guessed when not given.

@@ -161,9 +161,8 @@ def _options(
 
 def settings_of(plan: Mapping[str, Any], config: Path) -> tuple[Any, "LoRA"]:
     """Settings of the last stage and the adapter of its policy, checked before anything is tuned."""
-    from pegbox.cli._align import dpo, ppo
+    from pegbox.cli._align import alignment, dpo, ppo
     from pegbox.methods import LoRA, build
-    from pegbox.rlhf import Alignment
     from pegbox.tuning import DPO, Training
 
     name = next(one for one in LAST if one in plan)
@@ -180,8 +179,7 @@ def settings_of(plan: Mapping[str, Any], config: Path) -> tuple[Any, "LoRA"]:
     if name == "dpo":
         training = Training.of(given["training"] or {})
         return DPO(given["beta"], training, max_tokens=most, seed=given["seed"]), adapter
-    rl = {"seed": plan.get("seed", 0), **(given["rl"] or {}), "algorithm": given["algorithm"]}
-    return Alignment.of(rl), adapter
+    return alignment(given["algorithm"], given["seed"], given["rl"]), adapter
 
 
 def check_readable(plan: Mapping[str, Any]) -> None:

@@ -60,7 +60,7 @@ def sft(
         out: Folder for the tuned model.
         model: Hub id, folder, or etude.
         method: One of the names that pegbox methods lists.
-        options: Options of the method, see pegbox methods; for example --options.rank 4.
+        options: Options of the method, for example --options.rank 4; pegbox methods METHOD lists them.
         training: How gradient methods train, for example --training.epochs 3.
         format: How the rows are written: instruction (instruction, input, output), prompt (prompt,
             completion), messages (role, content), sharegpt (from, value), input (input, target), text; auto

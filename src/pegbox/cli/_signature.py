@@ -9,6 +9,17 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
+# Ends the help of each --training; a test holds it and the settings together.
+TRAINING = (
+    "Names and defaults: learning_rate (none, the method's), head_learning_rate (none, the same; of a head "
+    "on tokens the method's), epochs (none, the method's or 8), batch_size (16), accumulation (1, batches of "
+    "a step), warmup (none, the method's; share of the steps), schedule (none, the method's; linear, cosine, "
+    "constant), weight_decay (none, the method's), gradient_clip (1.0; 0 for none), precision (auto; bf16, "
+    "float32), patience (4, evaluations without a gain; 0 never stops), evaluations_per_epoch (2), max_steps "
+    "(none), checkpoint_every (epoch, or steps), gradient_checkpointing (false), divergence (3.0, times the "
+    "least loss at which it stops; 0 never), balance (none; weights, sampling), report_to (none; "
+    "tensorboard, wandb), trunk_cache (auto; on, off)."
+)
 _PATHS: dict[Any, Any] = {Path: str, Path | None: str | None}
 
 
@@ -58,7 +69,10 @@ def documented(function: Callable[..., Any]) -> dict[str, str]:
     """The help text of each parameter, from the ``Args:`` section of the docstring."""
     section = (inspect.getdoc(function) or "").partition("Args:\n")[2].split("\n\n", 1)[0]
     entries = re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", section, flags=re.MULTILINE)
-    return {name: re.sub(r"\s+", " ", text).replace("%", "%%") for name, text in entries}
+    helps = {name: re.sub(r"\s+", " ", text).replace("%", "%%") for name, text in entries}
+    if "training" in helps:
+        helps["training"] += f" {TRAINING}"
+    return helps
 
 
 def summary(function: Callable[..., Any]) -> str:

@@ -27,7 +27,7 @@ from pegbox.data._questions import (
     questions,
     renamed,
 )
-from pegbox.data._read import FORMATS, read
+from pegbox.data._read import FORMATS, check_source, read
 from pegbox.data._rows import Rows
 from pegbox.data._sentences import Sentences, TagColumns, find_tag_columns, from_words, sentences
 from pegbox.data._shape_doctor import check_questions, check_sentences
@@ -61,6 +61,7 @@ __all__ = [
     "check_preferences",
     "check_questions",
     "check_sentences",
+    "check_source",
     "conversations",
     "examples",
     "find_choice_columns",

@@ -64,6 +64,16 @@ def read(source: str | Path, *, split: str | None = None, revision: str | None =
     return _read_file(path, str(source))
 
 
+def check_source(source: str | Path) -> None:
+    """Refuse, without reading it, what `read` cannot read: no such file, a folder, an unknown kind of file.
+
+    Raises:
+        InputError: It is none of the files that can be read, and no hub id.
+    """
+    if hub_id(source) is None:
+        _check_path(Path(source).expanduser(), str(source))
+
+
 def hub_id(source: str | Path) -> "re.Match[str] | None":
     """The parts of a hub id; None for what is, or would be, a file or folder."""
     path = Path(source).expanduser()

@@ -26,10 +26,10 @@ if TYPE_CHECKING:
         with_adapter,
     )
     from pegbox.methods._peft_options import common_options, head_parameters
-    from pegbox.methods._registry import build, methods, register
+    from pegbox.methods._registry import build, method_of, methods, register
     from pegbox.methods._soft_export import export_prompt_tuning
     from pegbox.methods._streaming import BLOCK_ROWS, SUBSET_ROWS
-    from pegbox.methods._table import table_markdown, table_rows
+    from pegbox.methods._table import method_markdown, table_markdown, table_rows
     from pegbox.methods._tuners import register_adapters
     from pegbox.methods._tuners._register import AdapterConfig, peft_type, register_adapter
     from pegbox.methods._tuners._wrapping import WrappingTuner, refuse_merge
@@ -94,6 +94,8 @@ __all__ = [
     "linear_layers",
     "load_adapter",
     "mean_softmax",
+    "method_markdown",
+    "method_of",
     "methods",
     "number",
     "peft_type",
@@ -127,6 +129,8 @@ __getattr__, __dir__ = lazy(
         "load_adapter": "pegbox.methods._peft",
         "save_adapter": "pegbox.methods._peft",
         "build": "pegbox.methods._registry",
+        "method_markdown": "pegbox.methods._table",
+        "method_of": "pegbox.methods._registry",
         "methods": "pegbox.methods._registry",
         "register": "pegbox.methods._registry",
         "export_prompt_tuning": "pegbox.methods._soft_export",

@@ -69,11 +69,11 @@ def _import_installed() -> None:
             ) from error
 
 
-def build(name: str, options: Mapping[str, Any] | None = None) -> Method:
-    """Make a method from its name and options.
+def method_of(name: str) -> type[Method]:
+    """The class of a method.
 
     Raises:
-        UsageError: For an unknown name or option, naming the nearest valid one.
+        UsageError: For an unknown name, naming the nearest valid one.
     """
     known = methods()
     if name not in known:
@@ -82,6 +82,16 @@ def build(name: str, options: Mapping[str, Any] | None = None) -> Method:
             expected=", ".join(known),
             fix=nearest(name, known) or "see pegbox methods",
         )
-    valid = [item.name for item in fields(known[name]) if item.init]
+    return known[name]
+
+
+def build(name: str, options: Mapping[str, Any] | None = None) -> Method:
+    """Make a method from its name and options.
+
+    Raises:
+        UsageError: For an unknown name or option, naming the nearest valid one.
+    """
+    method = method_of(name)
+    valid = [item.name for item in fields(method) if item.init]
     check_names(options or {}, valid, f"the method {name} has no option '{{}}'")
-    return known[name](**dict(options or {}))
+    return method(**dict(options or {}))

@@ -26,9 +26,9 @@ COLUMNS = (
 )
 _INTRODUCTION = """# Methods
 
-This page is generated from the capability table in `pegbox.methods`; `pegbox methods` prints the same table.
-d is the hidden width, K the number of labels, r a rank, V the vocabulary, N the number of rows. An encoder is
-a model without an output layer, such as a sentence embedder.
+This page is generated from the capability table in `pegbox.methods`; `pegbox methods` prints the same table,
+and `pegbox methods METHOD` one of its sections. d is the hidden width, K the number of labels, r a rank, V the
+vocabulary, N the number of rows. An encoder is a model without an output layer, such as a sentence embedder.
 """
 
 
@@ -43,6 +43,14 @@ def table_markdown() -> str:
     lines = [_line(COLUMNS), _line(["---"] * len(COLUMNS)), *(_line(row.values()) for row in rows)]
     sections = [_section(name, method) for name, method in methods().items()]
     return "\n".join([_INTRODUCTION, *lines, *sections]) + "\n"
+
+
+def method_markdown(method: type[Method]) -> str:
+    """One method in Markdown: its row of the table, what it does, where it cannot work, its options."""
+    row = _row(method.name, method.capability)
+    facts = [f"- {column}: {row[column]}" for column in COLUMNS[1:] if row[column]]
+    head, *rest = _section(method.name, method).strip().split("\n\n")
+    return "\n\n".join([head, "\n".join(facts), *rest]) + "\n"
 
 
 def _row(name: str, capability: Capability) -> dict[str, str]:
