@@ -34,7 +34,7 @@ COMMANDS = (
     "fewshot --rows 16 --repeats 1",
     "language_loss",
     "replay",
-    "learning_curve",
+    "learning_curve --draws 5",
     "ladders",
     "laplace --repeats 2",
     "calibrate --data sst2 financial_phrasebank snli arc_easy",

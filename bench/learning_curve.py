@@ -205,7 +205,7 @@ def report(cells: list[tuple[Draw, common.Cell]], command: str) -> str:
 def main() -> None:
     """Parse, measure what is missing, write the report."""
     parser = common.parser(__doc__)
-    parser.add_argument("--draws", type=int, default=20)
+    parser.add_argument("--draws", type=int, default=5, help="sets of labelled rows of each source")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=FOLDER)
     parser.add_argument("--fresh", action="store_true")
@@ -240,7 +240,8 @@ def main() -> None:
     found.sort(
         key=lambda pair: (order[pair[0].model, pair[0].genre, pair[0].source], pair[0].rows, pair[0].scored)
     )
-    common.write_section(page, "learning-curve", report(found, "python bench/learning_curve.py"))
+    command = f"python bench/learning_curve.py --draws {arguments.draws}"
+    common.write_section(page, "learning-curve", report(found, command))
 
 
 if __name__ == "__main__":
