@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from pegbox.evaluation import Reach, RewardChange
+from pegbox.evaluation import SIGNIFICANT, Reach, RewardChange
 
 if TYPE_CHECKING:
     from pegbox.comparison._policy_run import PolicyRun
-
-_ALPHA = 0.05
 
 
 def verdict(run: PolicyRun) -> Iterator[str]:
@@ -34,7 +32,7 @@ def _better(run: PolicyRun) -> str:
     told = run.scores.rewards[run.judge]
     called = "gold reward" if run.judge == "gold" else "reward"
     where = f"on {scores.rows:,} prompts that the policy was not tuned on"
-    if told.p >= _ALPHA:
+    if told.p >= SIGNIFICANT:
         return (
             f"{where[0].upper()}{where[1:]} the {called} cannot tell the {name} policy from the model before "
             f"it: {_moved(told)}."

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pegbox.comparison._pilot import Pilot
-from pegbox.evaluation import Paired
+from pegbox.evaluation import SIGNIFICANT, Paired
 from pegbox.methods import methods
 
 FEW_ROWS = 100
 MANY_ROWS = 250
-SIGNIFICANT = 0.05
 ALMOST_PERFECT = 0.95
 
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from pegbox.comparison._estimate import Costs
 from pegbox.comparison._offer import Offer, amount
 from pegbox.comparison._pilot import Pilot, Trial
-from pegbox.comparison._rules import SIGNIFICANT, Facts, Rule
+from pegbox.comparison._rules import Facts, Rule
+from pegbox.evaluation import SIGNIFICANT
 from pegbox.evaluation import Paired
 from pegbox.training import clock
 

@@ -8,10 +8,9 @@ from dataclasses import dataclass, replace
 
 from pegbox.comparison._result import ANSWERS, Rung
 from pegbox.errors import UsageError
-from pegbox.evaluation import Paired, Sample, compare_several, holm
+from pegbox.evaluation import SIGNIFICANT, Paired, Sample, compare_several, holm
 from pegbox.training import clock
 
-SIGNIFICANT = 0.05
 NAMES = {
     "accuracy": "accuracy",
     "macro_f1": "macro-F1",

@@ -2,7 +2,7 @@
 
 from pegbox.evaluation._bootstrap import bootstrap
 from pegbox.evaluation._calibration import Bin, Reliability, calibration_error, reliability
-from pegbox.evaluation._estimate import Estimate, percentile_interval, wilson
+from pegbox.evaluation._estimate import SIGNIFICANT, Estimate, percentile_interval, wilson
 from pegbox.evaluation._flips import Distance, FlipGroup, FlippedRows, Flips, flips
 from pegbox.evaluation._forgetting import (
     Also,
@@ -27,6 +27,7 @@ from pegbox.evaluation._truth import TruthScores, score_truth
 from pegbox.evaluation._which import which_metrics
 
 __all__ = [
+    "SIGNIFICANT",
     "TEXT_METRICS",
     "Also",
     "Answered",

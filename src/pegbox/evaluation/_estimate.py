@@ -8,6 +8,8 @@ Floats = NDArray[np.float64]
 
 # 97.5 % quantile of the standard normal distribution, for two-sided 95 % intervals.
 Z95 = 1.959963984540054
+# A p-value below it is told as a difference, beside intervals of 95 %.
+SIGNIFICANT = 0.05
 _ZERO_WIDTH = 1e-12
 # Numbers of one chunk of resamples: 1e6 float64 are 8 MB, small enough to stay near the processor.
 CELLS = 1_000_000

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from pegbox.errors import InputError
 from pegbox.evaluation._bootstrap import bootstrap
 from pegbox.evaluation._calibration import Bin, MassError, Reliability, _bin, calibrated_errors, place
-from pegbox.evaluation._estimate import Estimate, Floats, basic_interval, percentile_interval
+from pegbox.evaluation._estimate import SIGNIFICANT, Estimate, Floats, basic_interval, percentile_interval
 from pegbox.evaluation._json import _reliability, plain, read_estimate, reading
 from pegbox.evaluation._metrics import BINS
 from pegbox.evaluation._paired import Paired, _interval, permutation
@@ -22,7 +22,6 @@ from pegbox.evaluation._scores import _proportion
 FORMAT = "pegbox.reward-scores/1"
 MARGIN_BINS = 20
 _STEPS = 40
-_ALPHA = 0.05
 
 
 @dataclass(frozen=True)
@@ -120,7 +119,7 @@ class RewardScores:
 
 
 def _beats(part: Paired) -> bool:
-    return part.p < _ALPHA and part.difference.value > 0
+    return part.p < SIGNIFICANT and part.difference.value > 0
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from pegbox.evaluation import SIGNIFICANT
+
 if TYPE_CHECKING:
     from pegbox.comparison import Comparison, Rung
 
-_SIGNIFICANT = 0.05
 MARKED = "the cheapest rung that no costlier one beats and no cheaper one equals"
 P_DECIDES = (
     "where an interval leaves zero out and p is 0.05 or more, p decides: the interval is the bootstrap's, "
@@ -20,7 +21,7 @@ def at_odds(rungs: Sequence[Rung]) -> bool:
     """Whether an interval of a difference leaves zero out beside a p-value that shows nothing."""
     found = [rung.difference for rung in rungs if rung.difference is not None]
     return any(
-        part.p >= _SIGNIFICANT and (part.difference.low > 0 or part.difference.high < 0) for part in found
+        part.p >= SIGNIFICANT and (part.difference.low > 0 or part.difference.high < 0) for part in found
     )
 
 
