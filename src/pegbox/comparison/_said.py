@@ -8,8 +8,7 @@ from pegbox.comparison._estimate import Costs
 from pegbox.comparison._offer import Offer, amount
 from pegbox.comparison._pilot import Pilot, Trial
 from pegbox.comparison._rules import Facts, Rule
-from pegbox.evaluation import SIGNIFICANT
-from pegbox.evaluation import Paired
+from pegbox.evaluation import SIGNIFICANT, Paired
 from pegbox.training import clock
 
 # How far estimates may be off; see docs/advise.md.
