@@ -241,6 +241,30 @@ def test_a_method_is_described_with_its_options(capsys: pytest.CaptureFixture[st
     assert "did you mean 'lora'?" in told
 
 
+@pytest.mark.parametrize("flag", ["", "--test", "--valid"])
+def test_missing_files_are_told_before_any_library_is_loaded(flag: str, data: Path, tmp_path: Path) -> None:
+    call = ["fit", *([str(data), flag] if flag else []), "nowhere.csv", "--out", "o"]
+    code = f"import sys; from pegbox.cli import main; print(main({call!r}), 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.stdout == "2 False\n"
+    assert f"There is no such file ({flag} nowhere.csv)".replace("( ", "(") in done.stderr
+
+
+def test_a_text_in_the_place_of_a_file_is_no_fault_of_the_system(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, told = run(capsys, "check", "Tea is good. " * 40)
+    assert code == 2
+    assert "There is no such file" in told
+
+
+def test_yaml_words_for_the_trunk_cache_are_its_own(
+    data: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call = ["fit", data, "--model", model, "--method", "lora", "--out", tmp_path / "o", *FIT[2:]]
+    call += ["--training.max_steps", "1"]
+    assert run(capsys, *call, "--training.trunk_cache", "off")[0] == 0
+    assert run(capsys, *call, "--training.trunk_cache", "no_such", "--overwrite")[0] == 2
+
+
 WRONG_CALLS = {
     "verb": (["fitt"], "no verb 'fitt'", "did you mean 'fit'?"),
     "option like none": (["check", "d.csv", "--bogus", "x"], "unknown option --bogus", "see pegbox check"),
@@ -254,7 +278,7 @@ WRONG_CALLS = {
     "revision of etude": (
         ["fit", "DATA", "--out", "o", "--revision", "v1"],
         "lies on the disk",
-        "leave --revision out",
+        "leave the revision out",
     ),
     "missing option": (["fit", "d.csv"], "required: out", "--help"),
     "value": (["fit", "d.csv", "--out", "o", "--dtype", "flot32"], "wrong value for --dtype", "float32"),

@@ -156,6 +156,9 @@ def test_prompts_under_other_names_and_as_dialogues_are_read(
         (["--rl.beta", "0"], "nothing holds the policy"),
         (["--rl.beta", "0"], "(--rl.free true)"),
         (["--rl.step", "3"], "no setting 'step'"),
+        (["--rl.seed", "3"], "seed stands beside rl"),
+        (["--rl.seed", "3", "--rl.algorithm", "rloo"], "write --algorithm and --seed"),
+        (["--seed", "-1"], "--seed -1"),
         (["--rl.steps", "many"], "(--rl)"),
         (["--reward", "nowhere"], "is no reward"),
         (["--reward", "json:nothing"], "cannot be imported"),
@@ -210,14 +213,10 @@ def test_an_interrupted_run_says_how_to_go_on(
 def test_help_names_every_setting_with_its_default(
     verb: Callable[..., None], flag: str, settings: type[Any], elsewhere: tuple[str, ...]
 ) -> None:
-    text = documented(verb)[flag].partition("Names and defaults: ")[2]
+    text = re.split("Names and defaults[^:]*: ", documented(verb)[flag])[1]
     shown = dict(re.findall(r"(\w+) \(([\w.-]*\w)", text))
-    read = {name: yaml.safe_load(value.replace("none", "null")) for name, value in shown.items()}
-    known = {
-        one.name: None if one.default == "none" else one.default
-        for one in dataclasses.fields(settings)
-        if one.name not in elsewhere
-    }
+    read = {name: yaml.safe_load(value.replace("unset", "null")) for name, value in shown.items()}
+    known = {one.name: one.default for one in dataclasses.fields(settings) if one.name not in elsewhere}
     # YAML takes 3e-4, without a point, for a text.
     assert {name: float(one) if one == "3e-4" else one for name, one in read.items()} == known
 

@@ -318,6 +318,8 @@ def test_pairs_are_learnt_directly_and_stages_may_be_folders_or_functions(
         ({"sft": {"data": "nowhere.jsonl"}}, "section sft"),
         ({"ppo": {"data": "asked.jsonl", "rl": {"step": 3}}}, "no setting 'step'"),
         ({"ppo": {"data": "asked.jsonl", "rl": [3]}}, "section ppo"),
+        ({"ppo": {"data": "asked.jsonl", "rl": {"seed": 3}}}, "in a plan the same keys of the section"),
+        ({"sft": {"data": "asked.jsonl"}, "revision": "v1"}, "a version of a model on the hub"),
         ({"ppo": {"data": "asked.jsonl", "rl": {1: 2}}}, "no setting"),
         ({"ppo": {"data": "asked.jsonl", "model": "x"}}, "no option 'model'"),
         ({"ppo": None, "dpo": {"data": "pairs.jsonl", "beta": -1}}, "weight of the divergence"),

@@ -121,6 +121,29 @@ def test_what_cannot_be_read_says_so(tmp_path: Path, name: str, content: bytes |
         assert "mising.txt" in found.value.fix
 
 
+@pytest.mark.parametrize(
+    ("name", "fix"), [("atuo", "did you mean 'auto'?"), ("autp.txt", "did you mean 'auto.txt'?")]
+)
+def test_a_word_typed_wrong_is_not_asked_of_the_hub(
+    name: str, fix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "auto.txt").write_text("near", "utf-8")
+    (tmp_path / "auto.txt").rename(tmp_path / ("auto.txt" if "." in name else "other.txt"))
+    with pytest.raises(InputError, match="there is no such file") as found:
+        read_general_text(name)
+    assert found.value.fix == fix
+
+
+def test_a_hub_id_that_is_like_no_word_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr("datasets.load_dataset", lambda name, *_, **__: asked.append(name) or 1 / 0)
+    for name in ("office", "off", "owner/auto"):
+        with pytest.raises((InputError, ZeroDivisionError)):
+            read_general_text(name)
+    assert asked == ["office", "off", "owner/auto"]
+
+
 def test_an_empty_folder_a_wrong_column_and_no_size_are_errors(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no text"):
         read_general_text(tmp_path)

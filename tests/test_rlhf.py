@@ -1,5 +1,6 @@
 """Reinforcement learning: its arithmetic, an exact toy, what stays equal, what is warned of and refused."""
 
+import copy
 import json
 import math
 import subprocess
@@ -214,7 +215,7 @@ def test_the_pass_that_tells_the_old_policy_teaches_as_a_pass_of_its_own(
     known = engine.Updates.known
     monkeypatch.setattr(engine.Updates, "known", lambda *given: (known(*given)[0], None))
     apart = toy.aligner(tmp_path / "apart", **options)
-    apart.run(resume=False)
+    assert apart.run(resume=False)[0]["first_ratio"] == 1.0
     for name, value in kept.roles.policy.state_dict().items():
         assert torch.equal(apart.roles.policy.state_dict()[name], value), name
 
@@ -224,16 +225,33 @@ def known_of(run: Any) -> tuple[Answered, Any]:
     return rows, run.updates.minibatches(rows, 0)
 
 
-def test_the_entropy_is_that_of_the_policy_that_drew(tmp_path: Path) -> None:
-    run = toy.aligner(tmp_path, base=toy.base_of(end=2.0), steps=1, batch_size=2000)
-    told = run.run(resume=False)[0]
-    with torch.no_grad():
-        logs = torch.stack([toy.logs(run.roles.reference, prompt) for prompt in run.prompts.ids])
-    lengths = torch.tensor([len(answer) for answer in toy.answers()])
-    surprise = float(-(logs.exp() * logs).sum(1).mean())
-    per_token = surprise / float((logs.exp() * lengths).sum(1).mean())
-    assert told["entropy"] == pytest.approx(per_token, rel=0.03)
-    assert per_token < 0.9 * math.log(toy.WORDS + 1)
+def test_the_entropy_is_that_of_the_policy_that_drew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options: dict[str, Any] = {"steps": 3, "batch_size": 2000, "minibatch_size": 250, "learning_rate": 1e-2}
+    run = toy.aligner(tmp_path, base=toy.base_of(end=2.0), **options)
+    drew: list[Any] = []
+    learn = type(run)._learn
+
+    def watched(self: Any, step: int) -> Any:
+        drew.append(copy.deepcopy(self.roles.policy))
+        return learn(self, step)
+
+    monkeypatch.setattr(type(run), "_learn", watched)
+    told = run.run(resume=False)[-1]["entropy"]
+    wanted, error = entropy_per_token(run.prompts.ids, drew[-1], options["batch_size"])
+    assert abs(told - wanted) < 4 * error
+    assert abs(told - entropy_per_token(run.prompts.ids, run.roles.reference, 2000)[0]) > 8 * error
+
+
+@torch.no_grad()
+def entropy_per_token(prompts: Any, model: Any, count: int) -> tuple[float, float]:
+    """Expected surprise over expected tokens, and the standard error of that ratio among so many answers."""
+    logs = torch.stack([toy.logs(model, prompt) for prompt in prompts])
+    weights = logs.exp() / len(logs)
+    lengths = torch.tensor([len(answer) for answer in toy.answers()], dtype=torch.float64)
+    mean = (weights * lengths).sum()
+    found = -(weights * logs).sum() / mean
+    spread = (weights * (-logs - found * lengths) ** 2).sum().sqrt() / mean
+    return float(found), float(spread) / math.sqrt(count)
 
 
 @pytest.mark.parametrize("algorithm", ["ppo", "rloo"])

@@ -1,7 +1,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pegbox.cli._options import check_free, check_writable, emit, first, names, say
+from pegbox.cli._options import check_free, check_least, check_writable, emit, first, names, say
 from pegbox.errors import UsageError
 
 if TYPE_CHECKING:
@@ -43,12 +43,12 @@ def ppo(
         rl: Settings of reinforcement learning, for example --rl.steps 200 --rl.beta 0.05. Names and defaults:
             steps (100), batch_size (64, answers of a step), minibatch_size (16, of them at once), draws (4,
             answers per prompt of rloo), epochs (2, passes over a batch), learning_rate (3e-4),
-            value_learning_rate (none, the policy's), beta (0.1, standard deviations of reward per nat from
-            where it starts), target_kl (none, nats per answer that beta is adapted to hold), kl_horizon
-            (10000, answers), gamma (1.0), lam (0.95), clip (0.2), value_clip (none), whiten (true, advantages
-            to mean 0 and deviation 1), max_tokens (64, of an answer), missing_end_penalty (1.0, standard
-            deviations of reward that an answer without its end loses), gradient_clip (1.0; 0 for none),
-            precision (float32; auto, bf16), checkpoint_every (10, steps), evaluate_every (10, steps),
+            value_learning_rate (unset, the policy's), beta (0.1, standard deviations of reward per nat from
+            where it starts), target_kl (unset, nats per answer that beta is adapted to hold), kl_horizon
+            (10000, answers), gamma (1.0), lam (0.95), clip (0.2), value_clip (unset), whiten (true,
+            advantages to mean 0 and deviation 1), max_tokens (64, of an answer), missing_end_penalty (1.0,
+            standard deviations of reward that an answer without its end loses), gradient_clip (1.0; 0 for
+            none), precision (float32; auto, bf16), checkpoint_every (10, steps), evaluate_every (10, steps),
             free (false; true allows beta 0).
         gold: A second reward that nothing is trained on, given like --reward, to see over-optimisation by.
         held: File of prompts for win rates; else a tenth of the prompts is held out.
@@ -73,7 +73,8 @@ def ppo(
     from pegbox.rlhf import METRICS, rank
     from pegbox.tuning import align, clear_run_folder
 
-    settings = alignment(algorithm, seed, rl)
+    check_least(seed, 0, "--seed")
+    settings = alignment_settings(algorithm, seed, rl)
     adapter = build("lora", options)
     assert isinstance(adapter, LoRA)
     run, kept = _places(out, overwrite)
@@ -104,7 +105,7 @@ def ppo(
     )
 
 
-def alignment(algorithm: str, seed: int, rl: dict[str, Any] | None) -> "Alignment":
+def alignment_settings(algorithm: str, seed: int, rl: dict[str, Any] | None) -> "Alignment":
     """Settings of reinforcement learning from the flags.
 
     Raises:
@@ -112,12 +113,12 @@ def alignment(algorithm: str, seed: int, rl: dict[str, Any] | None) -> "Alignmen
     """
     from pegbox.rlhf import Alignment
 
-    for name in sorted({"algorithm", "seed"} & set(rl or {})):
+    if own := sorted({"algorithm", "seed"} & set(rl or {})):
         raise UsageError(
-            f"the {name} is an option of its own",
-            where=f"--rl.{name}",
-            expected=f"--{name} beside --rl",
-            fix=f"write --{name} instead",
+            f"{' and '.join(own)} {'stands' if len(own) == 1 else 'stand'} beside rl, not in it",
+            where=", ".join(f"rl.{name}" for name in own),
+            expected=" and ".join(own) + " as options of ppo",
+            fix=f"write {' and '.join(f'--{name}' for name in own)}; in a plan the same keys of the section",
         )
     return Alignment.of({"algorithm": algorithm, "seed": seed, **(rl or {})})
 
@@ -149,7 +150,7 @@ def dpo(
         sft: Folder that pegbox sft wrote: where the policy starts, and what it is held to.
         out: Folder for the policy.
         beta: Weight of the divergence from where it starts.
-        training: How to train, for example --training.epochs 1; the learning rate is 1e-4 when not given.
+        training: How to train, for example --training.epochs 1; the learning rate is 1e-4 when unset.
         valid: File of pairs for early stopping; else a share of the rows.
         text: Columns of prompt, chosen and rejected answer, with commas between them, or of the last two
             alone where they hold the prompt; guessed when not given.

@@ -8,7 +8,7 @@ from typing import Any
 from pegbox.cli._options import names
 from pegbox.cli._signature import flag
 from pegbox.data import check_source
-from pegbox.errors import UsageError
+from pegbox.errors import InputError, UsageError
 
 READ = (
     *("data", "valid", "test", "ood", "held", "gold", "replay", "forgetting", "also", "plan", "config"),
@@ -41,8 +41,15 @@ def check_inputs(verb: str, options: Mapping[str, Any]) -> None:
     for name in ROWS:
         value = options.get(name)
         if isinstance(value, str) and value != STANDARD_INPUT:
-            check_source(value)
-    _check_revision(options.get("model"), options.get("revision"))
+            try:
+                check_source(value)
+            except InputError as error:
+                error.where = value if name == "data" else f"{flag(name)} {value}"
+                raise
+    if options.get("revision") is not None:
+        from pegbox.models import find_version
+
+        find_version(str(options["model"]), options["revision"])
     whole = bool(options.get("overwrite")) and verb not in SPARING
     for name in WRITTEN:
         place = options.get(name)
@@ -60,16 +67,6 @@ def check_inputs(verb: str, options: Mapping[str, Any]) -> None:
                     expected="a place apart from all that is read",
                     fix=f"choose another {flag(name)}",
                 )
-
-
-def _check_revision(model: Any, revision: Any) -> None:
-    if revision is not None and (str(model) in EMBEDDED or os.path.isdir(str(model))):
-        raise UsageError(
-            "a revision names a version of a model on the hub, and this one lies on the disk",
-            where=f"--revision {revision}, --model {model}",
-            expected="--revision with a hub id",
-            fix="leave --revision out",
-        )
 
 
 def _inputs(options: Mapping[str, Any]) -> Iterator[Path]:

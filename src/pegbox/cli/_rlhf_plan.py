@@ -161,7 +161,7 @@ def _options(
 
 def settings_of(plan: Mapping[str, Any], config: Path) -> tuple[Any, "LoRA"]:
     """Settings of the last stage and the adapter of its policy, checked before anything is tuned."""
-    from pegbox.cli._align import alignment, dpo, ppo
+    from pegbox.cli._align import alignment_settings, dpo, ppo
     from pegbox.methods import LoRA, build
     from pegbox.tuning import DPO, Training
 
@@ -179,14 +179,19 @@ def settings_of(plan: Mapping[str, Any], config: Path) -> tuple[Any, "LoRA"]:
     if name == "dpo":
         training = Training.of(given["training"] or {})
         return DPO(given["beta"], training, max_tokens=most, seed=given["seed"]), adapter
-    return alignment(given["algorithm"], given["seed"], given["rl"]), adapter
+    try:
+        return alignment_settings(given["algorithm"], given["seed"], given["rl"]), adapter
+    except PegboxError as error:
+        raise in_section(error, f"{name} of {config}") from None
 
 
 def check_readable(plan: Mapping[str, Any]) -> None:
     """Whatever the plan names is there, before hours are spent on the stages before it."""
     from pegbox.data import read
+    from pegbox.models import find_version
     from pegbox.tuning import check_reward
 
+    find_version(plan.get("model", "etude"), plan.get("revision"))
     for name in (SFT, REWARD):
         given = plan[name]
         if isinstance(given, str) and (name == SFT or Path(given).is_dir()):

@@ -11,14 +11,14 @@ if TYPE_CHECKING:
 
 # Ends the help of each --training; a test holds it and the settings together.
 TRAINING = (
-    "Names and defaults: learning_rate (none, the method's), head_learning_rate (none, the same; of a head "
-    "on tokens the method's), epochs (none, the method's or 8), batch_size (16), accumulation (1, batches of "
-    "a step), warmup (none, the method's; share of the steps), schedule (none, the method's; linear, cosine, "
-    "constant), weight_decay (none, the method's), gradient_clip (1.0; 0 for none), precision (auto; bf16, "
-    "float32), patience (4, evaluations without a gain; 0 never stops), evaluations_per_epoch (2), max_steps "
-    "(none), checkpoint_every (epoch, or steps), gradient_checkpointing (false), divergence (3.0, times the "
-    "least loss at which it stops; 0 never), balance (none; weights, sampling), report_to (none; "
-    "tensorboard, wandb), trunk_cache (auto; on, off)."
+    "Names and defaults, of which the verb or the method has its own for what is unset: learning_rate "
+    "(unset), head_learning_rate (unset), epochs (unset), batch_size (16), accumulation (1, batches of a "
+    "step), warmup (unset, share of the steps), schedule (unset; linear, cosine, constant), weight_decay "
+    "(unset), gradient_clip (1.0; 0 for none), precision (auto; bf16, float32), patience (4, evaluations "
+    "without a gain; 0 never stops), evaluations_per_epoch (2), max_steps (unset, no limit), "
+    "checkpoint_every (epoch, or steps), gradient_checkpointing (false), divergence (3.0, times the least "
+    "loss at which it stops; 0 only where it is not finite), balance (none; weights, sampling), report_to "
+    "(none; tensorboard, wandb), trunk_cache (auto; on, off)."
 )
 _PATHS: dict[Any, Any] = {Path: str, Path | None: str | None}
 

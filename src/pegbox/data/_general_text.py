@@ -14,8 +14,8 @@ from pegbox.data._table import Table, counted
 from pegbox.errors import InputError, UsageError, nearest
 
 SIZE = 1 << 16
-# What verbs take in the place of a text.
-WORDS = ("auto", "off")
+# What stands for no file; texts so near to it are no hub ids.
+AUTO, NEAR = "auto", 0.75
 LONGEST = 4096
 SEPARATOR = re.compile(r"^<\|endoftext\|>[ \t]*$", re.MULTILINE)
 _BLANK = re.compile(r"\n[ \t]*\n")
@@ -108,7 +108,7 @@ def _texts(path: Path, source: str | Path, column: str | None) -> tuple[Sequence
         return [part for text in found for part in SEPARATOR.split(text)], ()
     if _plain(path):
         return _divided(_decoded(path)), ()
-    if not path.exists() and (not hub_id(source) or nearest(str(source), WORDS)):
+    if not path.exists() and (not hub_id(source) or nearest(str(source), [AUTO], NEAR)):
         raise _missing(path)
     table = read(source)
     return _of_table(table, column)
@@ -139,7 +139,7 @@ def _missing(path: Path) -> InputError:
         "there is no such file" if folder.is_dir() else f"there is no folder {folder}",
         where=str(path),
         expected=f"a .txt file, a folder of them, a table ({', '.join(FORMATS)}), or a hub id",
-        fix=nearest(str(path), WORDS) or nearest(path.name, names) or "check the path",
+        fix=nearest(path.name, names) or nearest(str(path), [AUTO], NEAR) or "check the path",
     )
 
 

@@ -1,4 +1,5 @@
 import gzip
+import os
 import re
 import zlib
 from pathlib import Path
@@ -77,7 +78,8 @@ def check_source(source: str | Path) -> None:
 def hub_id(source: str | Path) -> "re.Match[str] | None":
     """The parts of a hub id; None for what is, or would be, a file or folder."""
     path = Path(source).expanduser()
-    if not isinstance(source, str) or path.exists() or _FILE_SUFFIX.fullmatch(path.suffix):
+    # Unlike that of a path, this question takes any text.
+    if not isinstance(source, str) or os.path.exists(path) or _FILE_SUFFIX.fullmatch(path.suffix):
         return None
     return _HUB_ID.fullmatch(source)
 
@@ -89,17 +91,18 @@ def _kind(path: Path) -> str:
 
 
 def _check_path(path: Path, source: str) -> None:
-    if path.is_dir():
+    if os.path.isdir(path):
         files = sorted(item.name for item in path.iterdir() if _kind(item))
         raise InputError(
             "This is a folder, not a file", where=source,
             expected=f"one file: {', '.join(FORMATS)}",
             fix=f"name one of its files: {', '.join(files[:5])}" if files else "it holds no such file",
         )  # fmt: skip
-    if not path.exists():
+    if not os.path.exists(path):
         folder = path.parent
-        names = [item.name for item in folder.iterdir()] if folder.is_dir() else []
-        missing = "There is no such file" if folder.is_dir() else f"There is no folder {folder}"
+        there = os.path.isdir(folder)
+        names = [item.name for item in folder.iterdir()] if there else []
+        missing = "There is no such file" if there else f"There is no folder {folder}"
         raise InputError(
             missing, where=source, expected=f"a file ({', '.join(FORMATS)}) or a hub id such as owner/name",
             fix=nearest(path.name, names) or "check the path",

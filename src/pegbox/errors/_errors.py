@@ -64,8 +64,8 @@ def check_names(names: Iterable[str], valid: Sequence[str], what: str, *, where:
             )
 
 
-def nearest(word: str, valid: Iterable[str]) -> str:
-    """Return ``did you mean 'x'?`` for the nearest valid word, else an empty string."""
+def nearest(word: str, valid: Iterable[str], cutoff: float = 0.6) -> str:
+    """Return ``did you mean 'x'?`` for the nearest valid word within ``cutoff``, else an empty string."""
     lowered = {item.lower(): item for item in valid}
-    match = difflib.get_close_matches(word.lower(), list(lowered), n=1, cutoff=0.6)
+    match = difflib.get_close_matches(word.lower(), list(lowered), n=1, cutoff=cutoff)
     return f"did you mean '{lowered[match[0]]}'?" if match else ""

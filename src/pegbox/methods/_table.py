@@ -27,7 +27,7 @@ COLUMNS = (
 _INTRODUCTION = """# Methods
 
 This page is generated from the capability table in `pegbox.methods`; `pegbox methods` prints the same table,
-and `pegbox methods METHOD` one of its sections. d is the hidden width, K the number of labels, r a rank, V
+and `pegbox methods METHOD` what is here of one. d is the hidden width, K the number of labels, r a rank, V
 the vocabulary, N the number of rows. An encoder is a model without an output layer, such as a sentence
 embedder.
 """

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
         extract,
         output_rows,
     )
-    from pegbox.models._find import check_folder, check_safetensors, find_model
+    from pegbox.models._find import check_folder, check_safetensors, find_model, find_version, pinned
     from pegbox.models._fingerprint import fingerprint
     from pegbox.models._language import IGNORED, language_loss
     from pegbox.models._language_rows import LanguageRows, check_language
@@ -85,6 +85,7 @@ __all__ = [
     "encode",
     "extract",
     "find_model",
+    "find_version",
     "fingerprint",
     "frozen_trunk",
     "in_mode",
@@ -98,6 +99,7 @@ __all__ = [
     "output_scale",
     "output_tail",
     "output_tail_slope",
+    "pinned",
     "plain_layers",
     "quantised_loading",
     "quiet_libraries",
@@ -156,6 +158,8 @@ __getattr__, __dir__ = lazy(
         "frozen_trunk": "pegbox.models._trunk",
         "slot_logits": "pegbox.models._vocabulary",
         "output_rows": "pegbox.models._features",
+        "find_version": "pegbox.models._find",
+        "pinned": "pegbox.models._find",
         "tokenizer": "pegbox.models._loading",
         "IGNORED": "pegbox.models._language",
         "chunked_cross_entropy": "pegbox.models._cross_entropy",

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from pegbox.errors import InputError, nearest
+from pegbox.errors import InputError, UsageError, nearest
 
 
 def find_model(name: str | Path) -> str:
@@ -34,6 +34,29 @@ def find_model(name: str | Path) -> str:
             "no such model", where=repr(str(name)), expected="a hub id, folder, or etude", fix=hint
         )
     return str(name)
+
+
+def find_version(name: str | Path, revision: str | None) -> str:
+    """A folder or hub id for a name, as `find_model`; a revision only for a hub id.
+
+    Raises:
+        InputError: When there can be no such model.
+        UsageError: For the revision of a model that lies on the disk.
+    """
+    where = find_model(name)
+    if revision is not None and Path(where).is_dir():
+        raise UsageError(
+            "a revision names a version of a model on the hub, and this model lies on the disk",
+            where=f"model {name}, revision {revision}",
+            expected="a revision of a hub id alone",
+            fix="leave the revision out",
+        )
+    return where
+
+
+def pinned(name: str | Path, revision: str | None) -> str | None:
+    """The revision that a saved model asks for; none where the name leads to a folder by now."""
+    return revision if revision is None or not Path(find_model(name)).is_dir() else None
 
 
 def nearest_folder(name: str | Path) -> str:

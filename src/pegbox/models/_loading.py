@@ -11,7 +11,7 @@ from pegbox.errors import CapabilityError, InputError, PegboxError, UsageError, 
 from pegbox.models._base import Base
 from pegbox.models._decoder import check_plain_logits, decoder_start
 from pegbox.models._encoder import own_length, own_pooling
-from pegbox.models._find import find_model, nearest_folder, weight_files
+from pegbox.models._find import find_version, nearest_folder, weight_files
 from pegbox.models._fingerprint import fingerprint
 from pegbox.models._quantised import Quantise, check_quantise, make_trainable, quantised_loading
 from pegbox.models._quiet import quietly
@@ -61,7 +61,7 @@ def load(
             "the context must hold at least one token", where=f"max_length {max_length}", expected="1 or more"
         )
     check_quantise(quantise, str(name))
-    where = find_model(name)
+    where = find_version(name, revision)
     with quietly():
         config = _config(where, revision, trust_remote_code)
         kind = _kind(config, where)
@@ -89,7 +89,7 @@ def load(
 
 def tokenizer(name: str | Path, *, revision: str | None = None) -> PreTrainedTokenizerBase:
     """Load only the tokenizer of a model, to count tokens without its weights."""
-    where = find_model(name)
+    where = find_version(name, revision)
     with quietly():
         return _tokenizer(where, revision, trust=False)
 

@@ -23,7 +23,15 @@ from pegbox.training import hush, tell
 from pegbox.tuning._claim import claimed
 from pegbox.tuning._judge import Judge, SideBySide, module_of
 from pegbox.tuning._once import Once
-from pegbox.tuning._prompts_asked import Asking, apart, as_prompts, asked_prompts, decoded, different, writes
+from pegbox.tuning._prompts_asked import (
+    Asking,
+    apart,
+    as_prompts,
+    asked_prompts,
+    decoded,
+    unique_prompts,
+    writes,
+)
 from pegbox.tuning._reward_of import reward_of
 from pegbox.tuning._seen import row_digests
 from pegbox.tuning._tuned import Cost, Tuned
@@ -116,7 +124,7 @@ def align(
             ``module:function``; a .json file of rules.
         rows: Prompts: rows, file or hub id; answers that are there are not read.
         settings: How to train.
-        held: Prompts for win rates; else a tenth of the prompts, at most 128.
+        held: Prompts for win rates, of equal ones the first; else a tenth of the prompts, at most 128.
         gold: A second reward that nothing is trained on, to see over-optimisation by.
         adapter: LoRA of the policy where the tuned model has no adapter of its own.
         folder: Where checkpoints and ``metrics.jsonl`` go.
@@ -196,7 +204,7 @@ def _prompts(
     """Prompts to learn on, and held out."""
     asked = asked_prompts(start, rows, asking, say)
     if held is not None:
-        others = different(asked_prompts(start, held, asking, say), say)
+        others = unique_prompts(asked_prompts(start, held, asking, say), say)
         known = set(asked.messages)
         if seen := sum(messages in known for messages in others.messages):
             say(f"warning: {seen} of {len(others)} held-out prompts are learnt on too")

@@ -6,7 +6,7 @@ from typing import Any
 
 from pegbox.errors import CapabilityError, InputError
 from pegbox.methods import Method, build, check_adapter, load_adapter
-from pegbox.models import Base, FeatureCache
+from pegbox.models import Base, FeatureCache, pinned
 from pegbox.models import load as load_base
 from pegbox.tasks import Classify, TooLong
 from pegbox.training import tell
@@ -78,7 +78,8 @@ def _check_head(base: Base, config: dict[str, Any], folder: Path) -> None:
 def _base(name: str | Path | None, config: dict[str, Any], folder: Path, options: dict[str, Any]) -> Base:
     if name is None:
         name = config.get("base_model_name_or_path")
-        options.setdefault("revision", config.get("revision"))
+        if name and "revision" not in options:
+            options["revision"] = pinned(name, config.get("revision"))
     if not name:
         raise InputError(
             "the adapter does not name its base",

@@ -17,7 +17,7 @@ from torch import nn
 from pegbox.data import GeneralText, Rows
 from pegbox.errors import CapabilityError, InputError, UsageError
 from pegbox.evaluation import Also, Forgetting, only_also, score_also, score_forgetting
-from pegbox.models import Base, LanguageRows, check_language, load, share, unwrapped
+from pegbox.models import Base, LanguageRows, check_language, load, pinned, share, unwrapped
 from pegbox.tasks import Prefer, Soft, Tag, Task, task_from_file
 from pegbox.tuning._answers import Array, softmax
 from pegbox.tuning._shapes import shape_of
@@ -258,7 +258,7 @@ def _untuned(tuned: Tuned, own: Base, say: Callable[[str], None]) -> Base:
     try:
         base = load(
             saved["name"],
-            revision=saved["revision"],
+            revision=pinned(saved["name"], saved["revision"]),
             dtype=str(own.dtype).removeprefix("torch."),  # type: ignore[arg-type]
             device=str(own.device),
             max_length=saved["max_length"],

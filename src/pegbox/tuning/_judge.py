@@ -16,7 +16,7 @@ from pegbox.errors import InputError, UsageError
 from pegbox.evaluation import FrontierDraws, Judged, PolicyScores, score_policy
 from pegbox.rlhf import Answered, Prompts, Reward, Rollouts, Scale, reweighted
 from pegbox.training import resolve_precision, tell
-from pegbox.tuning._prompts_asked import Asking, as_prompts, asked_prompts, decoded, different, writes
+from pegbox.tuning._prompts_asked import Asking, as_prompts, asked_prompts, decoded, unique_prompts, writes
 from pegbox.tuning._reward_of import reward_of
 from pegbox.tuning._tuned import Tuned
 
@@ -231,7 +231,7 @@ def judge_of(
     truth = None if gold is None else reward_of(gold, base, prompt.task.chat_template, "gold")[0]
     asked_as: Any = None if model is None else model.prompt.task
     asking = Asking(usual="none" if asked_as is None else asked_as.dialogue)
-    asked = different(asked_prompts(start, prompts, asking, say), say)
+    asked = unique_prompts(asked_prompts(start, prompts, asking, say), say)
     rollouts = Rollouts(
         base,
         prompt.stops,

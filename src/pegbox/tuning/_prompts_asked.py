@@ -83,25 +83,23 @@ def apart(asked: Conversations, seed: int, say: Callable[[str], None]) -> tuple[
     except InputError:
         return asked, asked.select([])
     say(f"{len(held)} of {len(asked)} prompts held out for win rates (seed {seed})")
-    held = different(held, say)
-    if len(held) < LEAST_HELD:
-        say(
-            f"fewer than {LEAST_HELD} held-out prompts cannot show at 5 % that a policy is better, and their "
-            "intervals are rough: --held FILE names others (held in Python)"
-        )
-    return learnt, held
+    return learnt, unique_prompts(held, say)
 
 
-def different(held: Conversations, say: Callable[[str], None]) -> Conversations:
+def unique_prompts(held: Conversations, say: Callable[[str], None]) -> Conversations:
     """Prompts to judge by, of equal ones the first: intervals resample prompts, as if each were news."""
     first: dict[Any, int] = {}
     for at, messages in enumerate(held.messages):
         first.setdefault(messages, at)
     repeated = len(held) - len(first)
-    if not repeated:
-        return held
-    say(f"{held.source}: {repeated} of {len(held)} held-out prompts equal another and are left out")
-    return held.select(list(first.values()))
+    if repeated:
+        say(f"{held.source}: {repeated} of {len(held)} held-out prompts equal another and are left out")
+    if len(first) < LEAST_HELD:
+        say(
+            f"fewer than {LEAST_HELD} held-out prompts cannot show at 5 % that a policy is better, "
+            "and their intervals are rough: --held FILE names others (held in Python)"
+        )
+    return held.select(list(first.values())) if repeated else held
 
 
 def hold_prompts(rows: Held, seed: int) -> tuple[Held, Held]:

@@ -17,7 +17,7 @@ from pegbox._version import __version__
 from pegbox.errors import InputError
 from pegbox.evaluation import Scores
 from pegbox.methods import POSTERIOR_FILE, Method, Posterior, build, check_adapter, load_adapter, save_adapter
-from pegbox.models import Base, FeatureCache
+from pegbox.models import Base, FeatureCache, pinned
 from pegbox.models import load as load_base
 from pegbox.tasks import Task, TooLong, task_from_json
 from pegbox.training import tell
@@ -179,7 +179,8 @@ def _base(
         base = load_base(model, **{**_as_saved(saved, whole=model == folder), **options})
     else:
         try:
-            base = load_base(saved["name"], **{**_as_saved(saved), "revision": saved["revision"], **options})
+            own = {**_as_saved(saved), "revision": pinned(saved["name"], saved["revision"])}
+            base = load_base(saved["name"], **{**own, **options})
         except InputError as error:
             raise InputError(
                 f"the base that this was tuned on cannot be loaded: {error.what}",

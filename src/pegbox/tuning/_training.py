@@ -75,7 +75,10 @@ class Training:
         """
         valid = [item.name for item in fields(cls)]
         check_names(options, valid, "training has no option '{}'")
-        return cls(**options)
+        given = dict(options)
+        if isinstance(given.get("trunk_cache"), bool):  # what YAML makes of on and off
+            given["trunk_cache"] = "on" if given["trunk_cache"] else "off"
+        return cls(**given)
 
     def settings(self, method: Method, seed: int) -> Settings:
         """The engine's settings for a method.
