@@ -250,7 +250,8 @@ def machine() -> str:
                  if line.startswith("model name")]  # fmt: skip
         name = lines[0] if lines else name
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return f"{name}, {cores()} cores, {memory:.0f} GiB, {platform.system()}, {gpu()}"
+    cpus = cores()
+    return f"{name}, {cpus} core{'s' * (cpus != 1)}, {memory:.0f} GiB, {platform.system()}, {gpu()}"
 
 
 def gpu() -> str:
