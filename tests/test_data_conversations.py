@@ -89,6 +89,7 @@ def of_messages(*messages: Any) -> str:
         ({"source": ["a"], "target": ["b"]}, "input", {"input": "source", "output": "target"}),
         ({"question": ["a"], "answer": ["b"]}, "input", {"input": "question", "output": "answer"}),
         ({"question": ["a"], "sql": ["b"]}, "input", {"input": "question", "output": "sql"}),
+        ({"message": ["a"], "reply": ["b"]}, "input", {"input": "message", "output": "reply"}),
         ({"text": ["a"], "summary": ["b"]}, "input", {"input": "text", "output": "summary"}),
         ({"document": ["a"], "summary": ["b"]}, "input", {"input": "document", "output": "summary"}),
         ({"record": ["a"], "text": ["b"]}, "input", {"input": "record", "output": "text"}),

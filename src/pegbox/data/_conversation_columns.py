@@ -15,7 +15,7 @@ LOOKS: dict[str, str] = {
     "prompt": "prompt with completion or response",
     "messages": 'messages, lists of {"role": ..., "content": ...}',
     "sharegpt": 'conversations, lists of {"from": ..., "value": ...}',
-    "input": "pairs such as input and target, question and answer, question and sql, document and summary",
+    "input": "pairs such as input and target, question and answer, message and reply, document and summary",
     "text": "text alone",
 }
 ANSWER_NAMES = (
@@ -27,6 +27,7 @@ _PAIRS = {
     "input": ("target", "targets", "reference", "references", "output", "outputs"),
     "source": ("target", "targets", "reference", "references"),
     "question": ("answer", "answers", "sql", "query", "response"),
+    "message": ("reply", "response", "answer"),
     "query": ("sql", "answer", "response"),
     "text": ("summary",),
     "document": ("summary",),
