@@ -39,7 +39,8 @@ COMMANDS = (
     "laplace --repeats 2",
     "calibrate --data sst2 financial_phrasebank snli arc_easy",
     "calibrate --model etude --data reviews",
-    "calibrate --model minilm --data clinc_small --tested 150 --ways map temperature ensemble exact",
+    "calibrate --model minilm --data clinc_small --tested 150 --ways map temperature ensemble exact"
+    " --seeds 0 1 2 3",
     "generation",
     "claims",
     "sft --repeats 1",

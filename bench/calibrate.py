@@ -270,7 +270,9 @@ def report(cells: common.Cells) -> str:
         "LoRA (and a head on the encoder) fitted to few rows; each number is a mean over seeds with the half "
         "width of its 95 % t-interval over seeds, each with training rows of its own and the same test rows. "
         "Temperature and prior precision are chosen on 64 held-out rows, which early stopping used too; "
-        "`exact, evidence` takes the precision of most evidence instead. What the ways are: "
+        "`exact, evidence` takes the precision of most evidence instead. A temperature is at least 1, and a "
+        "posterior too only makes a model less sure: where neither changes anything, the model was not too "
+        "sure. What the ways are: "
         "[uncertainty](uncertainty.md)."
     )
     return "\n\n".join(["## Calibration by temperature, ensemble and Laplace", intro, head, *parts])
