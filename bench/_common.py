@@ -320,6 +320,35 @@ def parser(text: str | None) -> argparse.ArgumentParser:
     return argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
+_FLAGS = {
+    "fresh": "measure again what was measured before",
+    "render": "only write from what is measured",
+    "quick": "a smoke run into a folder of its own",
+}
+
+
+def add_options(
+    parser: argparse.ArgumentParser,
+    out: Path,
+    page: Path | None = None,
+    *,
+    flags: Sequence[str] = ("fresh", "quick"),
+) -> None:
+    """Declare what the benchmarks have in common.
+
+    Args:
+        parser: The parser of one benchmark.
+        out: Where its measurements lie when nothing is said.
+        page: The page that it writes, where there is one to choose.
+        flags: Which of ``fresh``, ``render`` and ``quick`` it has.
+    """
+    parser.add_argument("--out", type=Path, default=out, help="where the measurements lie")
+    if page is not None:
+        parser.add_argument("--page", type=Path, default=page, help="the page to write")
+    for flag in flags:
+        parser.add_argument(f"--{flag}", action="store_true", help=_FLAGS[flag])
+
+
 def median(values: Iterable[float]) -> float:
     """Return the median."""
     return statistics.median(values)

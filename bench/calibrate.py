@@ -326,11 +326,7 @@ def main() -> None:
     parser.add_argument("--tested", type=int, default=TESTED, help="most test rows")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="auto", help="cpu, cuda, or auto; in float32 everywhere")
-    parser.add_argument("--out", type=Path, default=FOLDER)
-    parser.add_argument("--page", type=Path, default=PAGE)
-    parser.add_argument("--fresh", action="store_true", help="measure again what is there")
-    parser.add_argument("--render", action="store_true", help="measure nothing")
-    parser.add_argument("--quick", action="store_true")
+    common.add_options(parser, FOLDER, PAGE, flags=("fresh", "render", "quick"))
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.out = arguments.out.with_name("calibrate-quick")

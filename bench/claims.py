@@ -11,7 +11,6 @@ import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import _claims_models as models
 import _claims_sums as sums
@@ -82,10 +81,7 @@ def main() -> None:
     """Parse, measure what is missing, write the section."""
     parser = common.parser(__doc__)
     parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS), metavar="PART")
-    parser.add_argument("--out", type=Path, default=FOLDER)
-    parser.add_argument("--page", type=Path, default=PAGE)
-    parser.add_argument("--fresh", action="store_true", help="measure again")
-    parser.add_argument("--quick", action="store_true", help="a smoke run")
+    common.add_options(parser, FOLDER, PAGE, flags=("fresh", "quick"))
     arguments: argparse.Namespace = parser.parse_args()
     if arguments.quick:
         arguments.out = arguments.out.with_name("claims-quick")

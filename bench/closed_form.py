@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import _common as common
@@ -264,9 +263,7 @@ def main() -> None:
         "--repeats", type=int, default=3, help="runs of each side of b; of a twice as many less one"
     )
     parser.add_argument("--test-rows", type=int, help="all by default")
-    parser.add_argument("--out", type=Path, default=FOLDER, help="where cells and report.md go")
-    parser.add_argument("--fresh", action="store_true", help="measure again what was measured before")
-    parser.add_argument("--quick", action="store_true", help="a smoke run: few rows, one repeat")
+    common.add_options(parser, FOLDER, flags=("fresh", "quick"))
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.data, arguments.rows, arguments.test_rows = arguments.data[:1], [64], 100

@@ -103,11 +103,8 @@ def section(cell: common.Cell, compared: common.Cell) -> str:
 def main() -> None:
     """Parse, measure, write."""
     parser = common.parser(__doc__)
-    parser.add_argument("--out", type=Path, default=FOLDER)
-    parser.add_argument("--page", type=Path, default=PAGE)
+    common.add_options(parser, FOLDER, PAGE, flags=("fresh", "quick"))
     parser.add_argument("--picture", type=Path, default=PICTURE)
-    parser.add_argument("--fresh", action="store_true", help="measure again")
-    parser.add_argument("--quick", action="store_true", help="into a folder of its own")
     arguments: argparse.Namespace = parser.parse_args()
     if arguments.quick:
         arguments.out = arguments.out.with_name("demo-quick")

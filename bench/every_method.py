@@ -429,12 +429,8 @@ def main() -> None:
     parser.add_argument("--all-ranks", action="store_true", help="all seeds for the ranks too, not one")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--part", default="0/1", help="which share of the cells to measure")
-    parser.add_argument("--out", type=Path, default=FOLDER, help="where the cells lie")
-    parser.add_argument("--page", type=Path, default=PAGE, help="the page to write")
-    parser.add_argument("--render", action="store_true", help="measure nothing")
+    common.add_options(parser, FOLDER, PAGE, flags=("fresh", "render", "quick"))
     parser.add_argument("--keep", action="store_true", help="also write the cells to every_method.jsonl")
-    parser.add_argument("--fresh", action="store_true", help="measure again what was measured before")
-    parser.add_argument("--quick", action="store_true", help="a smoke run")
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.seeds, arguments.out = [0], arguments.out.with_name("every_method-quick")

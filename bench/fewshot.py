@@ -174,9 +174,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=384)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=FOLDER)
-    parser.add_argument("--fresh", action="store_true")
-    parser.add_argument("--quick", action="store_true")
+    common.add_options(parser, FOLDER, flags=("fresh", "quick"))
     arguments: argparse.Namespace = parser.parse_args()
     setups = [Setup("etude", 0, 0, 4, arguments.rows)]
     page = PAGE

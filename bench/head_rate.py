@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from functools import partial
-from pathlib import Path
 
 import _common as common
 from every_method import READ, REVIEWS, ROWS, Plan, data_of
@@ -110,9 +109,7 @@ def main() -> None:
     parser.add_argument("--data", nargs="+", help="only these")
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=FOLDER)
-    parser.add_argument("--render", action="store_true", help="measure nothing")
-    parser.add_argument("--quick", action="store_true")
+    common.add_options(parser, FOLDER, flags=("render", "quick"))
     arguments: argparse.Namespace = parser.parse_args()
     chosen = [plan for plan in plans() if plan.method in arguments.methods]
     chosen = [plan for plan in chosen if not arguments.data or plan.data in arguments.data]

@@ -337,9 +337,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=Setup.rows, help="rows of the epoch")
     parser.add_argument("--repeats", type=int, default=3, help="runs of each variant")
     parser.add_argument("--batches", type=int, nargs="+", default=list(BATCHES), help="batch sizes to try")
-    parser.add_argument("--out", type=Path, default=FOLDER, help="where cells, model and report.md go")
-    parser.add_argument("--fresh", action="store_true", help="measure again what was measured before")
-    parser.add_argument("--quick", action="store_true", help="a smoke run: small model, few rows, one repeat")
+    common.add_options(parser, FOLDER, flags=("fresh", "quick"))
     parser.add_argument("--child", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:

@@ -138,10 +138,7 @@ def main() -> None:
     parser = common.parser(__doc__)
     parser.add_argument("--data", nargs="+", choices=[case.data for case in CASES], help="only these")
     parser.add_argument("--threads", type=int, default=common.cores())
-    parser.add_argument("--out", type=Path, default=FOLDER)
-    parser.add_argument("--page", type=Path, default=PAGE)
-    parser.add_argument("--render", action="store_true", help="climb nothing")
-    parser.add_argument("--quick", action="store_true")
+    common.add_options(parser, FOLDER, PAGE, flags=("render", "quick"))
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.out = arguments.out.with_name("ladders-quick")

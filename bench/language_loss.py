@@ -17,7 +17,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 
 import _common as common
 
@@ -116,9 +115,7 @@ def main() -> None:
     """Parse, measure what is missing, write the section."""
     parser = common.parser(__doc__)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=FOLDER)
-    parser.add_argument("--fresh", action="store_true")
-    parser.add_argument("--quick", action="store_true")
+    common.add_options(parser, FOLDER, flags=("fresh", "quick"))
     parser.add_argument("--child", type=json.loads, help=argparse.SUPPRESS)
     given: argparse.Namespace = parser.parse_args()
     if given.child:

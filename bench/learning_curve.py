@@ -15,7 +15,6 @@ import argparse
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import cache, partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -207,10 +206,7 @@ def main() -> None:
     parser = common.parser(__doc__)
     parser.add_argument("--draws", type=int, default=5, help="sets of labelled rows of each source")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=FOLDER)
-    parser.add_argument("--fresh", action="store_true")
-    parser.add_argument("--render", action="store_true")
-    parser.add_argument("--quick", action="store_true")
+    common.add_options(parser, FOLDER, flags=("fresh", "render", "quick"))
     arguments: argparse.Namespace = parser.parse_args()
     sources: tuple[tuple[str, str, str], ...] = SOURCES
     page = PAGE

@@ -180,9 +180,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=FOLDER)
-    parser.add_argument("--fresh", action="store_true")
-    parser.add_argument("--quick", action="store_true")
+    common.add_options(parser, FOLDER, flags=("fresh", "quick"))
     arguments: argparse.Namespace = parser.parse_args()
     setup = Setup(vocabulary=8_000, layers=8, rows=arguments.rows, typical=60)
     if arguments.quick:

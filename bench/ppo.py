@@ -712,11 +712,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=20, help="batches of answers on etude")
     parser.add_argument("--core", type=int, default=0, help="the core that all runs are on")
-    parser.add_argument("--out", type=Path, default=FOLDER)
-    parser.add_argument("--page", type=Path, default=PAGE)
-    parser.add_argument("--fresh", action="store_true")
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--render", action="store_true")
+    common.add_options(parser, FOLDER, PAGE, flags=("fresh", "render", "quick"))
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.child:

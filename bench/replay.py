@@ -14,7 +14,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, partial
-from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
@@ -269,10 +268,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=FOLDER)
-    parser.add_argument("--fresh", action="store_true")
-    parser.add_argument("--render", action="store_true")
-    parser.add_argument("--quick", action="store_true")
+    common.add_options(parser, FOLDER, flags=("fresh", "render", "quick"))
     given: argparse.Namespace = parser.parse_args()
     ratios: Sequence[float] = RATIOS
     setups: Sequence[tuple[str, float]] = SETUPS

@@ -264,13 +264,7 @@ def main() -> None:
         "--epochs", type=float, help="most epochs of LoRA; the package's default when not given"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the choice of rows and of the methods")
-    parser.add_argument("--out", type=Path, default=FOLDER, help="where the cells lie")
-    parser.add_argument("--page", type=Path, default=PAGE, help="the page to write")
-    parser.add_argument("--render", action="store_true", help="measure nothing")
-    parser.add_argument("--fresh", action="store_true", help="measure again what was measured before")
-    parser.add_argument(
-        "--quick", action="store_true", help="a smoke run: two data sets, few rows, one epoch"
-    )
+    common.add_options(parser, FOLDER, PAGE, flags=("fresh", "render", "quick"))
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.data, arguments.rows, arguments.test_rows = ["sst2", "snli"], [64], 100

@@ -327,11 +327,7 @@ def main() -> None:
     parser.add_argument("--model", nargs="+", choices=MODELS, default=list(MODELS), help="of the rewards")
     parser.add_argument("--people", action="store_true", help="only people's preferences")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=FOLDER)
-    parser.add_argument("--page", type=Path, default=PAGE)
-    parser.add_argument("--fresh", action="store_true")
-    parser.add_argument("--render", action="store_true")
-    parser.add_argument("--quick", action="store_true")
+    common.add_options(parser, FOLDER, PAGE, flags=("fresh", "render", "quick"))
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.out = arguments.out.with_name("rlhf-quick")

@@ -126,9 +126,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=FOLDER)
-    parser.add_argument("--fresh", action="store_true")
-    parser.add_argument("--quick", action="store_true")
+    common.add_options(parser, FOLDER, flags=("fresh", "quick"))
     arguments: argparse.Namespace = parser.parse_args()
     setup = Setup(vocabulary=8_000, layers=arguments.layers, rows=arguments.rows, typical=60)
     if arguments.quick:
