@@ -28,8 +28,9 @@ PAGE = common.ROOT / "docs" / "results.md"
 SEEDS = (0, 1, 2)
 DOMAINS = ("shop", "office", "neighbours", "library")
 ANSWERS, PAIRS, PROMPTS = 600, 500, 320
-HELD, MOST = 128, 48
-STEPS, TOO_LITTLE = 40, 0.002
+HELD, MOST = 48, 48
+# A reward model from few pairs, and a weight of the divergence that hardly holds the policy back.
+STEPS, TOO_FEW, TOO_LITTLE = 40, 40, 0.002
 MODELS = ("etude", "minilm")
 JUDGED = {"draws": 128, "prompts": 8}
 
@@ -43,6 +44,17 @@ def replies(rows: int, seed: int) -> list[Any]:
     return [one for row in zip(*parts, strict=True) for one in row]
 
 
+@cache
+def held(seed: int) -> frozenset[str]:
+    """Messages that no stage sees; the world knows fewer than 150."""
+    return frozenset(random.Random(seed).sample(sorted({one.message for one in replies(4096, 0)}), HELD))
+
+
+def seen(rows: int, seed: int, without: int) -> list[Any]:
+    """Replies to all other messages than those that the seed ``without`` holds back."""
+    return [one for one in replies(2 * rows, seed) if one.message not in held(without)][:rows]
+
+
 def gold(_: str, answer: str) -> float:
     """How polite an answer is, by the world's own rule."""
     from pegbox.models.etude import world
@@ -50,17 +62,17 @@ def gold(_: str, answer: str) -> float:
     return float(world.politeness(answer))
 
 
-def pairs(seed: int) -> Preferences:
+def pairs(seed: int, without: int, count: int = PAIRS) -> Preferences:
     """Pairs of replies to a message of the same domain, the more polite one chosen; ties left out."""
     from pegbox.data import Message, Preferences
 
-    dice, rows = random.Random(seed), replies(4 * PAIRS, 1000 + seed)
+    dice, rows = random.Random(seed), seen(4 * PAIRS, 1000 + seed, without)
     found: list[tuple[str, str, str]] = []
     by_domain = {domain: [one for one in rows if one.domain == domain] for domain in DOMAINS}
     for one in rows:
         other = dice.choice(by_domain[one.domain])
         first, second = gold("", one.reply), gold("", other.reply)
-        if first != second and len(found) < PAIRS:
+        if first != second and len(found) < count:
             better = (one.reply, other.reply) if first > second else (other.reply, one.reply)
             found.append((one.message, *better))
     prompts = tuple((Message("user", asked),) for asked, _, _ in found)
@@ -97,27 +109,29 @@ def sft(seed: int) -> Tuned:
         decoding=pegbox.Decoding(max_tokens=48),
     )
     training = pegbox.Training(epochs=2)
-    rows = answered(replies(ANSWERS, 2000 + seed))
+    rows = answered(seen(ANSWERS, 2000 + seed, seed))
     return pegbox.fit(base(), task, "lora", rows=rows, training=training, seed=seed, say=common.hush)
 
 
 @cache
-def reward(seed: int) -> Tuned:
+def reward(seed: int, count: int = PAIRS) -> Tuned:
     """The second stage: a reward model from pairs."""
     import pegbox
 
     task, training = pegbox.Prefer(chat="plain"), pegbox.Training(epochs=3)
-    return pegbox.fit(base(), task, "lora", rows=pairs(seed), training=training, seed=seed, say=common.hush)
+    rows = pairs(seed, seed, count)
+    return pegbox.fit(base(), task, "lora", rows=rows, training=training, seed=seed, say=common.hush)
 
 
 def rewarded(seed: int) -> common.Cell:
     """How good the reward model is on pairs of another seed."""
-    scores = reward(seed).evaluate(pairs(seed + 100), resamples=500)
+    scores = reward(seed).evaluate(pairs(seed + 100, seed), resamples=500)
     return {"scores": scores.to_json()}
 
 
-def aligned(algorithm: str, seed: int, steps: int, beta: float) -> common.Cell:
+def aligned(algorithm: str, seed: int, steps: int, beta: float, count: int = PAIRS) -> common.Cell:
     """One policy: its course, and how it is judged."""
+    from pegbox.data import from_prompts
     from pegbox.rlhf import Alignment
     from pegbox.tuning import align
 
@@ -134,9 +148,9 @@ def aligned(algorithm: str, seed: int, steps: int, beta: float) -> common.Cell:
     with tempfile.TemporaryDirectory() as folder:
         found = align(
             sft(seed),
-            reward(seed),
-            asked(PROMPTS, 3000 + seed),
-            held=asked(HELD, 4000 + seed),
+            reward(seed, count),
+            from_prompts([one.message for one in seen(PROMPTS, 3000 + seed, seed)]),
+            held=from_prompts(sorted(held(seed))),
             settings=settings,
             gold=gold,
             folder=Path(folder) / "run",
@@ -155,14 +169,15 @@ def aligned(algorithm: str, seed: int, steps: int, beta: float) -> common.Cell:
 def direct(seed: int) -> common.Cell:
     """DPO on the pairs that the reward model learnt from, judged in the same way."""
     import pegbox
+    from pegbox.data import from_prompts
     from pegbox.tuning import dpo, judge
 
-    tuned = dpo(sft(seed), pairs(seed), training=pegbox.Training(epochs=3), seed=seed, say=common.hush)
+    tuned = dpo(sft(seed), pairs(seed, seed), training=pegbox.Training(epochs=3), seed=seed, say=common.hush)
     scores = judge(
         tuned,
         sft(seed),
         reward(seed),
-        asked(HELD, 4000 + seed),
+        from_prompts(sorted(held(seed))),
         gold=gold,
         max_tokens=MOST,
         draws=JUDGED["draws"],
@@ -171,13 +186,6 @@ def direct(seed: int) -> common.Cell:
         say=common.hush,
     )
     return {"scores": scores.to_json(), "seconds": tuned.cost.seconds}
-
-
-def asked(rows: int, seed: int) -> Conversations:
-    """Messages of all domains."""
-    from pegbox.data import from_prompts
-
-    return from_prompts([one.message for one in replies(rows, seed)])
 
 
 def harmless(model: str) -> common.Cell:
@@ -205,16 +213,18 @@ def plans(arguments: argparse.Namespace) -> list[tuple[dict[str, Any], Any]]:
     """Keys of cells and what measures them."""
     found: list[tuple[dict[str, Any], Any]] = []
     for seed in arguments.seeds:
-        found.append(({"part": "reward", "seed": seed}, partial(rewarded, seed)))
+        own = {"seed": seed, "held": HELD}
+        found.append(({"part": "reward", **own}, partial(rewarded, seed)))
         for algorithm in ("ppo", "rloo"):
-            key = {"part": algorithm, "seed": seed, "steps": arguments.steps, "beta": 0.1}
+            key = {"part": algorithm, **own, "steps": arguments.steps, "beta": 0.1}
             found.append((key, partial(aligned, algorithm, seed, arguments.steps, 0.1)))
-        found.append(({"part": "dpo", "seed": seed}, partial(direct, seed)))
+        found.append(({"part": "dpo", **own}, partial(direct, seed)))
     if not arguments.quick and (common.DATA / "hh_harmless").is_dir():
         for model in MODELS:
             found.append(({"part": "hh_harmless", "model": model}, partial(harmless, model)))
-    key = {"part": "ppo", "seed": 0, "steps": 3 * arguments.steps, "beta": TOO_LITTLE}
-    found.append((key, partial(aligned, "ppo", 0, 3 * arguments.steps, TOO_LITTLE)))
+    long = 3 * arguments.steps
+    key = {"part": "ppo", "seed": 0, "held": HELD, "steps": long, "beta": TOO_LITTLE, "pairs": TOO_FEW}
+    found.append((key, partial(aligned, "ppo", 0, long, TOO_LITTLE, TOO_FEW)))
     return found
 
 
@@ -267,9 +277,9 @@ def report(cells: common.Cells, arguments: argparse.Namespace) -> str:
         f"rule for politeness, on which nothing is trained. SFT on {ANSWERS} replies, a reward model from "
         f"{PAIRS} pairs (accuracy on pairs of other rows "
         f"{', '.join(f'{value:.2f}' for value in accuracies)}), then {arguments.steps} steps of 64 answers "
-        f"at beta 0.1; DPO takes 3 epochs of the pairs. All are judged on {HELD} messages of another seed, "
-        "one answer of each model drawn to each: gold before and after, wins over the SFT model's answer "
-        "with a tie counted half, the learned reward after in standard deviations of the SFT model's own, "
+        f"at beta 0.1; DPO takes 3 epochs of the pairs. All are judged on {HELD} messages that no "
+        "stage saw, three answers of each model drawn to each: gold before and after, wins over the SFT "
+        "model's answer with a tie counted half, the learned reward after in standard deviations of the SFT model's own, "
         "the divergence from that model. The share is of the learned reward reachable at that divergence by "
         f"reweighting {JUDGED['draws']} of the SFT model's own answers to each of {JUDGED['prompts']} of the "
         "messages, in parentheses how many answers have weight there: below 50 the frontier is itself a "
@@ -295,7 +305,7 @@ def report(cells: common.Cells, arguments: argparse.Namespace) -> str:
 
 def _called(key: dict[str, Any]) -> str:
     """A run in a few words."""
-    few = "" if key.get("beta", 0.1) == 0.1 else f", beta {key['beta']:g}, {key['steps']} steps"
+    few = f", beta {key['beta']:g}, {key['steps']} steps, {key['pairs']} pairs" if "pairs" in key else ""
     return f"{key['part']}, seed {key['seed']}{few}"
 
 
