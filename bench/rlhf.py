@@ -280,9 +280,9 @@ def report(cells: common.Cells, arguments: argparse.Namespace) -> str:
         f"at beta 0.1; DPO takes 3 epochs of the pairs. All are judged on {HELD} messages that no "
         "stage saw, three answers of each model drawn to each: gold before and after, wins over the SFT "
         "model's answer with a tie counted half, the learned reward after in standard deviations of the SFT "
-        "model's own, the divergence from that model. The share is of the learned reward reachable at that divergence by "
-        f"reweighting {JUDGED['draws']} of the SFT model's own answers to each of {JUDGED['prompts']} of the "
-        "messages, in parentheses how many answers have weight there: below 50 the frontier is itself a "
+        "model's own, the divergence from that model. The share is of the learned reward reachable at that "
+        f"divergence by reweighting {JUDGED['draws']} of the SFT model's own answers to each of "
+        f"{JUDGED['prompts']} of the messages, in parentheses how many answers have weight there: below 50 the frontier is itself a "
         "poor estimate.",
         "\n".join(["- Command: `python bench/rlhf.py`.", *common.provenance([cell for _, cell in known])]),
         common.markdown(header, lines),
