@@ -282,8 +282,8 @@ def report(cells: common.Cells, arguments: argparse.Namespace) -> str:
         "model's answer with a tie counted half, the learned reward after in standard deviations of the SFT "
         "model's own, the divergence from that model. The share is of the learned reward reachable at that "
         f"divergence by reweighting {JUDGED['draws']} of the SFT model's own answers to each of "
-        f"{JUDGED['prompts']} of the messages, in parentheses how many answers have weight there: below 50 the "
-        "frontier is itself a poor estimate.",
+        f"{JUDGED['prompts']} of the messages, in parentheses how many answers have weight there: below 50 "
+        "the frontier is itself a poor estimate.",
         "\n".join(["- Command: `python bench/rlhf.py`.", *common.provenance([cell for _, cell in known])]),
         common.markdown(header, lines),
     ]
