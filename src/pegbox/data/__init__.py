@@ -8,7 +8,7 @@ from pegbox.data._conversations import Conversations, conversations, from_prompt
 from pegbox.data._doctor import check
 from pegbox.data._examples import Examples, examples, from_texts
 from pegbox.data._findings import Finding, Findings
-from pegbox.data._general_text import GeneralText, read_general_text
+from pegbox.data._general_text import AUTO, GeneralText, read_general_text
 from pegbox.data._messages import Message
 from pegbox.data._preference_columns import (
     Dialogue,
@@ -36,6 +36,7 @@ from pegbox.data._table import Table, rows_text
 from pegbox.data._text import text_key
 
 __all__ = [
+    "AUTO",
     "FORMATS",
     "AnswerKind",
     "ChoiceColumns",

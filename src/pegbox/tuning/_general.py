@@ -6,12 +6,11 @@ from collections.abc import Callable, Collection, Iterator
 from itertools import count
 from pathlib import Path
 
-from pegbox.data import GeneralText, read_general_text
+from pegbox.data import AUTO, GeneralText, read_general_text
 from pegbox.models import Base, check_language
 from pegbox.tasks import Generate, Tag, Task
 from pegbox.training import tell
 
-AUTO = "auto"
 SIZE = 1 << 16
 # Seeds of the world's rows; pretraining drew its documents under other names of the generator.
 MEASURED, REPLAYED = 1_000_000, 2_000_000

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from pegbox import training
-from pegbox.data import GeneralText, read_general_text
+from pegbox.data import AUTO, GeneralText, read_general_text
 from pegbox.errors import CapabilityError, UsageError
 from pegbox.methods import Attached, Method
 from pegbox.models import Base, LanguageRows, check_language
 from pegbox.tasks import Prompt, Task
-from pegbox.tuning._general import AUTO, MEASURED, REPLAYED, is_embedded, world_text
+from pegbox.tuning._general import MEASURED, REPLAYED, is_embedded, world_text
 from pegbox.tuning._general import SIZE as MEASURED_SIZE
 from pegbox.tuning._provenance import bare_name
 
