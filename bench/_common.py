@@ -178,12 +178,39 @@ def reset_peak() -> None:
     Path("/proc/self/clear_refs").write_text("5", "ascii")
 
 
-def settle() -> int:
-    """Give back what is free, and return what is resident; the high-water mark starts there."""
+def settle(gpu: bool = False) -> int:
+    """Give back what is free, and return what is resident; the high-water mark starts there.
+
+    Args:
+        gpu: Of the memory that PyTorch has given out on the first GPU, and not of this process.
+    """
     gc.collect()
+    if gpu:
+        import torch
+
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated()
     ctypes.CDLL(None).malloc_trim(0)
     reset_peak()
     return resident()
+
+
+def peak(gpu: bool) -> int:
+    """Return the most memory since `settle`, in bytes."""
+    if gpu:
+        import torch
+
+        return torch.cuda.max_memory_allocated()
+    return peak_resident()
+
+
+def finish(gpu: bool) -> None:
+    """Wait until the GPU has done what it was told."""
+    if gpu:
+        import torch
+
+        torch.cuda.synchronize()
 
 
 def on_core(core: int, command: Sequence[str], **variables: str) -> subprocess.CompletedProcess[str]:

@@ -37,6 +37,7 @@ class Order:
         beta: Weight of the divergence.
         options: What TRL's configuration gets besides.
         example: Whether TRL's models are as its example script has them.
+        gpu: Whether the first GPU computes it, in bfloat16.
     """
 
     model: str
@@ -52,6 +53,7 @@ class Order:
     beta: float
     options: Mapping[str, Any] = field(default_factory=dict)
     example: bool = False
+    gpu: bool = False
 
     def tiny(self) -> Order:
         """The same in one step of a few tokens, done first, so that late imports count for nothing."""
@@ -66,20 +68,22 @@ class Order:
 class Course:
     """Time at the end of each step, and memory, beyond what is resident when it is made."""
 
-    def __init__(self) -> None:
-        self.before = common.settle()
+    def __init__(self, gpu: bool) -> None:
+        self.gpu = gpu
+        self.before = common.settle(gpu)
         self.ends: list[tuple[float, float]] = []
 
     def step(self) -> None:
+        common.finish(self.gpu)
         self.ends.append((time.perf_counter(), time.process_time()))
 
     def train(self, work: Callable[[], Any]) -> Any:
-        """Do the work that calls `step`; memory is what is resident at most in it."""
-        common.settle()
+        """Do the work that calls `step`; memory is what is taken at most in it."""
+        common.settle(self.gpu)
         began = time.process_time()
         found = work()
         self.whole = time.process_time() - began
-        self.peak = common.peak_resident()
+        self.peak = common.peak(self.gpu)
         self.parameters = parameters()
         return found
 
@@ -129,7 +133,8 @@ def scored(order: Order, adapted: bool) -> Any:
     from transformers import AutoModelForSequenceClassification
 
     folder, scale = Path(order.start) / "reward", order.told()["scale"]
-    model = AutoModelForSequenceClassification.from_pretrained(order.model, num_labels=1, dtype=torch.float32)
+    dtype = number_format(order)
+    model = AutoModelForSequenceClassification.from_pretrained(order.model, num_labels=1, dtype=dtype)
     config: Any = LoraConfig.from_pretrained(str(folder))
     config.target_modules = {name.replace("encoder.", "model.", 1) for name in config.target_modules}
     config.modules_to_save, config.inference_mode = None, False
@@ -144,19 +149,24 @@ def scored(order: Order, adapted: bool) -> Any:
                 continue
             place = place.replace("encoder.", "model.", 1).replace(".weight", ".default.weight")
             numbers[place].copy_(value)
-        model.score = torch.nn.Linear(model.config.hidden_size, 1)
+        model.score = torch.nn.Linear(model.config.hidden_size, 1, dtype=dtype)
         model.score.weight.copy_(head["weight"] / scale["deviation"])
         model.score.bias.copy_((head["bias"] - scale["mean"]) / scale["deviation"])
     return model if adapted else tuner.merge_and_unload().requires_grad_(False)
 
 
+def number_format(order: Order) -> Any:
+    import torch
+
+    return torch.bfloat16 if order.gpu else torch.float32
+
+
 def models(order: Order) -> dict[str, Any]:
     """Policy, reference, reward and value model, as the trainer is given them."""
-    import torch
     from peft import LoraConfig, PeftModel
     from transformers import AutoModelForCausalLM
 
-    base = AutoModelForCausalLM.from_pretrained(order.model, dtype=torch.float32)
+    base = AutoModelForCausalLM.from_pretrained(order.model, dtype=number_format(order))
     sft = str(Path(order.start) / "sft")
     policy: Any = PeftModel.from_pretrained(base, sft, is_trainable=True)
     found: dict[str, Any] = {"ref_model": None, "reward_model": scored(order, adapted=False)}
@@ -205,8 +215,8 @@ def configuration(order: Order, folder: str) -> Any:
         "lr_scheduler_kwargs": {"lr_end": LAST_RATE * order.rate, "power": 1.0},
         "adam_epsilon": EPSILON,
         "weight_decay": 0.0,
-        "bf16": False,
-        "use_cpu": True,
+        "bf16": order.gpu,
+        "use_cpu": not order.gpu,
         "seed": order.seed,
         "num_sample_generations": 0,
         "report_to": "none",
@@ -230,7 +240,7 @@ def distance(model: Any, told: Mapping[str, Any], pad: int) -> float:
     furthest = 0.0
     for prompt, answer, score in told["checked"]:
         # One pad at the end, as an answer that ended has it.
-        row = torch.tensor([[*prompt, *answer, pad]])
+        row = torch.tensor([[*prompt, *answer, pad]], device=model.device)
         with torch.no_grad():
             found = get_reward(model, row, pad, len(prompt))[1]
         furthest = max(furthest, abs(float(found) - score))
@@ -239,8 +249,8 @@ def distance(model: Any, told: Mapping[str, Any], pad: int) -> float:
 
 def child(order: Order) -> common.Cell:
     """Train with TRL's PPOTrainer."""
-    train(order.tiny(), Course())
-    return train(order, Course())
+    train(order.tiny(), Course(order.gpu))
+    return train(order, Course(order.gpu))
 
 
 def train(order: Order, course: Course) -> common.Cell:

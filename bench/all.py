@@ -46,6 +46,7 @@ COMMANDS = (
     "sft --repeats 1",
     "rlhf",
     "ppo --steps 20 --seeds 0 1 2",
+    "gpu",
 )
 
 

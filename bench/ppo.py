@@ -285,8 +285,8 @@ def divergences(policy: Tuned, sft: Tuned, rows: Any, size: int) -> list[float]:
 
 def pegbox_child(order: Order) -> common.Cell:
     """Train with Pegbox."""
-    pegbox_train(order.tiny(), Course())
-    return pegbox_train(order, Course())
+    pegbox_train(order.tiny(), Course(order.gpu))
+    return pegbox_train(order, Course(order.gpu))
 
 
 def pegbox_train(order: Order, course: Course) -> common.Cell:

@@ -29,6 +29,7 @@ import _common as common
 import label_step
 
 if TYPE_CHECKING:
+    from pegbox import Base
     from pegbox.data import Conversations
 
 FOLDER = common.RUNS / "bench" / "sft"
@@ -148,6 +149,11 @@ class Watch:
             self.began = (time.perf_counter(), time.process_time())
             self._first.remove()
 
+    @staticmethod
+    def first(rows: Sequence[Mapping[str, str]]) -> list[int]:
+        """The two shortest rows, trained on first, so that late imports count for nothing."""
+        return sorted(range(len(rows)), key=lambda row: len("".join(rows[row].values())))[:2]
+
     def _end(self, *_: Any) -> None:
         self.ended.append((time.perf_counter(), time.process_time()))
 
@@ -172,26 +178,26 @@ class Watch:
         }
 
 
-def shortest(rows: Sequence[Mapping[str, str]]) -> list[int]:
-    """The two shortest rows, trained on first, so that late imports count for nothing."""
-    return sorted(range(len(rows)), key=lambda row: len("".join(rows[row].values())))[:2]
-
-
 def pegbox_child(folder: Path, setup: Setup, side: Side) -> common.Cell:
     """Train one epoch with Pegbox."""
-    from pegbox import Generate, LoRA, Training, fit, load
-    from pegbox.data import Table
+    from pegbox import load
     from pegbox.models import quiet_libraries
 
     quiet_libraries()
+    return pegbox_train(load(folder / setup.model), setup, side, Watch)
+
+
+def pegbox_train(base: Base, setup: Setup, side: Side, watching: type[Watch]) -> common.Cell:
+    from pegbox import Generate, LoRA, Training, fit
+    from pegbox.data import Table
+
     made = make_rows(setup)
     columns: dict[str, tuple[object, ...]] = {
         name: tuple(row[name] for row in made) for name in ("prompt", "completion")
     }
     task = Generate.from_table(Table("made rows", columns, tuple(range(1, len(made) + 1))), format="prompt")
     assert task.rows is not None
-    rows, few = task.rows, shortest(made)
-    base = load(folder / setup.model)
+    rows, few = task.rows, watching.first(made)
     training = Training(
         epochs=1,
         learning_rate=RATE,
@@ -210,7 +216,7 @@ def pegbox_child(folder: Path, setup: Setup, side: Side) -> common.Cell:
         return fit(base, task, method, rows=part, **options)
 
     train(rows.select(few))
-    watch = Watch()
+    watch = watching()
     with watch.memory():
         tuned = train(rows)
     spoken = tuned.prompt.speak(rows)
@@ -230,7 +236,9 @@ def batches(folder: Path, setup: Setup, size: int) -> list[int]:
     return [row for batch in Buckets(lengths, size, seed=0) for row in batch]
 
 
-def trl_child(folder: Path, setup: Setup, side: Side, order: Sequence[int]) -> common.Cell:
+def trl_child(
+    folder: Path, setup: Setup, side: Side, order: Sequence[int], watching: type[Watch]
+) -> common.Cell:
     """Train one epoch with SFTTrainer, as its documentation has it."""
     import torch
     from datasets import Dataset, disable_progress_bars
@@ -277,10 +285,10 @@ def trl_child(folder: Path, setup: Setup, side: Side, order: Sequence[int]) -> c
         )
 
     with tempfile.TemporaryDirectory() as place:
-        trainer(shortest(made), place).train()
+        trainer(watching.first(made), place).train()
         whole = trainer(order if side.order else range(len(made)), place)
         tokens = sum(map(len, whole.train_dataset["input_ids"]))
-        watch = Watch()
+        watch = watching()
         with watch.memory():
             whole.train()
     return watch.cell(tokens, [line["loss"] for line in whole.state.log_history if "loss" in line])
@@ -588,7 +596,7 @@ def child(told: Mapping[str, Any]) -> common.Cell:
     folder, setup, side = Path(told["folder"]), Setup(**told["setup"]), Side(**told["side"])
     with common.threads(1):
         if side.trl:
-            return trl_child(folder, setup, side, told["order"])
+            return trl_child(folder, setup, side, told["order"], Watch)
         return pegbox_child(folder, setup, side)
 
 
