@@ -40,13 +40,13 @@ COMMANDS = (
     "calibrate --data sst2 financial_phrasebank snli arc_easy",
     "calibrate --model etude --data reviews",
     "calibrate --model minilm --data clinc_small --tested 150 --ways map temperature ensemble exact"
-    " --seeds 0 1 2 3",
+    " --seeds 0 1 2 3 4",
     "generation",
     "claims",
     "sft --repeats 1",
     "rlhf",
     "ppo --steps 20 --seeds 0 1 2",
-    "gpu",
+    "gpu --repeats 2",
 )
 
 
