@@ -37,7 +37,9 @@ COMMANDS = (
     "learning_curve --draws 5",
     "ladders",
     "laplace --repeats 2",
-    "calibrate --data sst2 financial_phrasebank snli arc_easy",
+    "calibrate --data sst2 financial_phrasebank snli",
+    "calibrate --model minilm --data arc_easy",
+    "calibrate --model etude --data arc_easy --tested 200",
     "calibrate --model etude --data reviews",
     "calibrate --model minilm --data clinc_small --tested 150 --ways map temperature ensemble exact"
     " --seeds 0 1 2 3 4",
