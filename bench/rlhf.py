@@ -129,7 +129,9 @@ def rewarded(seed: int) -> common.Cell:
     return {"scores": scores.to_json()}
 
 
-def aligned(algorithm: str, seed: int, steps: int, beta: float, count: int = PAIRS) -> common.Cell:
+def aligned(
+    algorithm: str, seed: int, steps: int, beta: float, count: int = PAIRS, draws: int = 1
+) -> common.Cell:
     """One policy: its course, and how it is judged."""
     from pegbox.data import from_prompts
     from pegbox.rlhf import Alignment
@@ -142,6 +144,7 @@ def aligned(algorithm: str, seed: int, steps: int, beta: float, count: int = PAI
         max_tokens=MOST,
         seed=seed,
         evaluate_every=10,
+        held_draws=draws,
         checkpoint_every=steps,
     )
     said: list[str] = []
@@ -224,7 +227,7 @@ def plans(arguments: argparse.Namespace) -> list[tuple[dict[str, Any], Any]]:
             found.append(({"part": "hh_harmless", "model": model}, partial(harmless, model)))
     long = 3 * arguments.steps
     key = {"part": "ppo", "seed": 0, "held": HELD, "steps": long, "beta": TOO_LITTLE, "pairs": TOO_FEW}
-    found.append((key, partial(aligned, "ppo", 0, long, TOO_LITTLE, TOO_FEW)))
+    found.append(({**key, "draws": 4}, partial(aligned, "ppo", 0, long, TOO_LITTLE, TOO_FEW, 4)))
     return found
 
 

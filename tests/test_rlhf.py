@@ -467,19 +467,28 @@ def test_each_warning_is_given_once(values: dict[str, float], said: str) -> None
 
 
 def test_over_optimisation_is_told_when_truth_falls_and_reward_rises() -> None:
-    def held(step: int, reward: float, gold: float) -> dict[str, float]:
-        errors = {"held_reward_error": 0.05, "held_gold_error": 0.05}
-        return metrics(step, held_reward=reward, held_gold=gold, **errors)
+    def seen(monitor: Monitor, step: int, reward: float, gold: float) -> list[str]:
+        noise = torch.tensor([-0.05, 0.05, -0.05, 0.05], dtype=torch.float64)
+        return monitor.seen(step, metrics(step), {"reward": reward + noise, "gold": gold - step * noise})
 
     monitor = Monitor(20.0, 1.0)
-    assert monitor.seen(1, held(1, 0.0, 0.0)) == []
-    assert monitor.seen(2, held(2, 1.0, 1.0)) == []
-    assert monitor.seen(3, held(3, 1.05, 0.95)) == []
-    (line,) = monitor.seen(4, held(4, 2.0, 0.2))
+    assert seen(monitor, 1, 0.0, 0.0) == []
+    assert seen(monitor, 2, 1.0, 1.0) == []
+    assert seen(monitor, 3, 1.05, 0.95) == []
+    (line,) = seen(monitor, 4, 2.0, 0.2)
     assert "over-optimisation: since step 2" in line
     sound = Monitor(20.0, 1.0)
     for step, (reward, gold) in enumerate([(0, 0), (1, 1), (2, 2)], 1):
-        assert sound.seen(step, held(step, reward, gold)) == []
+        assert seen(sound, step, reward, gold) == []
+
+
+def test_changes_are_those_of_the_same_prompts() -> None:
+    # Prompts differ by far more than a policy changes: what falls on each of them has fallen.
+    apart = torch.arange(8, dtype=torch.float64) * 10
+    monitor = Monitor(20.0, 1.0)
+    assert monitor.seen(1, metrics(1), {"reward": apart, "gold": apart}) == []
+    (line,) = monitor.seen(2, metrics(2), {"reward": apart + 0.2, "gold": apart - 0.1})
+    assert "rose by 0.20 and the gold reward fell by 0.10" in line
 
 
 # What is refused

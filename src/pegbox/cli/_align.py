@@ -49,7 +49,7 @@ def ppo(
             advantages to mean 0 and deviation 1), max_tokens (64, of an answer), missing_end_penalty (1.0,
             standard deviations of reward that an answer without its end loses), gradient_clip (1.0; 0 for
             none), precision (float32; auto, bf16), checkpoint_every (10, steps), evaluate_every (10, steps),
-            free (false; true allows beta 0).
+            held_draws (1, answers to each held-out prompt then), free (false; true allows beta 0).
         gold: A second reward that nothing is trained on, given like --reward, to see over-optimisation by.
         held: File of prompts for win rates; else a tenth of the prompts is held out.
         text: Columns that the prompt is made of, with commas between them; when not given those that the

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pegbox._atomic import write_text
 from pegbox.errors import InputError, RunError, UsageError
 from pegbox.rlhf import _processes as processes
 from pegbox.rlhf._learner import Learner
-from pegbox.rlhf._monitor import Monitor
+from pegbox.rlhf._monitor import Monitor, standard_error
 from pegbox.rlhf._rewards import Reward, Scale
 from pegbox.rlhf._roles import Roles
 from pegbox.rlhf._rollouts import Prompts, Rollouts
@@ -87,6 +86,8 @@ class Aligner:
         self.step = 0
         self.scale = Scale(0.0, 1.0)
         self.before: dict[str, Tensor] = {}
+        # Scores (prompts,) of the held-out prompts at each evaluation.
+        self.evaluations: list[dict[str, Tensor]] = []
         self.monitor = Monitor(0.0, 1.0)
         self.told = False
 
@@ -134,8 +135,10 @@ class Aligner:
         self.history = list(kept.record["metrics"])
         for name, learner in self.learners.items():
             learner.restore(kept.tensors(name), kept.tensors(f"{name}-moments"), kept.record[name])
+        self.evaluations = _tensors(kept.record["evaluations"])
+        held = iter(self.evaluations)
         for metrics in self.history:
-            self.monitor.seen(metrics["step"], metrics)
+            self.monitor.seen(metrics["step"], metrics, next(held) if "held_reward" in metrics else None)
         if processes.rank() == 0:
             self._write_metrics()
         self.say(f"resumed after step {self.step} of {self.settings.steps}")
@@ -173,10 +176,7 @@ class Aligner:
         lengths = [len(answer) for answer in rows.answers]
         self.monitor = Monitor(sum(lengths) / count, sum(rows.finished) / count)
         if len(self.held):
-            held = self.rollouts.draw(
-                self.roles.reference, self.held, list(range(len(self.held))), "held reference"
-            )
-            self.before = self._held_scores(held)
+            self.before = self._held_scores(self.roles.reference, "held reference")
 
     def _tell_value(self) -> None:
         """Let a value model that started as the reward model foresee rewards as they are told."""
@@ -197,22 +197,21 @@ class Aligner:
             "deviation": self.scale.deviation,
             "length": self.monitor.length,
             "ended": self.monitor.ended,
-            "before": {name: scores.tolist() for name, scores in self.before.items()},
+            "before": _lists([self.before])[0],
         }
 
     def _remember_reference(self, kept: Mapping[str, Any]) -> None:
         self.scale = Scale(kept["mean"], kept["deviation"])
         self.monitor = Monitor(kept["length"], kept["ended"])
-        self.before = {
-            name: torch.tensor(scores, dtype=torch.float64) for name, scores in kept["before"].items()
-        }
+        self.before = _tensors([kept["before"]])[0]
 
     def _advance(self) -> None:
         started = time.perf_counter()
         metrics = self._learn(self.step)
         self.step += 1
         last = self.step == self.settings.steps
-        if len(self.held) and (last or self.step % self.settings.evaluate_every == 0):
+        evaluated = len(self.held) > 0 and (last or self.step % self.settings.evaluate_every == 0)
+        if evaluated:
             metrics |= self._evaluated()
         metrics |= {"step": self.step, "seconds": time.perf_counter() - started}
         self.history.append(metrics)
@@ -222,7 +221,7 @@ class Aligner:
         for line in _lines(metrics, self.settings.steps, first=not self.told):
             self.say(line)
         self.told = True
-        for warning in self.monitor.seen(self.step, metrics):
+        for warning in self.monitor.seen(self.step, metrics, self.evaluations[-1] if evaluated else None):
             self.say(f"warning: {warning}")
         if last or self.step % self.settings.checkpoint_every == 0:
             self._save()
@@ -236,6 +235,7 @@ class Aligner:
                 "step": self.step,
                 "beta": self.control.beta,
                 "metrics": self.history,
+                "evaluations": _lists(self.evaluations),
                 "reference": self._reference(),
                 **{name: one.optimizer.state_dict()["param_groups"] for name, one in self.learners.items()},
             }
@@ -265,9 +265,9 @@ class Aligner:
         self.control.update(float(divergence.mean()), len(rows))
         metrics = {
             "reward": float(scores.mean()),
-            "reward_error": _error(scores),
+            "reward_error": standard_error(scores),
             "kl": float(divergence.mean()),
-            "kl_error": _error(divergence),
+            "kl_error": standard_error(divergence),
             "beta": beta,
             "entropy": -float(known["policy"][mask].mean()),
             "length": float(mask.sum(1).float().mean()),
@@ -302,28 +302,37 @@ class Aligner:
 
     def _evaluated(self) -> Metrics:
         """Rewards on held-out prompts, and how often they beat the reference's answers to the same."""
-        rows = self.rollouts.draw(self.roles.policy, self.held, list(range(len(self.held))), "held policy")
-        now = self._held_scores(rows)
+        now = self._held_scores(self.roles.policy, "held policy")
         found: Metrics = {}
         for name, scores in now.items():
-            found[f"held_{name}"] = float(scores.mean())
-            found[f"held_{name}_error"] = _error(scores)
-            wins = (scores > self.before[name]).double() + 0.5 * (scores == self.before[name]).double()
+            before, each = self.before[name], scores.mean(1)
+            found[f"held_{name}"] = float(each.mean())
+            found[f"held_{name}_error"] = standard_error(each)
+            wins = ((scores > before).double() + 0.5 * (scores == before).double()).mean(1)
             found[f"win_rate_{name}"] = float(wins.mean())
-            found[f"win_rate_{name}_error"] = _error(wins)
+            found[f"win_rate_{name}_error"] = standard_error(wins)
+        self.evaluations.append({name: scores.mean(1) for name, scores in now.items()})
         return found
 
-    def _held_scores(self, rows: Answered) -> dict[str, Tensor]:
-        texts = list(self.held.texts)
+    def _held_scores(self, module: nn.Module, name: str) -> dict[str, Tensor]:
+        """Scores (prompts, draws) of a model's answers to the held-out prompts."""
+        draws = self.settings.held_draws
+        chosen = [index for index in range(len(self.held)) for _ in range(draws)]
+        rows = self.rollouts.draw(module, self.held, chosen, name)
+        texts = [self.held.texts[index] for index in chosen]
         found = {"reward": self.scale.standard(self._scores(self.roles.reward, rows, texts))}
         if self.roles.gold is not None:
             found["gold"] = self._scores(self.roles.gold, rows, texts)
-        return found
+        return {kind: scores.reshape(-1, draws) for kind, scores in found.items()}
 
 
-def _error(values: Tensor) -> float:
-    """Standard error of a mean; 0 of a single value."""
-    return float(values.std() / math.sqrt(len(values))) if len(values) > 1 else 0.0
+def _lists(evaluations: Sequence[Mapping[str, Tensor]]) -> list[dict[str, Any]]:
+    """What a checkpoint keeps of scores."""
+    return [{name: scores.tolist() for name, scores in one.items()} for one in evaluations]
+
+
+def _tensors(kept: Sequence[Mapping[str, Any]]) -> list[dict[str, Tensor]]:
+    return [{name: torch.tensor(scores, dtype=torch.float64) for name, scores in one.items()} for one in kept]
 
 
 # Name in the metrics, head of the column, how it is written.

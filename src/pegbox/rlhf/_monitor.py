@@ -7,6 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch import Tensor
+
+Held = Mapping[str, Tensor]
+
 # Standard errors by which a change must be seen before it is told.
 SURE = 2.0
 MOST_KL, LEAST_ENDED, LONGER = 10.0, 0.95, 1.3
@@ -27,41 +31,31 @@ class Monitor:
     ended: float
     told: dict[str, int] = field(default_factory=dict)
     lines: list[str] = field(default_factory=list)
-    _held: list[Mapping[str, Any]] = field(default_factory=list)
+    _held: list[tuple[Mapping[str, Any], Held]] = field(default_factory=list)
 
-    def seen(self, step: int, metrics: Mapping[str, Any]) -> list[str]:
-        """Take in a step's metrics; returns the warnings that are new."""
+    def seen(self, step: int, metrics: Mapping[str, Any], held: Held | None = None) -> list[str]:
+        """Take in a step's metrics; returns the warnings that are new.
+
+        Args:
+            step: The step.
+            metrics: Its metrics.
+            held: Where held-out prompts were answered, ``reward`` and, where there is one, ``gold`` of each
+                (prompts,), the same prompts each time.
+        """
         found = {
             "kl": self._divergence(metrics),
             "negative kl": self._negative(metrics),
             "length": self._length(metrics),
             "end": self._ends(metrics),
         }
-        if "held_reward" in metrics:
-            self._held.append(metrics)
+        if held is not None:
+            self._held.append((metrics, held))
             found["over-optimisation"] = self._overdone()
         fresh = {name: line for name, line in found.items() if line and name not in self.told}
         self.told |= dict.fromkeys(fresh, step)
         lines = [f"step {step}: {line}" for line in fresh.values()]
         self.lines += lines
         return lines
-
-    def _only_learnt(self) -> str:
-        """Without gold: the reward on prompts that are learnt on rose, and that on held-out ones fell."""
-        best = max(self._held, key=lambda one: one["held_reward"])
-        now = self._held[-1]
-        fell, rose = (
-            best["held_reward"] - now["held_reward"],
-            now.get("reward", 0.0) - best.get("reward", 0.0),
-        )
-        fall_error = math.hypot(best["held_reward_error"], now["held_reward_error"])
-        rise_error = math.hypot(best.get("reward_error", 0.0), now.get("reward_error", 0.0))
-        if fell <= SURE * fall_error or rose <= SURE * rise_error:
-            return ""
-        return (
-            f"over-optimisation: since step {best['step']} the reward rose by {rose:.2f} on the prompts that "
-            f"are learnt on and fell by {fell:.2f} on held-out ones; stop there, or raise beta"
-        )
 
     def _divergence(self, metrics: Mapping[str, Any]) -> str:
         if metrics["kl"] <= MOST_KL:
@@ -91,17 +85,40 @@ class Monitor:
 
     def _overdone(self) -> str:
         """The learned reward rose since the best truth, and the truth fell, both surely."""
-        if "held_gold" not in self._held[-1] or "held_gold" not in self._held[0]:
+        if any("gold" not in held for _, held in self._held):
             return self._only_learnt()
-        best = max(self._held, key=lambda one: one["held_gold"])
-        now = self._held[-1]
-        fell = best["held_gold"] - now["held_gold"]
-        rose = now["held_reward"] - best["held_reward"]
-        fall_error = math.hypot(best["held_gold_error"], now["held_gold_error"])
-        rise_error = math.hypot(best["held_reward_error"], now["held_reward_error"])
+        best, peak = max(self._held, key=lambda one: float(one[1]["gold"].mean()))
+        now = self._held[-1][1]
+        fell, fall_error = _difference(peak["gold"], now["gold"])
+        rose, rise_error = _difference(now["reward"], peak["reward"])
         if fell <= SURE * fall_error or rose <= SURE * rise_error:
             return ""
         return (
             f"over-optimisation: since step {best['step']} the learned reward rose by {rose:.2f} and the "
             f"gold reward fell by {fell:.2f} on held-out prompts; stop there, or raise beta"
         )
+
+    def _only_learnt(self) -> str:
+        """Without gold: the reward on prompts that are learnt on rose, and that on held-out ones fell."""
+        best, peak = max(self._held, key=lambda one: float(one[1]["reward"].mean()))
+        now, last = self._held[-1]
+        fell, fall_error = _difference(peak["reward"], last["reward"])
+        rose = now.get("reward", 0.0) - best.get("reward", 0.0)
+        rise_error = math.hypot(best.get("reward_error", 0.0), now.get("reward_error", 0.0))
+        if fell <= SURE * fall_error or rose <= SURE * rise_error:
+            return ""
+        return (
+            f"over-optimisation: since step {best['step']} the reward rose by {rose:.2f} on the prompts that "
+            f"are learnt on and fell by {fell:.2f} on held-out ones; stop there, or raise beta"
+        )
+
+
+def standard_error(values: Tensor) -> float:
+    """Standard error of a mean; 0 of a single value."""
+    return float(values.std() / math.sqrt(len(values))) if len(values) > 1 else 0.0
+
+
+def _difference(first: Tensor, second: Tensor) -> tuple[float, float]:
+    """Mean difference over the same prompts, and its standard error."""
+    change = first - second
+    return float(change.mean()), standard_error(change)

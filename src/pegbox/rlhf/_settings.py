@@ -41,6 +41,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "precision": (lambda v: v in ("auto", "bf16", "float32"), "auto, bf16 or float32"),
     "checkpoint_every": (_whole, "a whole number from 1"),
     "evaluate_every": (_whole, "a whole number from 1"),
+    "held_draws": (_whole, "a whole number from 1"),
     "seed": (lambda v: _whole(v, 0), "a whole number from 0"),
 }
 
@@ -76,6 +77,7 @@ class Alignment:
         precision: As in :class:`pegbox.training.Settings`.
         checkpoint_every: Steps between checkpoints.
         evaluate_every: Steps between win rates on held-out prompts.
+        held_draws: Answers to each held-out prompt then; more tell smaller changes where prompts are few.
         seed: Of prompts, answers and orders.
         free: Allow ``beta`` 0, which nothing holds to the reference.
 
@@ -105,6 +107,7 @@ class Alignment:
     precision: Literal["auto", "bf16", "float32"] = "float32"
     checkpoint_every: int = 10
     evaluate_every: int = 10
+    held_draws: int = 1
     seed: int = 0
     free: bool = False
 
