@@ -133,6 +133,7 @@ def test_predict_says_which_rows_have_no_answer(
     ("sent", "options", "expected"),
     [
         (b"\n \n", [], "fix: send at least one line with text"),
+        (b"", [], "standard input is empty"),
         (b"The tea\n", ["--text", "review"], "standard input has no columns"),
     ],
 )
@@ -214,6 +215,29 @@ def test_configuration_file_and_flags(
     assert code == 0, told
     assert not (tmp_path / "a").exists()
     assert json.loads((tmp_path / "b" / "pegbox.json").read_text())["method"]["options"]["penalty"] == 2.0
+
+
+def test_configuration_that_is_no_text_or_no_file_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run.yaml").write_bytes(b"model: caf\xe9\n")
+    code, _, told = run(capsys, "fit", "--config", tmp_path / "run.yaml")
+    assert code == 2
+    assert "the configuration file is not UTF-8 text" in told
+    assert f"--config {tmp_path / 'run.yaml'}" in told
+    code, _, told = run(capsys, "fit", "--config", tmp_path)
+    assert code == 2
+    assert f"the configuration is no file (--config {tmp_path})" in told
+
+
+def test_column_names_with_commas_stand_in_double_quotes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text('"Text, free",other,label\n' + "some words,more words,a\nothers,of them,b\n" * 3, "utf-8")
+    code, out, _ = run(capsys, "check", path, "--text", '"Text, free", other', "--label", "label")
+    assert code == 0
+    assert "text columns 'Text, free', 'other'" in out
 
 
 def test_methods_lists_the_registry(capsys: pytest.CaptureFixture[str]) -> None:

@@ -148,3 +148,24 @@ def test_a_column_missing_from_another_file_is_an_error() -> None:
     columns = data.find_columns(table(review=LONG, stars=LABELS))
     with pytest.raises(InputError, match="There is no column 'stars'"):
         data.examples(table(review=LONG, star=LABELS), columns)
+
+
+def test_a_first_row_in_the_place_of_names_is_refused() -> None:
+    found = table(**{"a long review of this film": LONG, "neg": LABELS})
+    fails(found, "this file seems to have no header line", "'a long review of this film'")
+    given = data.find_columns(found, texts=["a long review of this film"], label="neg")
+    assert given.label == "neg"
+    # A column may well be named as the class that it tells, and one may be a question in full.
+    assert data.find_columns(table(message=LONG, pos=LABELS)).label == "pos"
+    assert data.find_columns(table(**{"How was it this time?": LONG, "label": LABELS})).label == "label"
+
+
+def test_names_with_commas_are_told_apart() -> None:
+    found = table(**{"Text, free": LONG, "label": LABELS})
+    fails(found, "one of: 'Text, free', 'label'", """goes in double quotes: '"Text, free"'""", texts=["Text"])
+
+
+def test_a_column_without_a_name_is_not_proposed() -> None:
+    with pytest.raises(InputError) as caught:
+        data.find_columns(table(**{"text": LONG, "": LONG}))
+    assert caught.value.fix == "add a column with the label of each row"

@@ -70,6 +70,33 @@ def test_separator_is_sniffed_and_said(tmp_path: Path) -> None:
     assert table.notes == ("cells are separated by semicolon (';'), not by comma",)
 
 
+def test_a_first_line_for_excel_names_the_separator(tmp_path: Path) -> None:
+    found = data.read(write(tmp_path / "t.csv", "sep=;\r\ntext;label\r\na, b;x\r\n"))
+    assert found.columns == {"text": ("a, b",), "label": ("x",)}
+    assert any("sep=;, is read as Excel reads it" in note for note in found.notes)
+    fails(write(tmp_path / "u.csv", "sep=;\ntext;label\na;x\nb\n"), "row 2 (line 4) has 1")
+
+
+def test_lines_of_spaces_are_blank(tmp_path: Path) -> None:
+    found = data.read(write(tmp_path / "t.csv", "text,label\na,x\n   \nb,y\n\t\n"))
+    assert found.columns["text"] == ("a", "b")
+    assert "1 blank line skipped" in found.notes
+
+
+def test_lines_may_end_as_on_old_macs(tmp_path: Path) -> None:
+    found = data.read(write(tmp_path / "t.jsonl", '{"a": "b"}\r{"a": "c"}\r'))
+    assert found.columns["a"] == ("b", "c")
+    found = data.read(write(tmp_path / "t.conll", "Ann B-PER\rleft O\r\rBo B-PER\r"))
+    assert found.columns["tokens"] == (["Ann", "left"], ["Bo"])
+
+
+def test_comments_of_conll_files_are_passed_over(tmp_path: Path) -> None:
+    text = "# newdoc\n# sent_id = 1\n# text = Ann left # 5\nAnn B-PER\nleft O\n# O\n5 O\n"
+    found = data.read(write(tmp_path / "t.conll", text))
+    assert found.columns["tokens"] == (["Ann", "left", "#", "5"],)
+    assert "3 comments passed over (lines such as # sent_id = 7)" in found.notes
+
+
 def test_single_column_with_semicolons_stays_one_column(tmp_path: Path) -> None:
     table = data.read(write(tmp_path / "t.csv", "text\none; two\nthree; four\n"))
     assert table.columns == {"text": ("one; two", "three; four")}
@@ -202,6 +229,9 @@ def test_split_of_a_file(tmp_path: Path) -> None:
         ("t.jsonl", '{"text": "a"}\n\n{"text": }\n', ("not valid JSON", "line 3")),
         ("t.jsonl", '{"text": "a"}\n["b"]\n', ("A row is a list, not an object", "line 2")),
         ("t.jsonl", '{"a": 1, "a": 2}\n', ("A key is repeated", "line 1")),
+        ("t.jsonl", '{"a": 1}\n{"a": ' + "1" * 5000 + "}\n", ("a number too long to be read", "line 2")),
+        ("t.jsonl", "[" * 100_000 + "]" * 100_000, ("nested too deeply to be read", "line 1")),
+        ("t.json", '[{"a": ' + "1" * 5000 + "}]", ("a number too long to be read",)),
         ("t.parquet", "text,label", ("no whole parquet file",)),
     ],
 )  # fmt: skip

@@ -130,6 +130,13 @@ def test_kinds_of_tasks_are_told_apart(tmp_path: Path) -> None:
         find_choice_columns(tag)
 
 
+def test_a_column_of_sql_is_written_and_no_label(tmp_path: Path) -> None:
+    # Schemas repeat, as labels do.
+    rows = [f"How many {number}?,T{number % 2}(a),SELECT {number}" for number in range(8)]
+    (tmp_path / "q.csv").write_text("question,schema,sql\n" + "\n".join(rows) + "\n", "utf-8")
+    assert guess_task(read(tmp_path / "q.csv")) == "generate"
+
+
 def test_wrong_templates_and_options_are_refused() -> None:
     with pytest.raises(InputError, match="the template goes on after the answer"):
         Choose(template="{answer} {question}")

@@ -9,7 +9,7 @@ import pytest
 from transformers import AutoTokenizer, BertTokenizerFast
 
 import pegbox
-from pegbox.data import Sentences, find_tag_columns, from_words, read, sentences, split
+from pegbox.data import Sentences, Table, find_tag_columns, from_words, read, sentences, split
 from pegbox.errors import CapabilityError, InputError, UsageError
 from pegbox.tasks import Tag, prepare, task_from_json, word_pieces
 from pegbox.tasks._windows import spans
@@ -274,3 +274,14 @@ def test_a_line_with_another_number_of_columns_is_named(tmp_path: Path) -> None:
     assert read(path).columns["tokens"] == (["in", "New York", "10\u00a0000"],)
     path.write_text("10\u00a0000  O \n \nthe O\n", "utf-8")
     assert read(path).columns["tokens"] == (["10\u00a0000"], ["the"])
+
+
+def test_tags_that_begin_with_i_say_how_they_are_mended() -> None:
+    tags = (["I-PER", "O"], ["I-LOC", "I-LOC"])
+    table = Table("t", {"tokens": (["Ann", "left"], ["New", "York"]), "tags": tags}, (1, 2))
+    with pytest.raises(InputError) as caught:
+        pegbox.Tag.from_table(table)
+    assert caught.value.fix == "make such tags B- with --on-bad-rows repair"
+    found = pegbox.Tag.from_table(table, on_bad="repair")
+    assert found.rows is not None
+    assert found.rows.tags == (("B-PER", "O"), ("B-LOC", "I-LOC"))

@@ -88,6 +88,16 @@ def from_encoding(error: UnicodeError) -> PegboxError:
     )
 
 
+def undecodable(error: UnicodeDecodeError, given: list[str]) -> InputError:
+    """A file of options, read while the command line is, that is no UTF-8."""
+    return InputError(
+        f"the configuration file is not UTF-8 text: {error.reason} at byte {error.start}",
+        where=_config(given),
+        expected="a YAML file in UTF-8 with options such as model: etude",
+        fix="convert it, for example with iconv -f latin1 -t utf-8",
+    )
+
+
 def silence_output() -> None:
     """Send the rest of standard output nowhere; else Python complains once more when it closes the stream."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -155,6 +165,13 @@ def _config(given: list[str]) -> str:
 def _no_config(message: str, where: str) -> UsageError:
     missing = re.search(r"File does not exist: '(.*)'", message)
     reason = message.rpartition("parsing config: ")[2].rpartition('"config": ')[2]
+    if "Path is not a file" in message:
+        return InputError(
+            "the configuration is no file",
+            where=where,
+            expected="a YAML file with options such as model: etude",
+            fix="name a file and not a folder",
+        )
     return InputError(
         "there is no such configuration file" if missing else f"the configuration file is no YAML: {reason}",
         where=f"--config {missing[1]}" if missing else where,

@@ -17,6 +17,7 @@ from pegbox.cli._failures import (
     from_system,
     in_flags,
     silence_output,
+    undecodable,
 )
 from pegbox.cli._fit import fit
 from pegbox.cli._inputs import check_inputs
@@ -148,6 +149,8 @@ def _parse(
         parsed = parser.parse_args(given)
     except ArgumentError as error:
         raise from_parser(str(error), given, verbs) from None
+    except UnicodeDecodeError as error:
+        raise undecodable(error, given) from None
     options = dict(vars(parsed[parsed.verb].clone()))
     configured = options.pop("config", None)
     found = typed(VERBS[parsed.verb], options)

@@ -1,5 +1,6 @@
 """Options that several verbs share, from strings to what the API takes."""
 
+import csv
 import json
 import os
 import re
@@ -70,15 +71,19 @@ def emit_result(
 
 
 def names(value: str | None) -> tuple[str, ...]:
-    """``premise,hypothesis`` to a tuple."""
-    return tuple(part.strip() for part in value.split(",") if part.strip()) if value else ()
+    """``premise,hypothesis`` to a tuple; a name that holds a comma stands in double quotes."""
+    return tuple(part.strip() for part in _parts(value) if part.strip()) if value else ()
+
+
+def _parts(value: str) -> list[str]:
+    return next(csv.reader([value], skipinitialspace=True))
 
 
 def words(value: str | None) -> dict[str, str] | None:
     """``positive=great,negative=terrible`` to a mapping."""
     if not value:
         return None
-    pairs = [part.partition("=") for part in value.split(",")]
+    pairs = [part.partition("=") for part in _parts(value)]
     for label, equals, word in pairs:
         if not equals or not label.strip() or not word.strip():
             raise UsageError(

@@ -143,7 +143,14 @@ def _lines(tuned: "Tuned", text: str | None, kind: str) -> "Table":
             expected=f"a file with the columns {' and '.join(fields)}",
             fix="write the pairs into a csv file",
         )
-    texts = tuple(line.rstrip("\n") for line in io.StringIO(_utf8(sys.stdin.buffer.read()), newline=None))
+    raw = sys.stdin.buffer.read()
+    if not raw:
+        raise InputError(
+            "standard input is empty",
+            expected="one text per line",
+            fix="name a file, or see what should have written into the pipe",
+        )
+    texts = tuple(line.rstrip("\n") for line in io.StringIO(_utf8(raw), newline=None))
     cells: tuple[object, ...] = tuple(line.split() for line in texts) if kind == "tag" else texts
     return Table(STDIN, {fields[0]: cells}, tuple(range(1, len(texts) + 1)))
 

@@ -40,8 +40,18 @@ def keep_usable(
     expected: str,
     fix: str,
     named: str = "--text and --label",
+    mended: bool = False,
 ) -> Table:
-    """The table without the bad rows; ``named`` are the options that name its columns.
+    """The table without the bad rows.
+
+    Args:
+        table: The table as read.
+        dropped: Its bad rows.
+        on_bad: ``drop`` leaves them out.
+        expected: What a row must be.
+        fix: What mends some bad rows.
+        named: The options that name the columns, which are likely wrong where all rows are bad.
+        mended: Whether ``fix`` mends all of them too.
 
     Raises:
         InputError: When there are some and they are an error, or none is left.
@@ -56,7 +66,7 @@ def keep_usable(
             f"{what}: {'; '.join(listed[:_MOST_REASONS])}{more}",
             where=table.source,
             expected=expected,
-            fix=f"check the columns: name them with {named}" if whole else fix,
+            fix=f"check the columns: name them with {named}" if whole and not mended else fix,
         )
     out = {item.number for item in dropped}
     return table.select([i for i, number in enumerate(table.numbers) if number not in out])

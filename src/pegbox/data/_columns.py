@@ -28,6 +28,8 @@ _ID_FIRST = {"id", "idx", "index", "unnamed"}
 _ID_LAST = {"id", "ids", "idx", "index", "uid", "guid", "uuid", "key", "no", "nr", "row"}
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+|[^\W\dA-Za-z_]+")
 _SAMPLE = 10_000
+# Words from which on the name of a column reads like a text.
+_SENTENCE = 4
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,8 @@ def find_columns(
     if label is None:
         taken = _guess_label([item for item in profiles if item.name not in texts], table, texts, need_label)
     chosen = tuple(texts) or _guess_texts([item for item in profiles if item.name != taken], table)
+    if not texts and label is None and taken is not None:
+        _check_header(table, chosen, taken)
     if label is None and taken is None and need_label:
         raise _no_label(table, [name for name in table.names if name not in chosen])
     return Columns(
@@ -111,11 +115,24 @@ def require_columns(table: Table, names: Sequence[str]) -> None:
     """Raise an InputError that suggests the nearest name when the table lacks one of these columns."""
     for name in names:
         if name not in table.columns:
+            commas = [known for known in table.names if "," in known]
+            quoted = f"a name that holds a comma goes in double quotes: '\"{commas[0]}\"'" if commas else ""
             raise InputError(
                 f"There is no column {name!r}", where=table.source,
-                expected=f"one of: {', '.join(table.names)}",
-                fix=nearest(name, table.names) or "name one of these columns",
+                expected=f"one of: {', '.join(map(repr, table.names) if commas else table.names)}",
+                fix=nearest(name, table.names) or quoted or "name one of these columns",
             )  # fmt: skip
+
+
+def _check_header(table: Table, texts: Sequence[str], label: str) -> None:
+    """Refuse a first row that was taken for the names of the columns."""
+    sentence = any(len(name.split()) >= _SENTENCE for name in texts)
+    if sentence and label in {str(cell) for cell in table.columns[label]}:
+        raise InputError(
+            "The column names read like a row: this file seems to have no header line", where=table.source,
+            expected=f"column names in the first line, not {texts[0]!r} and the label {label!r}",
+            fix="write a line such as text,label above it; if these are names, say so by --text and --label",
+        )  # fmt: skip
 
 
 def _check_given(table: Table, texts: Sequence[str], label: str | None) -> None:
@@ -205,6 +222,7 @@ def _guess_texts(profiles: Sequence[_Profile], table: Table) -> tuple[str, ...]:
 
 
 def _no_label(table: Table, others: Sequence[str]) -> InputError:
+    others = [name for name in others if name]
     named = f"name it with --label: {', '.join(others)}; is the header line there?"
     return InputError(
         "No column looks like a label", where=table.source,

@@ -1,25 +1,33 @@
+import re
+
 from pegbox.data._table import Table, counted
+from pegbox.data._text import with_newlines
 from pegbox.errors import InputError
+
+# What CoNLL-U writes above a sentence, such as "# sent_id = 7".
+_COMMENT = re.compile(r"#\s*(?:[\w.:-]+\s*=|newdoc\b|newpar\b)")
 
 
 def parse_conll(text: str, source: str) -> Table:
     """Parse a word and its tag per line, apart by a tab or spaces, with blank lines between sentences.
 
     Of more columns the first is the word and the last the tag, as in the CoNLL shared tasks; ``-DOCSTART-``
-    lines are passed over. Both are noted.
+    lines and comments such as ``# sent_id = 7`` are passed over. Each is noted.
 
     Raises:
         InputError: A line with one column or more or fewer than the others, or no sentence.
     """
     rows: list[tuple[list[str], list[str]]] = []
-    columns, skipped, fresh = 0, 0, True
-    for number, line in enumerate(text.split("\n"), 1):
-        line = line.rstrip("\r")
+    columns, skipped, comments, fresh = 0, 0, 0, True
+    for number, line in enumerate(with_newlines(text).split("\n"), 1):
         if not line.strip():
             fresh = True
             continue
         if line.startswith("-DOCSTART-"):
             skipped, fresh = skipped + 1, True
+            continue
+        if _COMMENT.match(line):
+            comments += 1
             continue
         word, tag, width = _parts(line, number, source)
         columns = columns or width
@@ -37,6 +45,8 @@ def parse_conll(text: str, source: str) -> Table:
         notes.append(f"of {columns} columns the first is read as the word, the last as its tag")
     if skipped:
         notes.append(f"{counted(skipped, '-DOCSTART- line')} passed over")
+    if comments:
+        notes.append(f"{counted(comments, 'comment')} passed over (lines such as # sent_id = 7)")
     found: dict[str, tuple[object, ...]] = {
         "tokens": tuple(words for words, _ in rows),
         "tags": tuple(tags for _, tags in rows),

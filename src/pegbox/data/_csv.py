@@ -1,5 +1,6 @@
 import csv
 import io
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -10,6 +11,8 @@ from pegbox.errors import InputError
 _SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 _SAMPLE = 100
 _LONGEST_CELL = 2**31 - 1
+# What Excel reads, and some programs write, above the header.
+_SEP_LINE = re.compile(r"sep=([,;\t|])\r?\n")
 
 Records = list[tuple[int, list[str]]]
 
@@ -23,16 +26,20 @@ def parse_delimited(text: str, source: str, *, tabs: bool) -> Table:
         InputError: Broken quoting, ragged rows, repeated column names or no rows.
     """
     notes: list[str] = []
-    separator = "\t" if tabs else _sniff(text)
+    told = None if tabs else _SEP_LINE.match(text)
+    if told:
+        text = text[told.end() :]
+        notes.append(f"the first line, sep={told[1]}, is read as Excel reads it and not as column names")
+    separator = "\t" if tabs else told[1] if told else _sniff(text)
     if not tabs and separator != ",":
         notes.append(f"cells are separated by {_SEPARATORS[separator]} ({separator!r}), not by comma")
     records = _plain_tabs(text) if tabs else None
     if records is None:
-        records = _records(text, separator, source)
+        records = _records(text, separator, source, 2 if told else 1)
     else:
         notes.append("quotes are part of the cells: the file does not quote its cells")
     header = _header(records, source, notes)
-    rows = [(line, cells) for line, cells in records[1:] if cells]
+    rows = [(line, cells) for line, cells in records[1:] if not _blank(cells)]
     if blank := len(records) - 1 - len(rows):
         notes.append(f"{counted(blank, 'blank line')} skipped")
     if not rows:
@@ -48,6 +55,11 @@ def parse_delimited(text: str, source: str, *, tabs: bool) -> Table:
     return Table(source, columns, tuple(range(1, len(rows) + 1)), tuple(notes))
 
 
+def _blank(cells: list[str]) -> bool:
+    """Whether a line holds nothing, or spaces alone."""
+    return len(cells) < 2 and not "".join(cells).strip()
+
+
 @contextmanager
 def _long_cells() -> Iterator[None]:
     before = csv.field_size_limit(_LONGEST_CELL)
@@ -57,25 +69,25 @@ def _long_cells() -> Iterator[None]:
         csv.field_size_limit(before)
 
 
-def _records(text: str, separator: str, source: str) -> Records:
+def _records(text: str, separator: str, source: str, first: int = 1) -> Records:
     """Return (first line, cells) per record; strict: a lenient reader swallows rows after a stray quote."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     records: Records = []
-    line = 1
+    line = first
     try:
         with _long_cells():
             for cells in reader:
                 records.append((line, cells))
-                line = reader.line_num + 1
+                line = reader.line_num + first
     except csv.Error as error:
-        row = sum(bool(cells) for _, cells in records)
+        row = sum(not _blank(cells) for _, cells in records)
         raise InputError(
             f"The quoting of this file is broken: {error}",
             where=f"{source}, row {row}, starting at line {line}",
             expected='a quoted cell starts and ends with " and doubles each " inside',
             fix='write " inside a quoted cell as "", or export the file again with quoting',
         ) from error  # fmt: skip
-    while records and not records[-1][1]:
+    while records and _blank(records[-1][1]):
         records.pop()
     return records
 
@@ -106,7 +118,7 @@ def _sniff(text: str) -> str:
     for separator in _SEPARATORS:
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
         with _long_cells():
-            widths = [len(cells) for cells in islice(reader, _SAMPLE) if cells]
+            widths = [len(cells) for cells in islice(reader, _SAMPLE) if not _blank(cells)]
         if widths and widths[0] > 1:
             fitting[separator] = len(set(widths)) == 1
     return next((item for item, even in fitting.items() if even), next(iter(fitting), ","))
@@ -114,7 +126,7 @@ def _sniff(text: str) -> str:
 
 def _header(records: Records, source: str, notes: list[str]) -> list[str]:
     """Return the column names, stripped of surrounding spaces."""
-    if not records or not records[0][1]:
+    if not records or _blank(records[0][1]):
         raise InputError(
             "The first line of this file is blank", where=f"{source}, line 1", expected="column names",
             fix="remove the blank lines above the header",

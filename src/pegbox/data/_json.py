@@ -2,6 +2,7 @@ import json
 from collections.abc import Iterable
 
 from pegbox.data._table import Table, counted
+from pegbox.data._text import with_newlines
 from pegbox.errors import InputError
 
 _SHAPES = 'a list of objects [{"text": ..., "label": ...}, ...] or an object of columns {"text": [...], ...}'
@@ -29,7 +30,9 @@ def parse_json(text: str, source: str) -> Table:
         value = json.loads(text, object_pairs_hook=_object)
     except _RepeatedKeyError as error:
         raise _repeated(error, source) from error
-    except json.JSONDecodeError as error:
+    except (RecursionError, ValueError) as error:
+        if not isinstance(error, json.JSONDecodeError):
+            raise _beyond(error, source) from error
         if error.msg == "Extra data" and text.lstrip().startswith("{"):
             table = parse_jsonl(text, source)
             return Table(source, table.columns, table.numbers, ("one JSON object per line", *table.notes))
@@ -50,7 +53,7 @@ def parse_jsonl(text: str, source: str) -> Table:
         InputError: A line that is no JSON object (line number), repeated keys or no rows.
     """
     rows: list[tuple[str, object]] = []
-    lines = text.rstrip().split("\n")
+    lines = with_newlines(text).rstrip().split("\n")
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -58,7 +61,9 @@ def parse_jsonl(text: str, source: str) -> Table:
             rows.append((f"line {number}", json.loads(line, object_pairs_hook=_object)))
         except _RepeatedKeyError as error:
             raise _repeated(error, f"{source}, line {number}") from error
-        except json.JSONDecodeError as error:
+        except (RecursionError, ValueError) as error:
+            if not isinstance(error, json.JSONDecodeError):
+                raise _beyond(error, f"{source}, line {number}") from error
             raise InputError(
                 f"This line is not valid JSON: {error.msg}",
                 where=f"{source}, line {number}, column {error.colno}",
@@ -67,6 +72,15 @@ def parse_jsonl(text: str, source: str) -> Table:
             ) from error  # fmt: skip
     blank = len(lines) - len(rows)
     return _from_rows(rows, source, (f"{counted(blank, 'blank line')} skipped",) if blank else ())
+
+
+def _beyond(error: Exception, where: str) -> InputError:
+    """What is valid JSON and yet cannot be read: Python's limits on digits and on depth."""
+    what = "lists or objects nested too deeply" if isinstance(error, RecursionError) else "a number too long"
+    return InputError(
+        f"This JSON holds {what} to be read", where=where, expected="texts, numbers and labels of usual size",
+        fix="write long numbers as strings, and leave out columns that are no data of the task",
+    )  # fmt: skip
 
 
 def _repeated(error: ValueError, where: str) -> InputError:

@@ -143,8 +143,11 @@ def sentences(
     ]
     pairs = zip(table.numbers, faults, strict=True)
     dropped = tuple(Dropped(number, fault) for number, fault in pairs if fault)
-    fix = f"{_FIX}, or make such tags B- with --on-bad-rows repair" if _only_starts(dropped) else _FIX
-    kept = keep_usable(table, dropped, on_bad, expected=_EXPECTED, fix=fix)
+    starts = _only_starts(dropped)
+    fix = f"{_FIX}, or make such tags B- with --on-bad-rows repair" if starts else _FIX
+    if starts and len(dropped) == len(table):
+        fix = "make such tags B- with --on-bad-rows repair"
+    kept = keep_usable(table, dropped, on_bad, expected=_EXPECTED, fix=fix, mended=starts)
     tokens = tuple(map(_strings, kept.columns[columns.tokens]))
     if name is None:
         return Sentences(table.source, tokens, None, kept.numbers, dropped, table.notes)

@@ -32,3 +32,8 @@ def label_order(label: str) -> tuple[int, float, str, str]:
     if is_number(label):
         return (0, float(label), "", label)
     return (1, 0.0, label.casefold(), label)
+
+
+def with_newlines(text: str) -> str:
+    """The text with a line feed at the end of each line, whichever system wrote it."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")

@@ -24,6 +24,8 @@ from pegbox.tasks._task import Task
 
 TaskKind = Literal["classify", "choose", "tag", "generate", "prefer"]
 _CHATS = ("messages", "sharegpt")
+# Names of columns that hold what is to be written, never a label.
+_WRITTEN = ("sql", "summary", "highlights", "translation", "human_reference")
 _HAVE = {
     "label_words": "this option with a classify task only",
     "template": "this option with a classify or choose task",
@@ -63,7 +65,8 @@ def _conversations(table: Table) -> bool:
     if found.format in _CHATS:
         return True
     if found.format not in ("instruction", "prompt"):
-        return found.format == "input" and not _labelled(table)
+        written = found.columns.get("output", "").lower() in _WRITTEN
+        return found.format == "input" and (written or not _labelled(table))
     answers = [str(cell) for cell in table.columns[found.columns["output"]] if cell not in (None, "")]
     return len(set(answers)) > max(20, len(answers) // 2)
 
