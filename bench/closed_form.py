@@ -7,6 +7,7 @@ python bench/closed_form.py --quick    a smoke run
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import time
 from collections.abc import Iterable
@@ -102,12 +103,14 @@ def warm_up() -> None:
 
 def report(groups: list[Group]) -> str:
     """Return both parts in Markdown."""
+    # Where it is written to is a matter of this machine.
+    command = re.sub(r" --out \S+", "", " ".join(["python bench/closed_form.py", *sys.argv[1:]]))
     cells = [cell for group in groups for cell in group.cells]
     parts = [
         "## Closed form against scikit-learn and against LoRA by gradient",
         "\n".join(
             [
-                f"- Command: `{' '.join(['python bench/closed_form.py', *sys.argv[1:]])}`.",
+                f"- Command: `{command}`.",
                 *common.provenance(cells),
             ]
         ),

@@ -18,7 +18,7 @@ from pegbox.comparison._result import Comparison, Rung, save_json
 from pegbox.comparison._store import Store, check_folders
 from pegbox.comparison._verdict import Rule
 from pegbox.data import GeneralText, Rows
-from pegbox.errors import CapabilityError, InputError, PegboxError, UsageError
+from pegbox.errors import CapabilityError, InputError, PegboxError, UsageError, check_whole, several
 from pegbox.methods import Attached
 from pegbox.models import Base, load
 from pegbox.tasks import Task, TooLong
@@ -96,6 +96,7 @@ def compare(
         UsageError: For wrong options, or a folder that holds something else.
         InputError: For rows that cannot be compared on.
     """
+    seeds = several(seeds, "seeds")
     plan = planned(
         task,
         methods,
@@ -213,7 +214,9 @@ def _interrupted(store: Store, say: Callable[[str], None]) -> None:
 
 
 def _check(seeds: Sequence[int], budget: float | None, engine: str) -> None:
-    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
+    for seed in seeds:
+        check_whole(seed, 0, "seeds")
+    if not seeds or len(set(seeds)) < len(seeds):
         raise UsageError(
             "these are no seeds",
             where=f"seeds {list(seeds)}",

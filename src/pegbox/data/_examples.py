@@ -2,7 +2,7 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -127,7 +127,8 @@ def from_texts(
     """
     # What is no sequence of texts, such as a missing value, is one cell, whose fault is told with its row.
     rows = [
-        tuple(item) if isinstance(item, Iterable) and not isinstance(item, str) else (item,) for item in texts
+        tuple(item) if isinstance(item, Iterable) and not isinstance(item, str | Mapping) else (item,)
+        for item in texts
     ]
     for number, row in enumerate(rows, 1):
         faults = [fault for fault in (text_fault(part) for part in row) if fault]

@@ -9,7 +9,7 @@ from pegbox.data._conll import parse_conll
 from pegbox.data._csv import parse_delimited
 from pegbox.data._json import parse_json, parse_jsonl
 from pegbox.data._table import Table
-from pegbox.errors import InputError, nearest
+from pegbox.errors import InputError, UsageError, nearest
 
 FORMATS = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".conll")
 _ALIASES = {
@@ -51,6 +51,11 @@ def read(source: str | Path, *, split: str | None = None, revision: str | None =
     Raises:
         InputError: The source is missing, empty or malformed; the message says where and how to mend it.
     """
+    if not isinstance(source, str | Path):
+        raise UsageError(
+            f"a {type(source).__name__} cannot be read", expected="the path of a file, or a hub id",
+            fix="write it to a file first, for example frame.to_csv('rows.csv', index=False)",
+        )  # fmt: skip
     path = Path(source).expanduser()
     hub = hub_id(source)
     if hub:

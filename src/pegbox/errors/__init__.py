@@ -7,7 +7,19 @@ from pegbox.errors._errors import (
     RunError,
     UsageError,
     check_names,
+    check_whole,
     nearest,
+    several,
 )
 
-__all__ = ["CapabilityError", "InputError", "PegboxError", "RunError", "UsageError", "check_names", "nearest"]
+__all__ = [
+    "CapabilityError",
+    "InputError",
+    "PegboxError",
+    "RunError",
+    "UsageError",
+    "check_names",
+    "check_whole",
+    "nearest",
+    "several",
+]

@@ -1,5 +1,7 @@
 import difflib
 from collections.abc import Iterable, Sequence
+from operator import index
+from typing import Any
 
 
 class PegboxError(Exception):
@@ -69,3 +71,32 @@ def nearest(word: str, valid: Iterable[str], cutoff: float = 0.6) -> str:
     lowered = {item.lower(): item for item in valid}
     match = difflib.get_close_matches(word.lower(), list(lowered), n=1, cutoff=cutoff)
     return f"did you mean '{lowered[match[0]]}'?" if match else ""
+
+
+def check_whole(value: object, least: int, where: str) -> None:
+    """Raise UsageError for what is no whole number of at least ``least``; NumPy's are whole numbers too."""
+    try:
+        found = None if isinstance(value, bool) else index(value)  # type: ignore[arg-type]
+    except TypeError:
+        found = None
+    if found is None or found < least:
+        raise UsageError(f"{where} is {value!r}", where=where, expected=f"a whole number of at least {least}")
+
+
+def several(values: object, where: str) -> tuple[Any, ...]:
+    """What was given as a list, as a tuple; one string alone is one name, not its letters.
+
+    Raises:
+        UsageError: For what cannot be listed.
+    """
+    if isinstance(values, str):
+        return (values,)
+    try:
+        return tuple(values)  # type: ignore[arg-type]
+    except TypeError:
+        raise UsageError(
+            f"{where} is {values!r}, and not a list",
+            where=where,
+            expected="a list",
+            fix=f"write [{values!r}]",
+        ) from None

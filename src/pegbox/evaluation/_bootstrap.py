@@ -3,6 +3,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from pegbox.errors import check_whole
 from pegbox.evaluation._estimate import CELLS, Floats
 from pegbox.evaluation._inputs import read_count
 
@@ -29,6 +30,7 @@ def bootstrap(
     """
     read_count(rows, "rows")
     read_count(resamples, "resamples")
+    check_whole(seed, 0, "seed")
     generator = np.random.default_rng(seed)
     chunk = max(1, CELLS // rows)
     sizes = [min(chunk, resamples - start) for start in range(0, resamples, chunk)]

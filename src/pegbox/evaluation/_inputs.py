@@ -4,7 +4,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pegbox.errors import InputError, UsageError
+from pegbox.errors import InputError, UsageError, check_whole
 
 # A softmax computed in half precision misses one by up to about this much.
 SUM_TOLERANCE = 1e-3
@@ -139,11 +139,10 @@ def read_count(value: int, name: str) -> int:
     """Check a count of at least one.
 
     Raises:
-        UsageError: it is smaller.
+        UsageError: it is smaller, or no whole number.
     """
-    if value < 1:
-        raise UsageError(f"{name} is {value}", expected="at least 1")
-    return value
+    check_whole(value, 1, name)
+    return int(value)
 
 
 def _numbers(values: ArrayLike, name: str) -> NDArray[np.float64]:

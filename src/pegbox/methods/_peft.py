@@ -106,11 +106,33 @@ def load_adapter(base: Base, labels: int, folder: Path) -> nn.Module:
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
         raise _misfit(base, folder, str(error).strip().splitlines()[0]) from None
     config.base_model_name_or_path, config.revision = name, revision
-    state = load_file(folder / WEIGHTS)
+    state = _without_copies(load_file(folder / WEIGHTS), peft, folder)
     _check_tensors(base, folder, {n: tuple(t.shape) for n, t in _state(peft).items()}, state)
     with expected_warnings():
         set_peft_model_state_dict(peft, state)
     return peft.requires_grad_(False).to(base.device).eval()
+
+
+def _without_copies(state: dict[str, Tensor], peft: nn.Module, folder: Path) -> dict[str, Tensor]:
+    """The adapter's own tensors: of a layer that embeds or reads tokens PEFT writes down the base's too.
+
+    Raises:
+        CapabilityError: When such a copy is not what the base has.
+    """
+    copies = [name for name in state if ".base_layer." in name]
+    own = peft.state_dict() if copies else {}
+    for name in copies:
+        value = own.get(name)
+        if value is not None and not (
+            value.shape == state[name].shape and torch.equal(value.cpu(), state[name].to(value.dtype))
+        ):
+            raise CapabilityError(
+                f"the adapter brings a layer of the base that is not as the base has it: {name}",
+                where=str(folder / WEIGHTS),
+                expected="an adapter that leaves its base as it is",
+                fix="name the base it was tuned on, or merge it with the library that made it, and load that",
+            )
+    return {name: value for name, value in state.items() if not (name in own and name in copies)}
 
 
 def _check_self_contained(config: dict[str, Any], folder: Path) -> None:

@@ -42,9 +42,9 @@ class FeatureCache:
         folder: Where; ``PEGBOX_CACHE`` or ``~/.cache/pegbox`` when ``None``.
     """
 
-    def __init__(self, folder: Path | None = None) -> None:
+    def __init__(self, folder: str | Path | None = None) -> None:
         root = Path(os.environ.get("PEGBOX_CACHE") or "~/.cache/pegbox").expanduser()
-        self.folder = folder or root / "features"
+        self.folder = Path(folder) if folder else root / "features"
 
     def key(self, base: Base, prompt: Prompt, encoded: Encoded, tokens: tuple[int, ...]) -> Key:
         """All that the features depend on.

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pegbox.data import Examples, Table, examples, find_columns, read
-from pegbox.errors import InputError, nearest
+from pegbox.errors import InputError, UsageError, nearest
 from pegbox.tasks._saved import FORMAT, reading_task
 from pegbox.tasks._template import Template
 
@@ -60,6 +60,13 @@ class Classify:
     def __post_init__(self) -> None:
         for name in ("labels", "fields", "label_words", "demonstrations"):
             value = getattr(self, name)
+            if isinstance(value, str):
+                raise UsageError(
+                    f"{name} is the text {value!r}, whose letters are no {name.replace('_', ' ')}",
+                    where=name,
+                    expected="a list",
+                    fix=f"write {name}=({value!r}, ...)",
+                )
             object.__setattr__(self, name, None if value is None else tuple(value))
         if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
             raise InputError(

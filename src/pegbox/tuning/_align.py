@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from pegbox.data import Conversations, Dialogue, Preferences
-from pegbox.errors import CapabilityError, InputError
+from pegbox.errors import CapabilityError, InputError, check_whole
 from pegbox.evaluation import PolicyScores, Reach
 from pegbox.methods import Attached, LoRA
 from pegbox.models import Base
@@ -89,6 +89,7 @@ class Aligned:
             draws: Answers of each model per held-out prompt.
             prompts: Held-out prompts.
         """
+        check_whole(draws, 1, "draws")
         found = self.judge(draws=draws, prompts=prompts).reach
         assert found is not None
         return found

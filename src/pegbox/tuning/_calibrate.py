@@ -183,6 +183,13 @@ def check_answers(task: Task) -> None:
 
 def check_ways(ways: Sequence[str], members: int, passes: int) -> None:
     """Raise UsageError for what `calibrate` cannot be asked, before a model is loaded."""
+    if isinstance(ways, str):
+        raise UsageError(
+            f"ways is the text {ways!r}",
+            where="ways",
+            expected="a list of names",
+            fix=f"write ways={ways.split(',')!r}",
+        )
     unknown = [name for name in ways if name not in WAYS]
     if unknown or not ways:
         raise UsageError(

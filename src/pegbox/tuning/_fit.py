@@ -8,18 +8,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Literal, get_args
+from types import NoneType
+from typing import Any, Literal, get_args
 
 import torch
 
-from pegbox.data import Rows, split
-from pegbox.errors import CapabilityError, InputError, UsageError
+from pegbox.data import Rows, read, split
+from pegbox.errors import CapabilityError, InputError, UsageError, check_whole
 from pegbox.methods import Attached, Method, Solved, Solver, build
 from pegbox.models import Base, FeatureCache, load, score_layer
 from pegbox.tasks import Classify, Generate, Prefer, Task, TooLong
 from pegbox.training import Settings, resume_hint, resumed_by, tell, train
 from pegbox.tuning._claim import claimed
 from pegbox.tuning._demonstrate import Demonstrate, check_trained, shown
+from pegbox.tuning._given import rows_given
 from pegbox.tuning._label_words import searched
 from pegbox.tuning._once import Once
 from pegbox.tuning._provenance import Provenance
@@ -41,8 +43,8 @@ def fit(
     task: Task,
     method: Method | str = "closed-form",
     *,
-    rows: Rows | None = None,
-    valid: Rows | None = None,
+    rows: Rows | str | Path | None = None,
+    valid: Rows | str | Path | None = None,
     training: Training | None = None,
     demonstrations: Demonstrate | None = None,
     label_words: Literal["auto"] | None = None,
@@ -60,8 +62,9 @@ def fit(
         base: A loaded base, or a name for :func:`pegbox.load`.
         task: The task.
         method: A method, or the name of one with its defaults.
-        rows: Labelled rows; by default those that the task was read from.
-        valid: Rows for early stopping of gradient methods; by default a seeded share of the training rows.
+        rows: Labelled rows, or a file or hub id of them; by default those that the task was read from.
+        valid: The same for early stopping of gradient methods; by default a seeded share of the training
+            rows.
         training: How gradient methods are trained.
         demonstrations: Solved training rows that gradient methods show before each question.
         label_words: ``auto`` searches label words on the rows to train on: :func:`search_label_words`.
@@ -79,6 +82,8 @@ def fit(
         UsageError: For no such method, wrong settings, or a resume of another fit.
     """
     say = Once.of(say)
+    _check_kinds(base=base, training=training, demonstrations=demonstrations, replay=replay)
+    check_whole(seed, 0, "seed")
     method = build(method) if isinstance(method, str) else method
     training = training or Training()
     settings = _settings(method, training, seed)
@@ -89,8 +94,9 @@ def fit(
     shape = shape_of(task)
     _check_words_asked(task, demonstrations=demonstrations, label_words=label_words)
     _check_too_long(task, too_long)
-    rows = _some(rows if rows is not None else task.rows)
-    shape.check(task, rows, valid, say)
+    rows = _some(_read(rows if rows is not None else task.rows, task, shape, "rows"))
+    held: Rows | None = _read(valid, task, shape, "valid")
+    shape.check(task, rows, held, say)
     base = base if isinstance(base, Base) else _loaded(base, method, say)
     task = with_readout(task, base, method, say)
     base = shape.base(as_read(base, task), method)
@@ -99,7 +105,7 @@ def fit(
     if settings is not None:
         settings = training.for_base(settings, method, base, say)
     replayed = None if replay is None else read_replay(replay, base, task, say)
-    used, valid = (rows, valid) if settings is None else _validation(rows, valid, seed, say)
+    used, held = (rows, held) if settings is None else _validation(rows, held, seed, say)
     if label_words is not None:
         task = searched(base, task, used, label_words, seed=seed, too_long=too_long, cache=cache, say=say)
     prompt = method.prompt(base, base.prepare(task.with_rows(None)))
@@ -112,10 +118,10 @@ def fit(
     assert isinstance(method, Attached)
     assert settings is not None
     run = _Run(shape, shown(work, used) if demonstrations is not None else work)
-    tuned = run.train(method, used, valid, settings, folder, resume, training.trunk_cache)
+    tuned = run.train(method, used, held, settings, folder, resume, training.trunk_cache)
     if isinstance(task, Prefer):
         tuned = scaled_on_training_rows(tuned, used)  # type: ignore[arg-type]
-    return _with_provenance(tuned, work, task, rows, used, valid)
+    return _with_provenance(tuned, work, task, rows, used, held)
 
 
 def _with_provenance(
@@ -158,6 +164,32 @@ def _check_too_long(task: Task, too_long: TooLong) -> None:
             expected="shorten or error" + (", or drop" if dropped else ""),
             fix="leave too_long out",
         )
+
+
+def _check_kinds(**given: object) -> None:
+    """Refuse settings of another kind, such as a mapping in the place of `Training`."""
+    kinds = {
+        "base": (Base, str, Path),
+        "training": (Training, NoneType),
+        "demonstrations": (Demonstrate, NoneType),
+        "replay": (Replay, NoneType),
+    }
+    for name, value in given.items():
+        if not isinstance(value, kinds[name]):
+            wanted = " or ".join(kind.__name__ for kind in kinds[name] if kind is not NoneType)
+            raise UsageError(
+                f"{name} is a {type(value).__name__}",
+                where=name,
+                expected=f"a {wanted}",
+                fix=f"write {name}=pegbox.{kinds[name][0].__name__}(...)" if name != "base" else "",
+            )
+
+
+def _read(rows: Any, task: Task, shape: Shape, name: str) -> Any:
+    """Rows as they are, or those of a file by the task's own columns."""
+    if isinstance(rows, str | Path):
+        return shape.rows(task, read(rows))
+    return None if rows is None else rows_given(rows, name)
 
 
 def _some(rows: Rows | None) -> Rows:

@@ -4,16 +4,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pegbox.errors import CapabilityError, InputError
+from pegbox.errors import CapabilityError, InputError, PegboxError
 from pegbox.methods import Method, build, check_adapter, load_adapter
 from pegbox.models import Base, FeatureCache, pinned
 from pegbox.models import load as load_base
 from pegbox.tasks import Classify, TooLong
 from pegbox.training import tell
-from pegbox.tuning._foreign_head import adapter_folder, own_form
+from pegbox.tuning._foreign_head import WEIGHTS, adapter_folder, own_form
 from pegbox.tuning._once import Once
 from pegbox.tuning._readout import as_read, read_by
 from pegbox.tuning._tuned import Cost, Tuned
+
+_PECULIAR = (
+    "use_dora", "lora_bias", "rank_pattern", "alpha_pattern", "exclude_modules", "trainable_token_indices"
+)  # fmt: skip
 
 
 def adopt(
@@ -41,19 +45,23 @@ def adopt(
         task = read_by(task, "head")  # type: ignore[assignment]
     with own_form(folder, config, found, task, say) as (place, whole):
         found = as_read(whole, task)
-        _check_head(found, check_adapter(place), folder)
+        _check_head(found, place, folder)
         prompt = found.prepare(task.with_rows(None))
         for note in prompt.notes:
             say(note)
-        module = load_adapter(found, len(task.labels), place)
+        try:
+            module = load_adapter(found, len(task.labels), place)
+        except PegboxError as error:
+            error.where = error.where.replace(str(place), str(folder))
+            raise
     parameters = sum(value.numel() for name, value in module.named_parameters() if _tuned(name))
     return Tuned(
         base=found,
         prompt=prompt,
-        method=_method(config),
+        method=_method(config, found),
         module=module,
         posterior=None,
-        details={"made_by": "an adapter from elsewhere"},
+        details={"made_by": "an adapter from elsewhere", "of_its_own": _of_its_own(config, found)},
         cost=Cost(0.0, parameters, 0),
         cache=cache,
         too_long=too_long,
@@ -65,8 +73,15 @@ def _tuned(name: str) -> bool:
     return "lora_" in name or "modules_to_save" in name
 
 
-def _check_head(base: Base, config: dict[str, Any], folder: Path) -> None:
-    if base.kind == "encoder" and "score" not in (config.get("modules_to_save") or ()):
+def _check_head(base: Base, place: Path, folder: Path) -> None:
+    """PEFT lists modules that a head may be called; whether one was saved its tensors tell."""
+    from safetensors import safe_open
+
+    if base.kind != "encoder":
+        return
+    with safe_open(place / WEIGHTS, "pt") as tensors:
+        saved = any("score" in name.split(".") for name in tensors.keys())  # noqa: SIM118 - no mapping
+    if not saved:
         raise CapabilityError(
             "the adapter brings no head, and an encoder has none of its own",
             where=str(folder),
@@ -90,7 +105,29 @@ def _base(name: str | Path | None, config: dict[str, Any], folder: Path, options
     return load_base(name, **options)
 
 
-def _method(config: dict[str, Any]) -> Method:
+def _layers(config: dict[str, Any], base: Base) -> int | None:
+    """How many layers from the top have an adapter; none for all, and for any others."""
+    chosen = config.get("layers_to_transform")
+    chosen = [chosen] if isinstance(chosen, int) else chosen
+    model: Any = base.model
+    count = getattr(model.config.get_text_config(), "num_hidden_layers", 0)
+    if not chosen or sorted(chosen) != list(range(count - len(chosen), count)):
+        return None
+    return len(chosen)
+
+
+def _of_its_own(config: dict[str, Any], base: Base) -> list[str]:
+    """What the adapter has and no method here makes again, by PEFT's names."""
+    found = [name for name in _PECULIAR if config.get(name)]
+    if isinstance(config.get("target_modules"), str):
+        found.append("target_modules by a pattern")
+    if config.get("layers_to_transform") and _layers(config, base) is None:
+        found.append("layers_to_transform")
+    others = set(config.get("modules_to_save") or ()) - {"score", "classifier"}
+    return [*found, "modules_to_save"] if others else found
+
+
+def _method(config: dict[str, Any], base: Base) -> Method:
     from peft.utils.constants import DUMMY_TARGET_MODULES
 
     targets = config.get("target_modules") or ()
@@ -105,5 +142,6 @@ def _method(config: dict[str, Any]) -> Method:
             "dropout": config.get("lora_dropout", 0.0),
             "targets": listed or "all-linear",
             "rank_stabilised": bool(config.get("use_rslora", False)),
+            "layers": _layers(config, base),
         },
     )

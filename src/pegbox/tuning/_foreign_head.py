@@ -20,6 +20,7 @@ CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 _BEFORE = "base_model.model."
 _HEAD = _BEFORE + "score.weight"
+_LAYER = re.compile(r"(.+?)\.lora_\w+")
 
 
 def adapter_folder(name: str | Path) -> Path:
@@ -76,23 +77,54 @@ def own_form(
             expected="a decoder with the module 'score', as AutoModelForSequenceClassification makes it",
             fix="tune the base with pegbox fit --method lora --readout head",
         )
+    if len(state[_HEAD]) != len(task.labels):
+        raise InputError(
+            f"the adapter's head has {len(state[_HEAD])} outputs, and the task {len(task.labels)} labels",
+            where=str(folder),
+            expected="as many labels, in the order of the outputs",
+            fix="give the task the labels that the adapter was tuned to tell apart",
+        )
     say(f"the head's outputs are taken for {', '.join(task.labels)}, in this order")
     trunk: Any = base.model
+    renamed = _renamed(config, list(state), trunk.base_model_prefix)
     old, new = f"{_BEFORE}{trunk.base_model_prefix}.", f"{_BEFORE}encoder."
     state = {
         name.replace(old, new, 1) if name.startswith(old) else name: value for name, value in state.items()
     }
     state.setdefault(_BEFORE + "score.bias", torch.zeros(len(state[_HEAD])))
-    renamed = {**config, "task_type": None, "modules_to_save": ["score"]}
-    renamed["target_modules"] = _targets(config.get("target_modules"), trunk.base_model_prefix)
     with tempfile.TemporaryDirectory(prefix="pegbox-adapter-") as place:
         (Path(place) / CONFIG).write_text(json.dumps(renamed), "utf-8")
         save_file(state, Path(place) / WEIGHTS)
         yield Path(place), base.headed("last")
 
 
-def _targets(targets: Any, prefix: str) -> Any:
-    """Names of whole paths begin at the trunk; patterns stay, which say where they begin themselves."""
-    if not isinstance(targets, list):
-        return targets
-    return [name.removeprefix(f"{prefix}.") for name in targets]
+def _renamed(config: dict[str, Any], names: list[str], prefix: str) -> dict[str, Any]:
+    """The configuration of the same adapter on a trunk that is called ``encoder``.
+
+    Which layers it has, of which rank and scale, may be told by endings, whole paths and patterns; here each
+    layer that has tensors is told by its whole path.
+
+    Args:
+        config: The adapter's configuration.
+        names: Its tensors.
+        prefix: What Transformers calls the trunk.
+    """
+    from peft.utils.other import get_pattern_key
+
+    found = (_LAYER.match(name.removeprefix(_BEFORE)) for name in names)
+    layers = sorted({match[1] for match in found if match})
+    own = {layer: re.sub(rf"^{re.escape(prefix)}\.", "encoder.", layer) for layer in layers}
+    renamed = {**config, "task_type": None, "exclude_modules": None}
+    renamed |= {"layers_to_transform": None, "layers_pattern": None}
+    if layers:
+        renamed["target_modules"] = list(own.values())
+    for kind in ("rank_pattern", "alpha_pattern"):
+        patterns: Any = config.get(kind) or {}
+        keys = {layer: get_pattern_key(patterns, layer) for layer in layers}
+        renamed[kind] = {
+            f"^{re.escape(own[layer])}": patterns[key] for layer, key in keys.items() if key in patterns
+        }
+    # PEFT lists each name that a head has in some model.
+    others = [name for name in config.get("modules_to_save") or () if name not in ("score", "classifier")]
+    saved = [name.removeprefix(f"{prefix}.") for name in others]
+    return {**renamed, "modules_to_save": [*saved, "score"]}

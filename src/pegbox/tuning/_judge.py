@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from pegbox.data import Conversations, Preferences
-from pegbox.errors import InputError, UsageError
+from pegbox.errors import InputError, UsageError, check_whole
 from pegbox.evaluation import FrontierDraws, Judged, PolicyScores, score_policy
 from pegbox.rlhf import Answered, Prompts, Reward, Rollouts, Scale, reweighted
 from pegbox.training import resolve_precision, tell
@@ -76,9 +76,11 @@ class Judge:
         """Draw answers to all prompts, 128 or more of each model, and ``draws`` to a few for the frontier.
 
         Raises:
-            UsageError: Without prompts.
+            UsageError: Without prompts, and for numbers that cannot be.
             InputError: For rewards that are constant or not finite.
         """
+        for value, least, name in ((draws, 0, "draws"), (prompts, 1, "prompts"), (resamples, 1, "resamples")):
+            check_whole(value, least, name)
         if not len(self.prompts):
             raise UsageError(
                 "there are no prompts that nothing was learnt on", expected="held=, or more prompts"

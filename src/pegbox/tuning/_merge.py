@@ -131,6 +131,7 @@ def folded(tuned: Tuned, *, dtype: Dtype = "auto") -> Tuned:
     _check(tuned)
     adapter: Any = tuned.module
     config = copy.deepcopy(adapter.peft_config["default"])
+    _check_tokens(config, f"{tuned.method.name} on {tuned.base.name}")
     own = _own_weights(tuned.base)
     targets = _targets(adapter)
     untied = _untie(own, targets)
@@ -162,6 +163,16 @@ def _check(tuned: Tuned) -> None:
             where=where,
             expected=f"an adapter by one of {possible}",
             fix="keep the adapter on its base, or tune with one of these",
+        )
+
+
+def _check_tokens(config: Any, where: str) -> None:
+    if getattr(config, "trainable_token_indices", None):
+        raise CapabilityError(
+            "the adapter holds embeddings of single tokens, which are not merged",
+            where=where,
+            expected="an adapter of layers alone",
+            fix="keep the adapter on its base, or merge it with PEFT",
         )
 
 

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from pegbox.data import Examples, GeneralText, Rows, read
-from pegbox.errors import InputError, UsageError
+from pegbox.errors import InputError, UsageError, several
 from pegbox.evaluation import Scores
 from pegbox.methods import Method
 from pegbox.models import Base, FeatureCache
 from pegbox.tasks import Classify, Prompt, TooLong
 from pegbox.training import hush, tell
 from pegbox.tuning._answers import Array, softmax
+from pegbox.tuning._given import check_no_table, rows_given
 from pegbox.tuning._provenance import Provenance
 from pegbox.tuning._shapes import shape_of
 
@@ -150,6 +151,7 @@ class Tuned:
         """
         if isinstance(texts, str):
             raise UsageError("predict takes several texts", expected="a list", fix="write predict([text])")
+        check_no_table(texts, "predict")
         return shape_of(self.prompt.task).predict(self, texts)
 
     def evaluate(
@@ -185,7 +187,7 @@ class Tuned:
         if isinstance(rows, str | Path):
             found: Rows = self.read(rows, texts=texts, label=label, on_bad=on_bad)
         else:
-            found = rows
+            found = rows_given(rows, "rows to evaluate on")
         if not len(found):
             raise InputError("there are no rows to evaluate on", where=found.source, expected="labelled rows")
         return shape_of(self.prompt.task).evaluate(self, found, resamples=resamples, seed=seed)
@@ -242,7 +244,12 @@ class Tuned:
         """
         table = read(source)
         task = self.prompt.task
-        options: dict[str, Any] = {"texts": texts, "label": label, "labelled": labelled, "on_bad": on_bad}
+        options: dict[str, Any] = {
+            "texts": several(texts, "texts"),
+            "label": label,
+            "labelled": labelled,
+            "on_bad": on_bad,
+        }
         rows = shape_of(task).rows(task, table, **options)
         for note in rows.notes():
             self.say(note)

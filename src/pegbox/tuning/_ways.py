@@ -103,6 +103,10 @@ class Ways:
         tuned = self.tuned
         if not isinstance(tuned.method, Attached):
             raise CapabilityError(f"{tuned.method.name} finds the same under every seed")
+        if peculiar := tuned.details.get("of_its_own"):
+            raise CapabilityError(
+                f"the adapter came from elsewhere with {', '.join(peculiar)}, which further members lack"
+            )
         task: Any = tuned.prompt.task
         if self.training is None:
             tuned.say(_default_training(tuned))

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from pegbox.errors import UsageError
+from pegbox.errors import UsageError, check_whole
 from pegbox.uncertainty._choose import choose_precision
 from pegbox.uncertainty._curvature import GRADES, Gatherer, Grade
 from pegbox.uncertainty._diag import Diagonal
@@ -76,6 +76,9 @@ def fit_laplace(
         raise UsageError(f"there is no curvature '{grade}'", where="curvature", expected=", ".join(GRADES))
     if roots not in ("exact", "mixed"):
         raise UsageError(f"there are no roots '{roots}'", where="roots", expected="exact or mixed")
+    if rank is not None:
+        check_whole(rank, 1, "rank")
+    check_whole(seed, 0, "seed")
     if precision is not None:
         check_precision(precision)
     check_rows(rows)

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from pegbox.errors import UsageError
+from pegbox.errors import UsageError, check_whole
 from pegbox.methods import mean_softmax, softmax_moments
 
 Integral = Literal["auto", "probit", "map"]
@@ -61,6 +61,7 @@ class Predictive:
 
     def draws(self, count: int, *, seed: int = 0) -> Tensor:
         """Logits drawn from the posterior, (draws, rows, answers) float64."""
+        check_whole(count, 1, "count")
         values, vectors = torch.linalg.eigh(self.covariance.double())
         roots = (vectors * values.clamp(min=0.0).sqrt()[:, None, :]) @ vectors.mT
         generator = torch.Generator().manual_seed(seed)
