@@ -244,7 +244,7 @@ def run(order: Order) -> common.Cell:
         "before": before,
         "mean": mean.double().tolist(),
         "covariance": centred(covariance).tolist(),
-        "versions": {name: version(name) for name in (order.peer, *USED[order.peer])},
+        "peers": {name: version(name) for name in (order.peer, *USED[order.peer])},
     }
     if order.check:
         _, prior = peer.predict(batches("test", CHECKED, 2), NARROW)

@@ -356,7 +356,7 @@ def agreement(found: Measured) -> str:
 def report(found: Measured, ways: Mapping[str, Mapping[str, Any]], command: str) -> str:
     """Return the section in Markdown."""
     flat = [cell for sides in found.values() for cells in sides.values() for cell in cells]
-    versions = {name: text for cell in flat for name, text in cell.get("versions", {}).items()}
+    versions = {name: text for cell in flat for name, text in cell.get("peers", {}).items()}
     first = next(iter(found.values()))[REFERENCE]
     chosen = "; ".join(
         f"{name}: {way['fit_batch']} rows a batch to fit, {way['predict_batch']} to predict, "

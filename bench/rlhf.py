@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import argparse
 import random
+import re
 import tempfile
+from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,8 +31,10 @@ SEEDS = (0, 1, 2)
 DOMAINS = ("shop", "office", "neighbours", "library")
 ANSWERS, PAIRS, PROMPTS = 600, 500, 320
 HELD, MOST = 48, 48
-# A reward model from few pairs, and a weight of the divergence that hardly holds the policy back.
+# A reward model from few pairs, a weight of the divergence that hardly holds the policy back, and a rule as
+# one might write it at first, which counts each polite word as often as it occurs.
 STEPS, TOO_FEW, TOO_LITTLE = 40, 40, 0.002
+POLITE = re.compile("please|thank|sorry|kind|welcome|happy|pleasure|appreciate")
 MODELS = ("etude", "minilm")
 JUDGED = {"draws": 128, "prompts": 8}
 
@@ -60,6 +64,10 @@ def gold(_: str, answer: str) -> float:
     from pegbox.models.etude import world
 
     return float(world.politeness(answer))
+
+
+def polite_words(_: str, answer: str) -> float:
+    return float(len(POLITE.findall(answer.lower())))
 
 
 def pairs(seed: int, without: int, count: int = PAIRS) -> Preferences:
@@ -130,9 +138,15 @@ def rewarded(seed: int) -> common.Cell:
 
 
 def aligned(
-    algorithm: str, seed: int, steps: int, beta: float, count: int = PAIRS, draws: int = 1
+    algorithm: str,
+    seed: int,
+    steps: int,
+    beta: float,
+    count: int = PAIRS,
+    rule: Callable[[str, str], float] | None = None,
+    **options: Any,
 ) -> common.Cell:
-    """One policy: its course, and how it is judged."""
+    """One policy: its course, and how it is judged; ``rule`` takes the place of the reward model."""
     from pegbox.data import from_prompts
     from pegbox.rlhf import Alignment
     from pegbox.tuning import align
@@ -143,15 +157,14 @@ def aligned(
         beta=beta,
         max_tokens=MOST,
         seed=seed,
-        evaluate_every=10,
-        held_draws=draws,
         checkpoint_every=steps,
+        **options,
     )
     said: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
         found = align(
             sft(seed),
-            reward(seed, count),
+            rule or reward(seed, count),
             from_prompts([one.message for one in seen(PROMPTS, 3000 + seed, seed)]),
             held=from_prompts(sorted(held(seed))),
             settings=settings,
@@ -227,8 +240,23 @@ def plans(arguments: argparse.Namespace) -> list[tuple[dict[str, Any], Any]]:
             found.append(({"part": "hh_harmless", "model": model}, partial(harmless, model)))
     long = 3 * arguments.steps
     key = {"part": "ppo", "seed": 0, "held": HELD, "steps": long, "beta": TOO_LITTLE, "pairs": TOO_FEW}
-    found.append(({**key, "draws": 4}, partial(aligned, "ppo", 0, long, TOO_LITTLE, TOO_FEW, 4)))
+    few = partial(aligned, "ppo", 0, long, TOO_LITTLE, TOO_FEW, held_draws=4)
+    found.append(({**key, "draws": 4}, few))
+    found.append((counting(arguments.steps), partial(counted, arguments.steps)))
     return found
+
+
+def counting(steps: int) -> dict[str, Any]:
+    """The key of `counted`."""
+    told = {"steps": steps * 3 // 2, "beta": TOO_LITTLE, "rate": 1e-3, "rule": POLITE.pattern}
+    return {"part": "ppo", "seed": 0, "held": HELD, **told}
+
+
+def counted(steps: int) -> common.Cell:
+    """What becomes of a policy that a rule rewards for each polite word."""
+    key = counting(steps)
+    options: dict[str, Any] = {"learning_rate": key["rate"], "held_draws": 4, "evaluate_every": 6}
+    return aligned("ppo", 0, key["steps"], key["beta"], rule=polite_words, **options)
 
 
 def wanted(key: dict[str, Any], arguments: argparse.Namespace) -> bool:
@@ -290,6 +318,8 @@ def report(cells: common.Cells, arguments: argparse.Namespace) -> str:
         "\n".join(["- Command: `python bench/rlhf.py`.", *common.provenance([cell for _, cell in known])]),
         common.markdown(header, lines),
     ]
+    for key, cell in known:
+        parts += _overdone(cell) if "rule" in key else []
     parts += _people([(key["model"], cell) for key, cell in known if key["part"] == "hh_harmless"])
     if missing:
         parts.append(f"{missing} of {len(plans(arguments))} fits are not measured yet.")
@@ -308,8 +338,33 @@ def report(cells: common.Cells, arguments: argparse.Namespace) -> str:
 
 def _called(key: dict[str, Any]) -> str:
     """A run in a few words."""
-    few = f", beta {key['beta']:g}, {key['steps']} steps, {key['pairs']} pairs" if "pairs" in key else ""
+    by = f"{key['pairs']} pairs" if "pairs" in key else "words counted" if "rule" in key else ""
+    few = f", beta {key['beta']:g}, {key['steps']} steps, {by}" if by else ""
     return f"{key['part']}, seed {key['seed']}{few}"
+
+
+def _overdone(cell: common.Cell) -> list[str]:
+    """The course of the policy that is rewarded by the rule."""
+    measured = [one for one in cell["history"] if "held_gold" in one]
+    lines = [
+        [
+            str(one["step"]),
+            f"{one['kl']:.0f}",
+            *(f"{one[f'held_{name}']:.2f} ± {one[f'held_{name}_error']:.2f}" for name in ("reward", "gold")),
+            f"{one['length']:.0f}",
+        ]
+        for one in measured
+    ]
+    answer = cell["samples"][0]
+    return [
+        "Over-optimisation: the policy is rewarded by a rule that counts polite words "
+        f"(`{POLITE.pattern.replace('|', ', ')}`), each as often as it occurs, at beta {TOO_LITTLE:g} and a "
+        "learning rate of 0.001. The gold reward counts each expression once. Rewards on the held-out "
+        "messages, four answers to each, ± is one standard error over messages; the rule's is in standard "
+        "deviations of its values on the SFT model's answers:",
+        common.markdown(["step", "KL, nats", "the rule's reward", "gold", "tokens"], lines),
+        f'Its answer to "{answer["prompt"]}" at the end: "{answer["after"]}"',
+    ]
 
 
 def _people(known: list[tuple[str, common.Cell]]) -> list[str]:
