@@ -32,7 +32,7 @@ def test_a_table_is_not_asked_about_its_columns(tuned: pegbox.Tuned) -> None:
         with pytest.raises(UsageError, match=f"this is a {type(table).__name__}") as error:
             tuned.predict(table)  # type: ignore[arg-type]
         assert "predict(list(table['text']))" in str(error.value)
-        with pytest.raises(UsageError, match=f"are a {type(table).__name__}"):
+        with pytest.raises(UsageError, match=f"rows cannot be of the type {type(table).__name__}"):
             tuned.evaluate(table)  # type: ignore[arg-type]
         with pytest.raises(UsageError, match=f"a {type(table).__name__} cannot be read"):
             pegbox.Classify.from_file(table)  # type: ignore[arg-type]
@@ -55,12 +55,12 @@ def test_rows_to_tune_on_may_be_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"base": 3}, "base is a int"),
-        ({"training": {"epochs": 1}}, "training is a dict"),
-        ({"replay": "auto"}, "replay is a str"),
-        ({"demonstrations": 2}, "demonstrations is a int"),
-        ({"rows": [("a", "b")]}, "the rows are a list"),
-        ({"valid": [("a", "b")], "method": "lora"}, "the valid are a list"),
+        ({"base": 3}, "base cannot be of the type int"),
+        ({"training": {"epochs": 1}}, "training cannot be of the type dict"),
+        ({"replay": "auto"}, "replay cannot be of the type str"),
+        ({"demonstrations": 2}, "demonstrations cannot be of the type int"),
+        ({"rows": [("a", "b")]}, "rows cannot be of the type list"),
+        ({"valid": [("a", "b")], "method": "lora"}, "valid cannot be of the type list"),
         ({"seed": "x"}, "seed is 'x'"),
         ({"seed": -1}, "seed is -1"),
     ],

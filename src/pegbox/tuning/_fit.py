@@ -178,9 +178,9 @@ def _check_kinds(**given: object) -> None:
         if not isinstance(value, kinds[name]):
             wanted = " or ".join(kind.__name__ for kind in kinds[name] if kind is not NoneType)
             raise UsageError(
-                f"{name} is a {type(value).__name__}",
+                f"{name} cannot be of the type {type(value).__name__}",
                 where=name,
-                expected=f"a {wanted}",
+                expected=wanted,
                 fix=f"write {name}=pegbox.{kinds[name][0].__name__}(...)" if name != "base" else "",
             )
 

@@ -28,7 +28,7 @@ def rows_given(rows: Any, what: str) -> Any:
     if all(hasattr(type(rows), name) for name in ("select", "digest")):
         return rows
     raise UsageError(
-        f"the {what} are a {type(rows).__name__}",
+        f"{what} cannot be of the type {type(rows).__name__}",
         where=what,
         expected="a file, a hub id, or rows that were read from one, such as task.rows",
         fix="write them to a file first, for example frame.to_csv('rows.csv', index=False)",

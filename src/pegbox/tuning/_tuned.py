@@ -187,7 +187,7 @@ class Tuned:
         if isinstance(rows, str | Path):
             found: Rows = self.read(rows, texts=texts, label=label, on_bad=on_bad)
         else:
-            found = rows_given(rows, "rows to evaluate on")
+            found = rows_given(rows, "rows")
         if not len(found):
             raise InputError("there are no rows to evaluate on", where=found.source, expected="labelled rows")
         return shape_of(self.prompt.task).evaluate(self, found, resamples=resamples, seed=seed)
