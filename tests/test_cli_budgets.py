@@ -1,6 +1,6 @@
 import pytest
 
-from pegbox.cli._options import parse_size, parse_time
+from pegbox.cli._options import names, parse_size, parse_time, words
 from pegbox.errors import UsageError
 
 
@@ -49,3 +49,24 @@ def test_what_is_no_time_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match=rf"'{text}' is no time \(--budget") as error:
         parse_time(text, "--budget")
     assert "20m" in error.value.fix
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        (None, ()),
+        ("a, b,", ("a", "b")),
+        ("a,\nb", ("a", "b")),
+        ('"a, b", c', ("a, b", "c")),
+        ('"a,b', ('"a', "b")),
+        ('a "b" c,d', ('a "b" c', "d")),
+    ],
+)
+def test_names_are_divided_at_commas_outside_of_quotes(value: str | None, found: tuple[str, ...]) -> None:
+    assert names(value) == found
+
+
+def test_label_words_are_divided_alike() -> None:
+    assert words('"yes=very, good",no=bad') == {"yes": "very, good", "no": "bad"}
+    with pytest.raises(UsageError, match="is no label word"):
+        words("yes")

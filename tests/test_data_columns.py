@@ -158,6 +158,9 @@ def test_a_first_row_in_the_place_of_names_is_refused() -> None:
     # A column may well be named as the class that it tells, and one may be a question in full.
     assert data.find_columns(table(message=LONG, pos=LABELS)).label == "pos"
     assert data.find_columns(table(**{"How was it this time?": LONG, "label": LABELS})).label == "label"
+    assert data.find_columns(table(**{"How was it this time?": LONG, "pos": LABELS})).label == "pos"
+    keys = data.Table("t.jsonl", found.columns, found.numbers)
+    assert data.find_columns(keys).label == "neg"
 
 
 def test_names_with_commas_are_told_apart() -> None:

@@ -80,13 +80,18 @@ def test_a_first_line_for_excel_names_the_separator(tmp_path: Path) -> None:
 def test_lines_of_spaces_are_blank(tmp_path: Path) -> None:
     found = data.read(write(tmp_path / "t.csv", "text,label\na,x\n   \nb,y\n\t\n"))
     assert found.columns["text"] == ("a", "b")
-    assert "1 blank line skipped" in found.notes
+    assert "2 blank lines skipped" in found.notes
+    # Of one column they are rows without text.
+    found = data.read(write(tmp_path / "u.csv", 'text\n"a b"\n""\n" "\nx\n""\n'))
+    assert found.columns["text"] == ("a b", "", " ", "x", "")
 
 
 def test_lines_may_end_as_on_old_macs(tmp_path: Path) -> None:
     found = data.read(write(tmp_path / "t.jsonl", '{"a": "b"}\r{"a": "c"}\r'))
     assert found.columns["a"] == ("b", "c")
     found = data.read(write(tmp_path / "t.conll", "Ann B-PER\rleft O\r\rBo B-PER\r"))
+    assert found.columns["tokens"] == (["Ann", "left"], ["Bo"])
+    found = data.read(write(tmp_path / "u.conll", "Ann B-PER\r\r\nleft O\r\r\n\r\r\nBo B-PER\r\r\n"))
     assert found.columns["tokens"] == (["Ann", "left"], ["Bo"])
 
 
@@ -95,6 +100,9 @@ def test_comments_of_conll_files_are_passed_over(tmp_path: Path) -> None:
     found = data.read(write(tmp_path / "t.conll", text))
     assert found.columns["tokens"] == (["Ann", "left", "#", "5"],)
     assert "3 comments passed over (lines such as # sent_id = 7)" in found.notes
+    text = "see\tPOS=V\tO\n#\tPOS=SYM\tB-X\n#a=b\tx\tO\n#newdoc\tx\tO\n# newdoc\tx\tO\n"
+    found = data.read(write(tmp_path / "u.conll", text))
+    assert found.columns["tokens"] == (["see", "#", "#a=b", "#newdoc", "# newdoc"],)
 
 
 def test_single_column_with_semicolons_stays_one_column(tmp_path: Path) -> None:

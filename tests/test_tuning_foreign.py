@@ -14,6 +14,8 @@ import pegbox
 from pegbox.errors import CapabilityError, InputError
 from tuning_toy import base_of, folder_of, full_forward, hush, rows_of, task_of
 
+ONCE = pegbox.Training(max_steps=1)
+
 
 def elsewhere(folder: Path, **options: Any) -> Any:
     """A LoRA adapter of a decoder."""
@@ -74,6 +76,18 @@ def test_an_adapter_that_no_method_makes_again_has_no_ensemble(tmp_path: Path) -
     )
     assert [way.name for way in found.ways] == ["map"]
     assert "target_modules by a pattern, which further members lack" in dict(found.left_out)["ensemble"]
+
+
+def test_a_head_alone_and_a_lowest_layer_are_told_apart(tmp_path: Path) -> None:
+    elsewhere(tmp_path / "low", target_modules=["q_proj"], layers_to_transform=0, layers_pattern="layers")
+    tuned = pegbox.Tuned.from_adapter(tmp_path / "low", base=base_of("llama"), task=task_of(), say=hush)
+    assert tuned.details["of_its_own"] == ["layers_to_transform"]
+    head = pegbox.fit(base_of("llama"), task_of(), "head", rows=rows_of(12), training=ONCE, say=hush)
+    task = task_of(readout="head")
+    found = pegbox.Tuned.from_adapter(
+        head.save(tmp_path / "head"), base=base_of("llama"), task=task, say=hush
+    )
+    assert found.details["of_its_own"] == []
 
 
 def test_layers_from_the_top_are_those_of_the_method(tmp_path: Path) -> None:

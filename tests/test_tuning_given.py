@@ -118,6 +118,9 @@ def test_whole_numbers_and_lists_of_numpy_are_taken() -> None:
         with pytest.raises(UsageError, match="seed is"):
             check_whole(value, 0, "seed")
     assert several(np.arange(2), "seeds") == (0, 1)
+    found = seeds(pegbox.fit(base_of("llama"), task_of(), rows=rows_of(24), say=hush), np.arange(2))
+    assert found.evaluate(rows_of(8), resamples=5).to_json()["seeds"] == [0, 1]
+    assert all(type(seed) is int for seed in found.seeds)
     assert several("text", "texts") == ("text",)
 
 

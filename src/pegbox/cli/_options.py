@@ -76,7 +76,12 @@ def names(value: str | None) -> tuple[str, ...]:
 
 
 def _parts(value: str) -> list[str]:
-    return next(csv.reader([value], skipinitialspace=True))
+    """What stands between the commas; of quotes that do not pair, each is a letter like others."""
+    line = " ".join(value.split())
+    try:
+        return next(csv.reader([line], skipinitialspace=True, strict=True))
+    except csv.Error:
+        return line.split(",")
 
 
 def words(value: str | None) -> dict[str, str] | None:
@@ -89,7 +94,7 @@ def words(value: str | None) -> dict[str, str] | None:
             raise UsageError(
                 f"'{label}{equals}{word}' is no label word",
                 where=f"--label-words {value}",
-                expected="label=word,label=word",
+                expected='label=word,label=word; one that holds a comma as "label=word, word"',
                 fix="write for example positive=great,negative=terrible",
             )
     return {label.strip(): word.strip() for label, _, word in pairs}

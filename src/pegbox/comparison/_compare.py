@@ -96,7 +96,7 @@ def compare(
         UsageError: For wrong options, or a folder that holds something else.
         InputError: For rows that cannot be compared on.
     """
-    seeds = several(seeds, "seeds")
+    seeds = tuple(check_whole(seed, 0, "seeds") for seed in several(seeds, "seeds"))
     plan = planned(
         task,
         methods,
@@ -214,9 +214,7 @@ def _interrupted(store: Store, say: Callable[[str], None]) -> None:
 
 
 def _check(seeds: Sequence[int], budget: float | None, engine: str) -> None:
-    for seed in seeds:
-        check_whole(seed, 0, "seeds")
-    if not seeds or len(set(seeds)) < len(seeds):
+    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
         raise UsageError(
             "these are no seeds",
             where=f"seeds {list(seeds)}",

@@ -125,13 +125,14 @@ def require_columns(table: Table, names: Sequence[str]) -> None:
 
 
 def _check_header(table: Table, texts: Sequence[str], label: str) -> None:
-    """Refuse a first row that was taken for the names of the columns."""
-    sentence = any(len(name.split()) >= _SENTENCE for name in texts)
-    if sentence and label in {str(cell) for cell in table.columns[label]}:
+    """Refuse a first row that was taken for the names of the columns; only a file of cells can lack them."""
+    written = table.source.lower().removesuffix(".gz").endswith((".csv", ".tsv", ".tab"))
+    sentence = any(len(name.split()) >= _SENTENCE and not name.endswith("?") for name in texts)
+    if written and sentence and label in {str(cell) for cell in table.columns[label]}:
         raise InputError(
             "The column names read like a row: this file seems to have no header line", where=table.source,
             expected=f"column names in the first line, not {texts[0]!r} and the label {label!r}",
-            fix="write a line such as text,label above it; if these are names, say so by --text and --label",
+            fix="if these are names, say so by --text and --label; else write text,label in a line above",
         )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from pegbox.data._text import with_newlines
 from pegbox.errors import InputError
 
 # What CoNLL-U writes above a sentence, such as "# sent_id = 7".
-_COMMENT = re.compile(r"#\s*(?:[\w.:-]+\s*=|newdoc\b|newpar\b)")
+_COMMENT = re.compile(r"# +(?:[\w.:-]+ +=(?: |$)|newdoc\b|newpar\b)[^\t]*$")
 
 
 def parse_conll(text: str, source: str) -> Table:

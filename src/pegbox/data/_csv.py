@@ -39,7 +39,10 @@ def parse_delimited(text: str, source: str, *, tabs: bool) -> Table:
     else:
         notes.append("quotes are part of the cells: the file does not quote its cells")
     header = _header(records, source, notes)
-    rows = [(line, cells) for line, cells in records[1:] if not _blank(cells)]
+    # Of one column, "" and spaces are cells of a row, as pandas writes them.
+    rows = [
+        (line, cells) for line, cells in records[1:] if not (_blank(cells) if len(header) > 1 else not cells)
+    ]
     if blank := len(records) - 1 - len(rows):
         notes.append(f"{counted(blank, 'blank line')} skipped")
     if not rows:
@@ -80,14 +83,14 @@ def _records(text: str, separator: str, source: str, first: int = 1) -> Records:
                 records.append((line, cells))
                 line = reader.line_num + first
     except csv.Error as error:
-        row = sum(not _blank(cells) for _, cells in records)
+        row = sum(bool(cells) for _, cells in records)
         raise InputError(
             f"The quoting of this file is broken: {error}",
             where=f"{source}, row {row}, starting at line {line}",
             expected='a quoted cell starts and ends with " and doubles each " inside',
             fix='write " inside a quoted cell as "", or export the file again with quoting',
         ) from error  # fmt: skip
-    while records and _blank(records[-1][1]):
+    while records and not records[-1][1]:
         records.pop()
     return records
 

@@ -2,6 +2,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
+_ENDS = re.compile(r"\r+\n|\r")
 _SPACES = re.compile(r"\s+")
 _NOT_WORDS = re.compile(r"[\W_]+")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
@@ -36,4 +37,5 @@ def label_order(label: str) -> tuple[int, float, str, str]:
 
 def with_newlines(text: str) -> str:
     """The text with a line feed at the end of each line, whichever system wrote it."""
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+    # Text that Windows translated twice has \r\r\n.
+    return _ENDS.sub("\n", text)

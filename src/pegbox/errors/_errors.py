@@ -73,14 +73,19 @@ def nearest(word: str, valid: Iterable[str], cutoff: float = 0.6) -> str:
     return f"did you mean '{lowered[match[0]]}'?" if match else ""
 
 
-def check_whole(value: object, least: int, where: str) -> None:
-    """Raise UsageError for what is no whole number of at least ``least``; NumPy's are whole numbers too."""
+def check_whole(value: object, least: int, where: str) -> int:
+    """The whole number; NumPy's are whole numbers too.
+
+    Raises:
+        UsageError: For anything else, and for less than ``least``.
+    """
     try:
         found = None if isinstance(value, bool) else index(value)  # type: ignore[arg-type]
     except TypeError:
         found = None
     if found is None or found < least:
         raise UsageError(f"{where} is {value!r}", where=where, expected=f"a whole number of at least {least}")
+    return found
 
 
 def several(values: object, where: str) -> tuple[Any, ...]:

@@ -141,8 +141,7 @@ def read_count(value: int, name: str) -> int:
     Raises:
         UsageError: it is smaller, or no whole number.
     """
-    check_whole(value, 1, name)
-    return int(value)
+    return check_whole(value, 1, name)
 
 
 def _numbers(values: ArrayLike, name: str) -> NDArray[np.float64]:

@@ -83,7 +83,7 @@ def fit(
     """
     say = Once.of(say)
     _check_kinds(base=base, training=training, demonstrations=demonstrations, replay=replay)
-    check_whole(seed, 0, "seed")
+    seed = check_whole(seed, 0, "seed")
     method = build(method) if isinstance(method, str) else method
     training = training or Training()
     settings = _settings(method, training, seed)
@@ -94,8 +94,8 @@ def fit(
     shape = shape_of(task)
     _check_words_asked(task, demonstrations=demonstrations, label_words=label_words)
     _check_too_long(task, too_long)
-    rows = _some(_read(rows if rows is not None else task.rows, task, shape, "rows"))
-    held: Rows | None = _read(valid, task, shape, "valid")
+    rows = _some(_read(rows if rows is not None else task.rows, task, shape, "rows", say))
+    held: Rows | None = _read(valid, task, shape, "valid", say)
     shape.check(task, rows, held, say)
     base = base if isinstance(base, Base) else _loaded(base, method, say)
     task = with_readout(task, base, method, say)
@@ -185,11 +185,14 @@ def _check_kinds(**given: object) -> None:
             )
 
 
-def _read(rows: Any, task: Task, shape: Shape, name: str) -> Any:
+def _read(rows: Any, task: Task, shape: Shape, name: str, say: Callable[[str], None]) -> Any:
     """Rows as they are, or those of a file by the task's own columns."""
-    if isinstance(rows, str | Path):
-        return shape.rows(task, read(rows))
-    return None if rows is None else rows_given(rows, name)
+    if not isinstance(rows, str | Path):
+        return None if rows is None else rows_given(rows, name)
+    found = shape.rows(task, read(rows))
+    for note in found.notes():
+        say(note)
+    return found
 
 
 def _some(rows: Rows | None) -> Rows:

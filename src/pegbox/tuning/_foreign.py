@@ -118,10 +118,13 @@ def _layers(config: dict[str, Any], base: Base) -> int | None:
 
 def _of_its_own(config: dict[str, Any], base: Base) -> list[str]:
     """What the adapter has and no method here makes again, by PEFT's names."""
+    from peft.utils.constants import DUMMY_TARGET_MODULES
+
     found = [name for name in _PECULIAR if config.get(name)]
-    if isinstance(config.get("target_modules"), str):
+    targets = config.get("target_modules")
+    if isinstance(targets, str) and targets != DUMMY_TARGET_MODULES:
         found.append("target_modules by a pattern")
-    if config.get("layers_to_transform") and _layers(config, base) is None:
+    if config.get("layers_to_transform") not in (None, []) and _layers(config, base) is None:
         found.append("layers_to_transform")
     others = set(config.get("modules_to_save") or ()) - {"score", "classifier"}
     return [*found, "modules_to_save"] if others else found

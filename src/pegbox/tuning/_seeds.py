@@ -169,7 +169,7 @@ def fit_seeds(
     Raises:
         UsageError: No seeds, or one twice, and for what :func:`pegbox.fit` refuses.
     """
-    seeds = several(seeds, "seeds")
+    seeds = tuple(check_whole(seed, 0, "seeds") for seed in several(seeds, "seeds"))
     _check(seeds, options)
     if not isinstance(base, Base):
         base = load(base, quantise=_quantise(method))
@@ -199,8 +199,6 @@ def mean_interval(values: Sequence[float]) -> Estimate:
 
 
 def _check(seeds: Sequence[int], options: Mapping[str, Any]) -> None:
-    for seed in seeds:
-        check_whole(seed, 0, "seeds")
     if not seeds or len(set(seeds)) < len(seeds):
         raise UsageError(
             "there are no seeds" if not seeds else "a seed is given twice",
