@@ -154,6 +154,7 @@ def report(found: dict[Setup, dict[str, list[common.Cell]]]) -> str:
     lines = [line(setup, sides) for setup, sides in found.items()]
     flat = [cell for sides in found.values() for cells in sides.values() for cell in cells]
     rows, runs = next(iter(found)).rows, len(flat) // len(found) // len(SIDES)
+    command = f"python bench/fewshot.py --rows {rows} --repeats {runs}"
     header = ["model", "demonstrations", "tokens, shown + asked", "a question, shared", "a question, in full",
               "times as fast", "probabilities differ by"]  # fmt: skip
     return "\n\n".join(
@@ -161,7 +162,7 @@ def report(found: dict[Setup, dict[str, list[common.Cell]]]) -> str:
             f"{rows} questions, medians of {runs} interleaved runs with their range; the time with the cache "
             "includes filling it:",
             common.markdown(header, lines),
-            "\n".join(["- Command: `python bench/fewshot.py`.", *common.provenance(flat)]),
+            "\n".join([f"- Command: `{command}`.", *common.provenance(flat)]),
         ]
     )
 
