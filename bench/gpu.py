@@ -19,8 +19,8 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -66,21 +66,10 @@ class Shape:
         if (folder / "tokenizer.json").is_file():
             return
         import torch
-        from transformers import LlamaConfig, LlamaForCausalLM
+        from transformers import LlamaForCausalLM
 
-        config = LlamaConfig(
-            vocab_size=self.vocabulary,
-            hidden_size=self.width,
-            intermediate_size=4 * self.width,
-            num_hidden_layers=self.layers,
-            num_attention_heads=self.width // 64,
-            num_key_value_heads=self.keys,
-            max_position_embeddings=4096,
-            tie_word_embeddings=True,
-            bos_token_id=0,
-            eos_token_id=1,
-            pad_token_id=2,
-        )
+        setup = label_step.Setup(self.vocabulary, self.width, self.layers)
+        config = label_step.configuration(setup, num_key_value_heads=self.keys, max_position_embeddings=4096)
         torch.manual_seed(0)
         with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
             model = LlamaForCausalLM(config)
@@ -91,21 +80,13 @@ class Shape:
 class Watch(sft.Watch):
     """`sft.Watch` of a GPU: it waits for the GPU, and memory is what PyTorch has given out on it."""
 
+    def __init__(self) -> None:
+        super().__init__(on_gpu())
+
     @staticmethod
     def first(rows: Sequence[Mapping[str, str]]) -> list[int]:
         """As many rows as a few steps have, so that kernels are chosen and compiled."""
         return list(range(min(32, len(rows))))
-
-    def _end(self, *_: Any) -> None:
-        common.finish(on_gpu())
-        super()._end()
-
-    @contextmanager
-    def memory(self) -> Iterator[None]:
-        gpu = on_gpu()
-        self.before = common.settle(gpu)
-        yield
-        self.peak = common.peak(gpu)
 
 
 def on_gpu() -> bool:
@@ -393,15 +374,10 @@ def main() -> None:
         common.log("nothing is measured: " + ("--render" if given.render else "there is no GPU"))
         found = gather(wanted, store.find)
     else:
-        with tempfile.TemporaryDirectory() if given.quick else nothing(given.out) as folder:
+        with tempfile.TemporaryDirectory() if given.quick else nullcontext(given.out) as folder:
             found = gather(wanted, runner(store, Path(folder), wanted, given.seconds))
     command = f"python bench/gpu.py --repeats {given.repeats}"
     common.write_section(given.page, "gpu", report(found, wanted, command))
-
-
-@contextmanager
-def nothing(folder: Path) -> Iterator[str]:
-    yield str(folder)
 
 
 def runner(store: common.Cells, folder: Path, wanted: Plan, most: float) -> Take:

@@ -81,24 +81,29 @@ def save_model(folder: Path, setup: Setup) -> None:
     if (folder / "model.safetensors").is_file():
         return
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import LlamaForCausalLM
 
-    config = LlamaConfig(
-        vocab_size=setup.vocabulary,
-        hidden_size=setup.width,
-        intermediate_size=4 * setup.width,
-        num_hidden_layers=setup.layers,
-        num_attention_heads=setup.width // 64,
-        num_key_value_heads=setup.width // 64,
-        max_position_embeddings=512,
-        tie_word_embeddings=True,
-        bos_token_id=0,
-        eos_token_id=1,
-        pad_token_id=2,
-    )
     torch.manual_seed(setup.seed)
-    LlamaForCausalLM(config).save_pretrained(folder)
+    LlamaForCausalLM(configuration(setup)).save_pretrained(folder)
     tokenizer(setup.vocabulary).save_pretrained(folder)
+
+
+def configuration(setup: Setup, **others: Any) -> Any:
+    """Return the configuration of a Llama with tied embeddings; ``others`` are Transformers' own names."""
+    from transformers import LlamaConfig
+
+    told = {
+        "vocab_size": setup.vocabulary,
+        "hidden_size": setup.width,
+        "intermediate_size": 4 * setup.width,
+        "num_hidden_layers": setup.layers,
+        "num_attention_heads": setup.width // 64,
+        "num_key_value_heads": setup.width // 64,
+        "max_position_embeddings": 512,
+    }
+    return LlamaConfig(
+        tie_word_embeddings=True, bos_token_id=0, eos_token_id=1, pad_token_id=2, **{**told, **others}
+    )
 
 
 def tokenizer(vocabulary: int) -> Any:

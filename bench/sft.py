@@ -132,10 +132,11 @@ def environment(folder: Path) -> Path:
 class Watch:
     """Takes the time from the first forward pass that trains to the end of the last optimiser step."""
 
-    def __init__(self) -> None:
+    def __init__(self, gpu: bool = False) -> None:
         from torch.nn.modules.module import register_module_forward_pre_hook
         from torch.optim.optimizer import register_optimizer_step_post_hook
 
+        self.gpu = gpu
         self.began: tuple[float, float] | None = None
         self.ended: list[tuple[float, float]] = []
         self._first = register_module_forward_pre_hook(self._begin)
@@ -155,14 +156,15 @@ class Watch:
         return sorted(range(len(rows)), key=lambda row: len("".join(rows[row].values())))[:2]
 
     def _end(self, *_: Any) -> None:
+        common.finish(self.gpu)
         self.ended.append((time.perf_counter(), time.process_time()))
 
     @contextmanager
     def memory(self) -> Iterator[None]:
         """Give back what is free, and start the high-water mark there."""
-        self.before = common.settle()
+        self.before = common.settle(self.gpu)
         yield
-        self.peak = common.peak_resident()
+        self.peak = common.peak(self.gpu)
 
     def cell(self, tokens: int, losses: Sequence[float]) -> common.Cell:
         assert self.began is not None

@@ -214,7 +214,7 @@ def _interrupted(store: Store, say: Callable[[str], None]) -> None:
 
 
 def _check(seeds: Sequence[int], budget: float | None, engine: str) -> None:
-    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
+    if not seeds or len(set(seeds)) < len(seeds):
         raise UsageError(
             "these are no seeds",
             where=f"seeds {list(seeds)}",

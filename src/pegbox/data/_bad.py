@@ -40,7 +40,7 @@ def keep_usable(
     expected: str,
     fix: str,
     named: str = "--text and --label",
-    mended: bool = False,
+    whole: str = "",
 ) -> Table:
     """The table without the bad rows.
 
@@ -51,7 +51,7 @@ def keep_usable(
         expected: What a row must be.
         fix: What mends some bad rows.
         named: The options that name the columns, which are likely wrong where all rows are bad.
-        mended: Whether ``fix`` mends all of them too.
+        whole: What mends rows that are all bad, where it is not the columns.
 
     Raises:
         InputError: When there are some and they are an error, or none is left.
@@ -60,13 +60,14 @@ def keep_usable(
         reasons = by_reason(dropped)
         listed = [f"{reason} ({rows_text(rows)})" for reason, rows in reasons.items()]
         more = f"; and {len(listed) - _MOST_REASONS} further faults" if len(listed) > _MOST_REASONS else ""
-        whole = len(dropped) == len(table)
-        what = "No row can be used" if whole else f"{counted(len(dropped), 'row')} cannot be used"
+        what = f"{counted(len(dropped), 'row')} cannot be used"
+        if len(dropped) == len(table):
+            what, fix = "No row can be used", whole or f"check the columns: name them with {named}"
         raise InputError(
             f"{what}: {'; '.join(listed[:_MOST_REASONS])}{more}",
             where=table.source,
             expected=expected,
-            fix=f"check the columns: name them with {named}" if whole and not mended else fix,
+            fix=fix,
         )
     out = {item.number for item in dropped}
     return table.select([i for i, number in enumerate(table.numbers) if number not in out])

@@ -40,9 +40,8 @@ def parse_delimited(text: str, source: str, *, tabs: bool) -> Table:
         notes.append("quotes are part of the cells: the file does not quote its cells")
     header = _header(records, source, notes)
     # Of one column, "" and spaces are cells of a row, as pandas writes them.
-    rows = [
-        (line, cells) for line, cells in records[1:] if not (_blank(cells) if len(header) > 1 else not cells)
-    ]
+    alone = len(header) == 1
+    rows = [(line, cells) for line, cells in records[1:] if cells and (alone or not _blank(cells))]
     if blank := len(records) - 1 - len(rows):
         notes.append(f"{counted(blank, 'blank line')} skipped")
     if not rows:

@@ -27,12 +27,8 @@ def parse_json(text: str, source: str) -> Table:
         InputError: Invalid JSON (line and column), another shape, repeated keys or no rows.
     """
     try:
-        value = json.loads(text, object_pairs_hook=_object)
-    except _RepeatedKeyError as error:
-        raise _repeated(error, source) from error
-    except (RecursionError, ValueError) as error:
-        if not isinstance(error, json.JSONDecodeError):
-            raise _beyond(error, source) from error
+        value = _loads(text, source)
+    except json.JSONDecodeError as error:
         if error.msg == "Extra data" and text.lstrip().startswith("{"):
             table = parse_jsonl(text, source)
             return Table(source, table.columns, table.numbers, ("one JSON object per line", *table.notes))
@@ -58,12 +54,8 @@ def parse_jsonl(text: str, source: str) -> Table:
         if not line.strip():
             continue
         try:
-            rows.append((f"line {number}", json.loads(line, object_pairs_hook=_object)))
-        except _RepeatedKeyError as error:
-            raise _repeated(error, f"{source}, line {number}") from error
-        except (RecursionError, ValueError) as error:
-            if not isinstance(error, json.JSONDecodeError):
-                raise _beyond(error, f"{source}, line {number}") from error
+            rows.append((f"line {number}", _loads(line, f"{source}, line {number}")))
+        except json.JSONDecodeError as error:
             raise InputError(
                 f"This line is not valid JSON: {error.msg}",
                 where=f"{source}, line {number}, column {error.colno}",
@@ -72,6 +64,24 @@ def parse_jsonl(text: str, source: str) -> Table:
             ) from error  # fmt: skip
     blank = len(lines) - len(rows)
     return _from_rows(rows, source, (f"{counted(blank, 'blank line')} skipped",) if blank else ())
+
+
+def _loads(text: str, where: str) -> object:
+    """The value of a JSON text; only what is no JSON at all is left to the caller.
+
+    Raises:
+        InputError: For repeated keys, and for what Python does not read.
+        JSONDecodeError: For text that is no JSON.
+    """
+    try:
+        value: object = json.loads(text, object_pairs_hook=_object)
+    except json.JSONDecodeError:
+        raise
+    except _RepeatedKeyError as error:
+        raise _repeated(error, where) from error
+    except (RecursionError, ValueError) as error:
+        raise _beyond(error, where) from error
+    return value
 
 
 def _beyond(error: Exception, where: str) -> InputError:

@@ -14,6 +14,7 @@ TOKEN_NAMES = ("tokens", "words", "token", "word", "sentence", "text")
 TAG_NAMES = ("tags", "ner_tags", "ner", "labels", "bio", "entities", "tag", "ner_labels", "label")
 _TAG = re.compile(r"[BI]-\S+")
 _EXPECTED = "a list of words and as many tags, each O, B-type or I-type, in each row"
+_REPAIR = "make such tags B- with --on-bad-rows repair"
 _FIX = "mend these rows, or leave them out with --on-bad-rows drop"
 
 
@@ -143,11 +144,9 @@ def sentences(
     ]
     pairs = zip(table.numbers, faults, strict=True)
     dropped = tuple(Dropped(number, fault) for number, fault in pairs if fault)
-    starts = _only_starts(dropped)
-    fix = f"{_FIX}, or make such tags B- with --on-bad-rows repair" if starts else _FIX
-    if starts and len(dropped) == len(table):
-        fix = "make such tags B- with --on-bad-rows repair"
-    kept = keep_usable(table, dropped, on_bad, expected=_EXPECTED, fix=fix, mended=starts)
+    repaired_by = _REPAIR if _only_starts(dropped) else ""
+    fix = f"{_FIX}, or {repaired_by}" if repaired_by else _FIX
+    kept = keep_usable(table, dropped, on_bad, expected=_EXPECTED, fix=fix, whole=repaired_by)
     tokens = tuple(map(_strings, kept.columns[columns.tokens]))
     if name is None:
         return Sentences(table.source, tokens, None, kept.numbers, dropped, table.notes)

@@ -121,18 +121,17 @@ def _without_copies(state: dict[str, Tensor], peft: nn.Module, folder: Path) -> 
     """
     copies = [name for name in state if ".base_layer." in name]
     own = peft.state_dict() if copies else {}
+    copies = [name for name in copies if name in own]
     for name in copies:
-        value = own.get(name)
-        if value is not None and not (
-            value.shape == state[name].shape and torch.equal(value.cpu(), state[name].to(value.dtype))
-        ):
+        value, copied = own[name].cpu(), state[name]
+        if value.shape != copied.shape or not torch.equal(value, copied.to(value.dtype)):
             raise CapabilityError(
                 f"the adapter brings a layer of the base that is not as the base has it: {name}",
                 where=str(folder / WEIGHTS),
                 expected="an adapter that leaves its base as it is",
                 fix="name the base it was tuned on, or merge it with the library that made it, and load that",
             )
-    return {name: value for name, value in state.items() if not (name in own and name in copies)}
+    return {name: value for name, value in state.items() if name not in copies}
 
 
 def _check_self_contained(config: dict[str, Any], folder: Path) -> None:

@@ -86,8 +86,6 @@ class Aligner:
         self.step = 0
         self.scale = Scale(0.0, 1.0)
         self.before: dict[str, Tensor] = {}
-        # Scores (prompts,) of the held-out prompts at each evaluation.
-        self.evaluations: list[dict[str, Tensor]] = []
         self.monitor = Monitor(0.0, 1.0)
         self.told = False
 
@@ -135,8 +133,7 @@ class Aligner:
         self.history = list(kept.record["metrics"])
         for name, learner in self.learners.items():
             learner.restore(kept.tensors(name), kept.tensors(f"{name}-moments"), kept.record[name])
-        self.evaluations = _tensors(kept.record["evaluations"])
-        held = iter(self.evaluations)
+        held = map(_tensors, kept.record["evaluations"])
         for metrics in self.history:
             self.monitor.seen(metrics["step"], metrics, next(held) if "held_reward" in metrics else None)
         if processes.rank() == 0:
@@ -197,22 +194,22 @@ class Aligner:
             "deviation": self.scale.deviation,
             "length": self.monitor.length,
             "ended": self.monitor.ended,
-            "before": _lists([self.before])[0],
+            "before": _lists(self.before),
         }
 
     def _remember_reference(self, kept: Mapping[str, Any]) -> None:
         self.scale = Scale(kept["mean"], kept["deviation"])
         self.monitor = Monitor(kept["length"], kept["ended"])
-        self.before = _tensors([kept["before"]])[0]
+        self.before = _tensors(kept["before"])
 
     def _advance(self) -> None:
         started = time.perf_counter()
         metrics = self._learn(self.step)
         self.step += 1
         last = self.step == self.settings.steps
-        evaluated = len(self.held) > 0 and (last or self.step % self.settings.evaluate_every == 0)
-        if evaluated:
-            metrics |= self._evaluated()
+        held = None
+        if len(self.held) and (last or self.step % self.settings.evaluate_every == 0):
+            held = self._evaluated(metrics)
         metrics |= {"step": self.step, "seconds": time.perf_counter() - started}
         self.history.append(metrics)
         if processes.rank() == 0:
@@ -221,7 +218,7 @@ class Aligner:
         for line in _lines(metrics, self.settings.steps, first=not self.told):
             self.say(line)
         self.told = True
-        for warning in self.monitor.seen(self.step, metrics, self.evaluations[-1] if evaluated else None):
+        for warning in self.monitor.seen(self.step, metrics, held):
             self.say(f"warning: {warning}")
         if last or self.step % self.settings.checkpoint_every == 0:
             self._save()
@@ -235,7 +232,7 @@ class Aligner:
                 "step": self.step,
                 "beta": self.control.beta,
                 "metrics": self.history,
-                "evaluations": _lists(self.evaluations),
+                "evaluations": [_lists(scores) for scores in self.monitor.evaluations],
                 "reference": self._reference(),
                 **{name: one.optimizer.state_dict()["param_groups"] for name, one in self.learners.items()},
             }
@@ -300,18 +297,16 @@ class Aligner:
 
     # Held-out prompts
 
-    def _evaluated(self) -> Metrics:
-        """Rewards on held-out prompts, and how often they beat the reference's answers to the same."""
-        now = self._held_scores(self.roles.policy, "held policy")
-        found: Metrics = {}
-        for name, scores in now.items():
+    def _evaluated(self, metrics: Metrics) -> dict[str, Tensor]:
+        """Scores (prompts,) on held-out prompts; in the metrics also how often they beat the reference's."""
+        found = {}
+        for name, scores in self._held_scores(self.roles.policy, "held policy").items():
             before, each = self.before[name], scores.mean(1)
-            found[f"held_{name}"] = float(each.mean())
-            found[f"held_{name}_error"] = standard_error(each)
             wins = ((scores > before).double() + 0.5 * (scores == before).double()).mean(1)
-            found[f"win_rate_{name}"] = float(wins.mean())
-            found[f"win_rate_{name}_error"] = standard_error(wins)
-        self.evaluations.append({name: scores.mean(1) for name, scores in now.items()})
+            for kind, values in (("held", each), ("win_rate", wins)):
+                metrics[f"{kind}_{name}"] = float(values.mean())
+                metrics[f"{kind}_{name}_error"] = standard_error(values)
+            found[name] = each
         return found
 
     def _held_scores(self, module: nn.Module, name: str) -> dict[str, Tensor]:
@@ -326,13 +321,13 @@ class Aligner:
         return {kind: scores.reshape(-1, draws) for kind, scores in found.items()}
 
 
-def _lists(evaluations: Sequence[Mapping[str, Tensor]]) -> list[dict[str, Any]]:
+def _lists(scores: Mapping[str, Tensor]) -> dict[str, Any]:
     """What a checkpoint keeps of scores."""
-    return [{name: scores.tolist() for name, scores in one.items()} for one in evaluations]
+    return {name: values.tolist() for name, values in scores.items()}
 
 
-def _tensors(kept: Sequence[Mapping[str, Any]]) -> list[dict[str, Tensor]]:
-    return [{name: torch.tensor(scores, dtype=torch.float64) for name, scores in one.items()} for one in kept]
+def _tensors(kept: Mapping[str, Any]) -> dict[str, Tensor]:
+    return {name: torch.tensor(values, dtype=torch.float64) for name, values in kept.items()}
 
 
 # Name in the metrics, head of the column, how it is written.

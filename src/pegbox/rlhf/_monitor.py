@@ -57,6 +57,11 @@ class Monitor:
         self.lines += lines
         return lines
 
+    @property
+    def evaluations(self) -> list[Held]:
+        """What was taken in of held-out prompts, in order."""
+        return [held for _, held in self._held]
+
     def _divergence(self, metrics: Mapping[str, Any]) -> str:
         if metrics["kl"] <= MOST_KL:
             return ""

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from pegbox.data import Rows, read, split
+from pegbox.data import Rows, split
 from pegbox.errors import CapabilityError, InputError, UsageError, check_whole
 from pegbox.methods import Attached, Method, Solved, Solver, build
 from pegbox.models import Base, FeatureCache, load, score_layer
@@ -22,6 +22,7 @@ from pegbox.training import Settings, resume_hint, resumed_by, tell, train
 from pegbox.tuning._claim import claimed
 from pegbox.tuning._demonstrate import Demonstrate, check_trained, shown
 from pegbox.tuning._given import rows_given
+from pegbox.tuning._hold_out import labelled_rows
 from pegbox.tuning._label_words import searched
 from pegbox.tuning._once import Once
 from pegbox.tuning._provenance import Provenance
@@ -94,8 +95,8 @@ def fit(
     shape = shape_of(task)
     _check_words_asked(task, demonstrations=demonstrations, label_words=label_words)
     _check_too_long(task, too_long)
-    rows = _some(_read(rows if rows is not None else task.rows, task, shape, "rows", say))
-    held: Rows | None = _read(valid, task, shape, "valid", say)
+    rows = _some(_read(rows if rows is not None else task.rows, task, "rows", say))
+    held: Rows | None = _read(valid, task, "valid", say)
     shape.check(task, rows, held, say)
     base = base if isinstance(base, Base) else _loaded(base, method, say)
     task = with_readout(task, base, method, say)
@@ -185,14 +186,11 @@ def _check_kinds(**given: object) -> None:
             )
 
 
-def _read(rows: Any, task: Task, shape: Shape, name: str, say: Callable[[str], None]) -> Any:
+def _read(rows: Any, task: Task, name: str, say: Callable[[str], None]) -> Any:
     """Rows as they are, or those of a file by the task's own columns."""
-    if not isinstance(rows, str | Path):
-        return None if rows is None else rows_given(rows, name)
-    found = shape.rows(task, read(rows))
-    for note in found.notes():
-        say(note)
-    return found
+    if isinstance(rows, str | Path):
+        return labelled_rows(task, rows, say=say)
+    return None if rows is None else rows_given(rows, name)
 
 
 def _some(rows: Rows | None) -> Rows:
