@@ -376,6 +376,16 @@ def add_options(
         parser.add_argument(f"--{flag}", action="store_true", help=_FLAGS[flag])
 
 
+def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """Parse the command line; a smoke run writes into a folder of its own, its page too."""
+    given = parser.parse_args()
+    if getattr(given, "quick", False):
+        given.out = given.out.with_name(f"{given.out.name}-quick")
+        if "page" in given:
+            given.page = given.out / "page.md"
+    return given
+
+
 def median(values: Iterable[float]) -> float:
     """Return the median."""
     return statistics.median(values)

@@ -327,10 +327,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="auto", help="cpu, cuda, or auto; in float32 everywhere")
     common.add_options(parser, FOLDER, PAGE, flags=("fresh", "render", "quick"))
-    arguments = parser.parse_args()
+    arguments = common.parse(parser)
     if arguments.quick:
-        arguments.out = arguments.out.with_name("calibrate-quick")
-        arguments.page = arguments.out / "report.md"
         arguments.seeds, arguments.data = [0], ["reviews"]
     cells = common.Cells(arguments.out, arguments.fresh)
     for seed in () if arguments.render else arguments.seeds:

@@ -7,7 +7,6 @@ python bench/claims.py --quick               a smoke run, into a folder of its o
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -82,10 +81,7 @@ def main() -> None:
     parser = common.parser(__doc__)
     parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS), metavar="PART")
     common.add_options(parser, FOLDER, PAGE, flags=("fresh", "quick"))
-    arguments: argparse.Namespace = parser.parse_args()
-    if arguments.quick:
-        arguments.out = arguments.out.with_name("claims-quick")
-        arguments.page = arguments.out / "section.md"
+    arguments = common.parse(parser)
     from pegbox.models import quiet_libraries
 
     quiet_libraries()

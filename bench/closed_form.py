@@ -267,14 +267,10 @@ def main() -> None:
     )
     parser.add_argument("--test-rows", type=int, help="all by default")
     common.add_options(parser, FOLDER, flags=("fresh", "quick"))
-    arguments = parser.parse_args()
+    arguments = common.parse(parser)
     if arguments.quick:
         arguments.data, arguments.rows, arguments.test_rows = arguments.data[:1], [64], 100
-        arguments.repeats, arguments.epochs, arguments.out = (
-            1,
-            1,
-            arguments.out.with_name("closed_form-quick"),
-        )
+        arguments.repeats, arguments.epochs = 1, 1
     common.write_report(arguments.out / "report.md", report(run(arguments)))
 
 

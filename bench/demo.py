@@ -8,7 +8,6 @@ The picture is docs/pictures/ladder.png, the comparison's own diagram of accurac
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
@@ -105,10 +104,9 @@ def main() -> None:
     parser = common.parser(__doc__)
     common.add_options(parser, FOLDER, PAGE, flags=("fresh", "quick"))
     parser.add_argument("--picture", type=Path, default=PICTURE)
-    arguments: argparse.Namespace = parser.parse_args()
+    arguments = common.parse(parser)
     if arguments.quick:
-        arguments.out = arguments.out.with_name("demo-quick")
-        arguments.page, arguments.picture = arguments.out / "section.md", arguments.out / PICTURE.name
+        arguments.picture = arguments.out / PICTURE.name
     seeds = 1 if arguments.quick else 3
     store = common.Cells(arguments.out, arguments.fresh)
     cell = store.get({"what": "demo"}, partial(measure, arguments.out))

@@ -2,7 +2,7 @@
 
 python bench/estimates.py            the whole measurement; goes on where it was stopped
 python bench/estimates.py --quick    a smoke run of two methods on etude
-python bench/estimates.py --page     only write the table into docs/advise.md from what was measured
+python bench/estimates.py --render   only write the section of docs/advise.md from what was measured
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 FOLDER = common.RUNS / "bench" / "estimates"
 PAGE = common.ROOT / "docs" / "advise.md"
-BEGIN, END = "<!-- bench/estimates.py -->", "<!-- end -->"
 METHODS = (
     *("zero-shot", "few-shot", "closed-form", "head", "lora", "ia3", "bottleneck", "soft-prompt", "prefix"),
     *("zero-init-attention", "qlora", "full"),
@@ -258,24 +257,15 @@ def key(name: str, method: str | None, threads: int) -> dict[str, Any]:
     }
 
 
-def write_page(text: str) -> None:
-    """Put the section between the marks of docs/advise.md."""
-    whole = PAGE.read_text("utf-8")
-    before, _, rest = whole.partition(BEGIN)
-    after = rest.partition(END)[2]
-    PAGE.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}", "utf-8")
-
-
 def main() -> None:
-    """Parse, measure what is missing, write the page."""
+    """Parse, measure what is missing, write the section."""
     parser = common.parser(__doc__)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--threads", type=int, default=1)
-    common.add_options(parser, FOLDER, flags=("fresh", "quick"))
-    parser.add_argument("--page", action="store_true")
+    common.add_options(parser, FOLDER, PAGE, flags=("fresh", "render", "quick"))
     parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)
-    arguments: argparse.Namespace = parser.parse_args()
+    arguments = common.parse(parser)
     if arguments.child:
         with common.threads(arguments.threads):
             run = measured if len(arguments.child) == 2 else estimated
@@ -283,20 +273,15 @@ def main() -> None:
         return
     if arguments.quick:
         arguments.models, arguments.methods = ["etude"], ["zero-shot", "lora"]
-        arguments.out = arguments.out.with_name("estimates-quick")
     store = common.Cells(arguments.out / "cells", arguments.fresh)
-    for name in arguments.models if not arguments.page else ():
+    for name in arguments.models if not arguments.render else ():
         folder_of(name)
         for method in (None, *arguments.methods):
             parts = [name, *([method] if method else [])]
             store.get(key(name, method, arguments.threads), partial(child, parts, arguments.threads))
             common.log(f"{name}, {method or 'estimates'}: done")
     text = page(store, arguments.models, arguments.methods, arguments.threads)
-    if arguments.quick:
-        common.write_report(arguments.out / "report.md", text)
-    else:
-        write_page(text)
-        print(text)
+    common.write_section(arguments.page, "estimates", text)
 
 
 if __name__ == "__main__":

@@ -431,10 +431,9 @@ def main() -> None:
     parser.add_argument("--part", default="0/1", help="which share of the cells to measure")
     common.add_options(parser, FOLDER, PAGE, flags=("fresh", "render", "quick"))
     parser.add_argument("--keep", action="store_true", help="also write the cells to every_method.jsonl")
-    arguments = parser.parse_args()
+    arguments = common.parse(parser)
     if arguments.quick:
-        arguments.seeds, arguments.out = [0], arguments.out.with_name("every_method-quick")
-        arguments.page = arguments.out / "every-method.md"
+        arguments.seeds = [0]
     found = fill(arguments)
     if arguments.keep:
         keep(found.values())

@@ -9,7 +9,6 @@ docs/prompts.md.
 
 from __future__ import annotations
 
-import argparse
 import time
 from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
@@ -175,13 +174,11 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=384)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
-    common.add_options(parser, FOLDER, flags=("fresh", "quick"))
-    arguments: argparse.Namespace = parser.parse_args()
+    common.add_options(parser, FOLDER, PAGE, flags=("fresh", "quick"))
+    arguments = common.parse(parser)
     setups = [Setup("etude", 0, 0, 4, arguments.rows)]
-    page = PAGE
     if arguments.quick:
-        arguments.repeats, arguments.out = 1, arguments.out.with_name("fewshot-quick")
-        page = arguments.out / "section.md"
+        arguments.repeats = 1
     else:
         setups += [
             Setup("llama", arguments.layers, arguments.width, shown, arguments.rows) for shown in SHOWN
@@ -198,7 +195,7 @@ def main() -> None:
                     found[setup][side].append(store.get(key, partial(run, setup, side)))
                 seconds = found[setup][side][-1]["seconds"]
                 common.log(f"{setup.model}, {setup.shown} shown, {side}, {repeat}: {seconds:.1f} s")
-    common.write_section(page, "fewshot", report(found))
+    common.write_section(arguments.page, "fewshot", report(found))
 
 
 if __name__ == "__main__":

@@ -640,10 +640,7 @@ def main() -> None:
     parser.add_argument("--part", nargs="+", choices=PARTS, default=PARTS, help="measure only these")
     parser.add_argument("--threads", type=int, default=1)
     common.add_options(parser, FOLDER, PAGE, flags=("fresh", "render", "quick"))
-    given = parser.parse_args()
-    if given.quick:
-        given.out = given.out.with_name("generation-quick")
-        given.page = given.out / "report.md"
+    given = common.parse(parser)
     store = common.Cells(given.out / "cells", given.fresh)
     wanted, found = plans(quick=given.quick), {}
     with common.threads(given.threads):

@@ -361,13 +361,10 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no run after so many")
     common.add_options(parser, FOLDER, PAGE, flags=("fresh", "render", "quick"))
     parser.add_argument("--child", type=json.loads, help=argparse.SUPPRESS)
-    given = parser.parse_args()
+    given = common.parse(parser)
     if given.child:
         print(json.dumps(child(given.child)))
         return
-    if given.quick:
-        given.out = given.out.with_name("gpu-quick")
-        given.page = given.out / "section.md"
     wanted = plan(given.quick, given.repeats, given.only)
     store = common.Cells(given.out / "cells", given.fresh)
     if given.render or not (given.quick or on_gpu()):

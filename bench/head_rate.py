@@ -6,7 +6,6 @@ python bench/head_rate.py --quick    a smoke run: few rows, one seed, two rates
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -110,14 +109,14 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
     parser.add_argument("--threads", type=int, default=1)
     common.add_options(parser, FOLDER, flags=("render", "quick"))
-    arguments: argparse.Namespace = parser.parse_args()
+    arguments = common.parse(parser)
     chosen = [plan for plan in plans() if plan.method in arguments.methods]
     chosen = [plan for plan in chosen if not arguments.data or plan.data in arguments.data]
     rates = RATES
     if arguments.quick:
         chosen = [replace(plan, rows=48, test_rows=40, epochs=1.0) for plan in chosen]
         rates = {method: values[:2] for method, values in RATES.items()}
-        arguments.seeds, arguments.out = [0], arguments.out.with_name("head_rate-quick")
+        arguments.seeds = [0]
     store = common.Cells(arguments.out / "cells")
     found: dict[tuple[Plan, float], common.Cell] = {}
     for seed in arguments.seeds:

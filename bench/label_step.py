@@ -344,14 +344,14 @@ def main() -> None:
     parser.add_argument("--batches", type=int, nargs="+", default=list(BATCHES), help="batch sizes to try")
     common.add_options(parser, FOLDER, flags=("fresh", "quick"))
     parser.add_argument("--child", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    arguments = common.parse(parser)
     if arguments.child:
         order = json.loads(arguments.child)
         found = child(Path(order["folder"]), Setup(**order["setup"]), Variant(**order["variant"]))
         print(json.dumps(found))
         return
     if arguments.quick:
-        arguments.repeats, arguments.out = 1, arguments.out.with_name("label_step-quick")
+        arguments.repeats = 1
     common.write_report(arguments.out / "report.md", run(arguments))
 
 

@@ -139,10 +139,7 @@ def main() -> None:
     parser.add_argument("--data", nargs="+", choices=[case.data for case in CASES], help="only these")
     parser.add_argument("--threads", type=int, default=common.cores())
     common.add_options(parser, FOLDER, PAGE, flags=("render", "quick"))
-    arguments = parser.parse_args()
-    if arguments.quick:
-        arguments.out = arguments.out.with_name("ladders-quick")
-        arguments.page = arguments.out / "report.md"
+    arguments = common.parse(parser)
     for case in CASES:
         if not arguments.render and (not arguments.data or case.data in arguments.data):
             common.log(f"{case.data} on {case.model}")

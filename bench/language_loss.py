@@ -115,17 +115,17 @@ def main() -> None:
     """Parse, measure what is missing, write the section."""
     parser = common.parser(__doc__)
     parser.add_argument("--repeats", type=int, default=3)
-    common.add_options(parser, FOLDER, flags=("fresh", "quick"))
+    common.add_options(parser, FOLDER, PAGE, flags=("fresh", "quick"))
     parser.add_argument("--child", type=json.loads, help=argparse.SUPPRESS)
-    given: argparse.Namespace = parser.parse_args()
+    given = common.parse(parser)
     if given.child:
         with common.threads(1):
             way = given.child.pop("way")
             print(json.dumps(child(Case(**given.child), way)))
         return
-    vocabulary, page = (2000, given.out / "forgetting.md") if given.quick else (128_000, PAGE)
+    vocabulary = 2000 if given.quick else 128_000
     cases = [Case(trained, count, vocabulary, 256) for trained in (False, True) for count in (512, 2048)]
-    store = common.Cells(given.out / ("quick" if given.quick else "cells"), given.fresh)
+    store = common.Cells(given.out / "cells", given.fresh)
     found: dict[Case, dict[str, list[common.Cell]]] = {case: {way: [] for way in WAYS} for case in cases}
     for repeat in range(1 if given.quick else given.repeats):
         for case in cases:
@@ -136,7 +136,7 @@ def main() -> None:
     for ways in found.values():
         losses = [cell["loss"] for cells in ways.values() for cell in cells]
         assert max(losses) - min(losses) < 1e-4 * max(losses), losses
-    common.write_section(page, "language-loss", report(found))
+    common.write_section(given.page, "language-loss", report(found))
 
 
 if __name__ == "__main__":

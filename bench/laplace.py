@@ -433,7 +433,7 @@ def main() -> None:
     parser.add_argument("--core", type=int, default=0, help="the core that all runs are on")
     common.add_options(parser, FOLDER, PAGE, flags=("fresh", "quick"))
     parser.add_argument("--child", type=json.loads, help="used by the script itself")
-    given = parser.parse_args()
+    given = common.parse(parser)
     if given.child:
         told = given.child
         case, side = case_of(told["case"]), side_of(told["side"])
@@ -441,8 +441,7 @@ def main() -> None:
             print(json.dumps(child(Path(told["folder"]), case, side, told["check"])))
         return
     if given.quick:
-        given.repeats, given.out = 1, given.out.with_name("laplace-quick")
-        given.page = given.out / "section.md"
+        given.repeats = 1
     given.out.mkdir(parents=True, exist_ok=True)
     store = common.Cells(given.out / "cells", given.fresh)
     command = f"python bench/laplace.py --repeats {given.repeats}"

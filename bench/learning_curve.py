@@ -11,7 +11,6 @@ real ones (with MiniLM) by the labels of their test split. Writes its section of
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import cache, partial
@@ -206,14 +205,11 @@ def main() -> None:
     parser = common.parser(__doc__)
     parser.add_argument("--draws", type=int, default=5, help="sets of labelled rows of each source")
     parser.add_argument("--threads", type=int, default=1)
-    common.add_options(parser, FOLDER, flags=("fresh", "render", "quick"))
-    arguments: argparse.Namespace = parser.parse_args()
+    common.add_options(parser, FOLDER, PAGE, flags=("fresh", "render", "quick"))
+    arguments = common.parse(parser)
     sources: tuple[tuple[str, str, str], ...] = SOURCES
-    page = PAGE
     if arguments.quick:
         sources, arguments.draws = SOURCES[:1], 2
-        arguments.out = arguments.out.with_name("learning_curve-quick")
-        page = arguments.out / "section.md"
     store = common.Cells(arguments.out / "cells", arguments.fresh)
     plan = [
         Draw(*source, rows, scored, number)
@@ -237,7 +233,7 @@ def main() -> None:
         key=lambda pair: (order[pair[0].model, pair[0].genre, pair[0].source], pair[0].rows, pair[0].scored)
     )
     command = f"python bench/learning_curve.py --draws {arguments.draws}"
-    common.write_section(page, "learning-curve", report(found, command))
+    common.write_section(arguments.page, "learning-curve", report(found, command))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ python bench/methods.py --quick    a smoke run on a small model
 
 from __future__ import annotations
 
-import argparse
 import time
 import warnings
 from collections.abc import Callable
@@ -181,11 +180,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int, default=1)
     common.add_options(parser, FOLDER, flags=("fresh", "quick"))
-    arguments: argparse.Namespace = parser.parse_args()
+    arguments = common.parse(parser)
     setup = Setup(vocabulary=8_000, layers=8, rows=arguments.rows, typical=60)
     if arguments.quick:
         setup = Setup(vocabulary=500, width=64, layers=4, rows=8, typical=20)
-        arguments.rounds, arguments.out = 3, arguments.out.with_name("methods-quick")
+        arguments.rounds = 3
     folder = arguments.out / f"model-{setup.vocabulary}-{setup.width}-{setup.layers}"
     save_model(folder, setup)
     key = {**asdict(setup), "rounds": arguments.rounds, "threads": arguments.threads}

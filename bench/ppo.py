@@ -714,13 +714,10 @@ def main() -> None:
     parser.add_argument("--core", type=int, default=0, help="the core that all runs are on")
     common.add_options(parser, FOLDER, PAGE, flags=("fresh", "render", "quick"))
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
-    given = parser.parse_args()
+    given = common.parse(parser)
     if given.child:
         print(json.dumps(child(*given.child)))
         return
-    if given.quick:
-        given.out = given.out.with_name("ppo-quick")
-        given.page = given.out / "section.md"
     wanted = plan(given.quick, given.seeds, given.steps)
     store = common.Cells(given.out / "cells", given.fresh)
     if given.render:

@@ -9,7 +9,6 @@ Writes its section of docs/forgetting.md.
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -269,15 +268,13 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
-    common.add_options(parser, FOLDER, flags=("fresh", "render", "quick"))
-    given: argparse.Namespace = parser.parse_args()
+    common.add_options(parser, FOLDER, PAGE, flags=("fresh", "render", "quick"))
+    given = common.parse(parser)
     ratios: Sequence[float] = RATIOS
     setups: Sequence[tuple[str, float]] = SETUPS
-    page = PAGE
     if given.quick:
         given.rows, given.tested, given.epochs, given.seeds = 48, 40, 1, 1
-        given.out = given.out.with_name("replay-quick")
-        ratios, setups, page = (0.0, 0.25), SETUPS[:1], given.out / "forgetting.md"
+        ratios, setups = (0.0, 0.25), SETUPS[:1]
     plans = [
         Plan(method, rate, ratio, seed, given.rows, given.tested, given.epochs)
         for seed in range(given.seeds)
@@ -302,7 +299,7 @@ def main() -> None:
             if cell is not None:
                 moved[ratio] = cell
     assert alone is not None
-    common.write_section(page, "replay", report(found, alone, moved, setups, len(plans)))
+    common.write_section(given.page, "replay", report(found, alone, moved, setups, len(plans)))
 
 
 if __name__ == "__main__":

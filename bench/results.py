@@ -265,11 +265,10 @@ def main() -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="of the choice of rows and of the methods")
     common.add_options(parser, FOLDER, PAGE, flags=("fresh", "render", "quick"))
-    arguments = parser.parse_args()
+    arguments = common.parse(parser)
     if arguments.quick:
         arguments.data, arguments.rows, arguments.test_rows = ["sst2", "snli"], [64], 100
-        arguments.epochs, arguments.out = 1, arguments.out.with_name("results-quick")
-        arguments.page = arguments.out / "results.md"
+        arguments.epochs = 1
     found = fill(arguments)
     if not found:
         sys.exit(f"nothing is measured in {arguments.out}: {arguments.page} stays as it is")

@@ -396,10 +396,8 @@ def main() -> None:
     parser.add_argument("--people", action="store_true", help="only people's preferences")
     parser.add_argument("--threads", type=int, default=1)
     common.add_options(parser, FOLDER, PAGE, flags=("fresh", "render", "quick"))
-    arguments = parser.parse_args()
+    arguments = common.parse(parser)
     if arguments.quick:
-        arguments.out = arguments.out.with_name("rlhf-quick")
-        arguments.page = arguments.out / "report.md"
         arguments.seeds, arguments.steps = [0], 2
         JUDGED.update(draws=4, prompts=2)
     cells = common.Cells(arguments.out, arguments.fresh)

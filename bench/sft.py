@@ -555,13 +555,12 @@ def main() -> None:
     parser.add_argument("--core", type=int, default=0, help="the core that all runs are on")
     common.add_options(parser, FOLDER, PAGE, flags=("fresh", "render", "quick"))
     parser.add_argument("--child", type=json.loads, help=argparse.SUPPRESS)
-    given = parser.parse_args()
+    given = common.parse(parser)
     if given.child:
         print(json.dumps(child(given.child)))
         return
     if given.quick:
-        given.repeats, given.out = 1, given.out.with_name("sft-quick")
-        given.page = given.out / "section.md"
+        given.repeats = 1
     wanted = plan(given.quick, given.repeats)
     setup = next(iter(wanted.same.values()))[0]
     store = common.Cells(given.out / "cells", given.fresh)

@@ -6,7 +6,6 @@ python bench/trunk_cache.py --quick    a smoke run on a small model
 
 from __future__ import annotations
 
-import argparse
 import math
 import tempfile
 import time
@@ -127,11 +126,11 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     common.add_options(parser, FOLDER, flags=("fresh", "quick"))
-    arguments: argparse.Namespace = parser.parse_args()
+    arguments = common.parse(parser)
     setup = Setup(vocabulary=8_000, layers=arguments.layers, rows=arguments.rows, typical=60)
     if arguments.quick:
         setup = Setup(vocabulary=500, width=64, layers=4, rows=32, typical=20)
-        arguments.repeats, arguments.out = 1, arguments.out.with_name("trunk_cache-quick")
+        arguments.repeats = 1
     folder = arguments.out / f"model-{setup.vocabulary}-{setup.width}-{setup.layers}"
     save_model(folder, setup)
     store = common.Cells(arguments.out / "cells", arguments.fresh)

@@ -9,7 +9,6 @@ Writes its section of docs/evaluation.md.
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import asdict, dataclass
 from functools import cache, partial
 from statistics import fmean
@@ -109,13 +108,10 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=256)
     parser.add_argument("--tested", type=int, default=800)
     parser.add_argument("--threads", type=int, default=1)
-    common.add_options(parser, FOLDER, flags=("fresh", "render", "quick"))
-    arguments: argparse.Namespace = parser.parse_args()
-    page = PAGE
+    common.add_options(parser, FOLDER, PAGE, flags=("fresh", "render", "quick"))
+    arguments = common.parse(parser)
     if arguments.quick:
         arguments.seeds, arguments.rows, arguments.tested = 1, 48, 100
-        arguments.out = arguments.out.with_name("truth-quick")
-        page = arguments.out / "section.md"
     store = common.Cells(arguments.out / "cells", arguments.fresh)
     found = {}
     for domain in ("hotels", "bicycles"):
@@ -130,7 +126,7 @@ def main() -> None:
                     common.log(" ".join(map(str, asdict(plan).values())))
                 if cell:
                     found[plan] = cell
-    common.write_section(page, "truth", report(found))
+    common.write_section(arguments.page, "truth", report(found))
 
 
 if __name__ == "__main__":

@@ -437,23 +437,26 @@ def test_an_existing_folder_is_not_touched(
     assert before == {path.name: path.read_bytes() for path in tuned.iterdir()}
 
 
-def lora_command(model: Path, data: Path, out: Path) -> list[str]:
-    options = ["--method", "lora", "--training.epochs", "20", "--training.checkpoint_every", "1"]
+def lora_arguments(model: Path, data: Path, out: Path) -> list[str]:
+    options = ["--method", "lora", "--training.epochs", "12", "--training.checkpoint_every", "1"]
     return [
-        *(sys.executable, "-m", "pegbox", "fit", str(data), "--model", str(model), "--out", str(out)),
+        *("fit", str(data), "--model", str(model), "--out", str(out)),
         *("--holdout", "0", "--no-cache", *options, "--training.patience", "0"),
     ]
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
 def test_an_interrupted_fit_leaves_no_output_and_resumes(
-    sent: signal.Signals, model: Path, data: Path, tmp_path: Path
+    sent: signal.Signals, model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    command = lora_command(model, data, out)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    arguments = lora_arguments(model, data, out)
     process = subprocess.Popen(
-        command, stderr=subprocess.PIPE, text=True, env=environment, preexec_fn=heed_interrupts
+        [sys.executable, "-m", "pegbox", *arguments],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        preexec_fn=heed_interrupts,
     )
     deadline = time.monotonic() + 120
     while not list((tmp_path / "out-run").glob("checkpoint-*")):
@@ -466,14 +469,14 @@ def test_an_interrupted_fit_leaves_no_output_and_resumes(
     assert "Traceback" not in told
     assert "interrupted" not in told.splitlines(), "the engine's own line says more"
     assert not out.exists()
-    again = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert again.returncode == 2
-    assert "continue it with --resume" in again.stderr
-    assert "remove the folder to start afresh" in again.stderr
-    assert "text column" not in again.stderr, "refused before any work"
-    done = subprocess.run([*command, "--resume"], capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr
-    assert "resum" in done.stderr.lower()
+    code, _, told = run(capsys, *arguments)
+    assert code == 2
+    assert "continue it with --resume" in told
+    assert "remove the folder to start afresh" in told
+    assert "text column" not in told, "refused before any work"
+    code, _, told = run(capsys, *arguments, "--resume")
+    assert code == 0, told
+    assert "resum" in told.lower()
     assert (out / "adapter_model.safetensors").is_file()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
 

@@ -174,13 +174,15 @@ def test_other_rows_in_the_same_folder_are_refused_and_can_replace(
     assert (out / "mine.txt").read_text("utf-8") == "mine"
 
 
-def test_interrupted_it_goes_on_where_it_was(model: Path, data: Path, tmp_path: Path) -> None:
+def test_interrupted_it_goes_on_where_it_was(
+    model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "compared"
-    command = [sys.executable, "-m", "pegbox", "compare", str(data), "--model", str(model), "--out", str(out)]
+    command = ["compare", str(data), "--model", str(model), "--out", str(out)]
     command += ["--methods", "majority,closed-form,lora", "--seeds", "1", "--forgetting", "off", "--no-curve"]
-    command += ["--training.epochs", "60", "--training.patience", "0", "--training.checkpoint_every", "5"]
+    command += ["--training.epochs", "30", "--training.patience", "0", "--training.checkpoint_every", "5"]
     process = subprocess.Popen(
-        command,
+        [sys.executable, "-m", "pegbox", *command],
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         text=True,
@@ -200,7 +202,7 @@ def test_interrupted_it_goes_on_where_it_was(model: Path, data: Path, tmp_path: 
     assert (out / "cells" / "closed-form" / "seed-0" / "cell.json").is_file()
     assert not (out / "cells" / "lora").exists() or not list((out / "cells" / "lora").glob("seed-*"))
     assert not (out / "comparison.json").exists()
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "resuming from step" in done.stderr
+    code, _, told = run(capsys, *command)
+    assert code == 0, told
+    assert "resuming from step" in told
     assert not (out / "work").exists()

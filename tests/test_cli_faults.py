@@ -300,6 +300,12 @@ WRONG_CONFIGURATIONS = {
     "empty": ("", "holds no options by name", "model: etude"),
     "no YAML": ("model: [etude\n", "is no YAML", "line 1"),
     "wrong type": ("seed: many\n", "wrong value for --seed (--seed many)", "a whole number"),
+    "no text": (
+        "revision: 1234567\n",
+        "wrong value for --revision",
+        "in quotes in the file: revision: '...'",
+    ),
+    "what YAML makes of off": ("revision: off\n", "wrong value for --revision (--revision False)", "quotes"),
     "no mapping": ("options: 3\n", "wrong value for --options", "--options.rank 4"),
 }
 

@@ -362,7 +362,7 @@ def test_rungs_may_have_names_of_ones_own(tmp_path: Path) -> None:
         ({"options": {"majority": {"k": 2}}}, "a baseline has no options"),
         ({"metric": "acuracy"}, "did you mean 'accuracy'"),
         ({"seeds": ()}, "no seeds"),
-        ({"seeds": (1, 1)}, "no seeds"),
+        ({"seeds": (1, 1)}, "a seed is given twice"),
         ({"worth": -1}, "0 or more"),
         ({"patience": -1}, "too small"),
         ({"budget": 0}, "no time"),

@@ -294,6 +294,8 @@ def test_the_task_survives_its_file() -> None:
         {"temperature": 0.7},
         {"sample": True, "top_p": 1.5},
         {"sample": True, "temperature": 0},
+        {"sample": True, "temperature": float("nan")},
+        {"length_penalty": float("inf")},
         {"sample": "yes"},
     ],
 )

@@ -42,7 +42,8 @@ def folders(architecture: str, kind: str, root: Path) -> dict[str, Path]:
 
 @pytest.mark.parametrize("keep", [True, False])
 @pytest.mark.parametrize(
-    ("architecture", "kind"), [("llama", "causal"), ("gpt2", "causal"), ("bert", "masked")]
+    ("architecture", "kind"),
+    [("llama", "causal"), pytest.param("gpt2", "causal", marks=pytest.mark.slow), ("bert", "masked")],
 )
 def test_each_turn_equals_a_fresh_load(architecture: str, kind: str, keep: bool, tmp_path: Path) -> None:
     made = folders(architecture, kind, tmp_path)

@@ -19,6 +19,7 @@ _WRONG_PATH = {
     getattr(errno, name)
     for name in ("ENOENT", "EACCES", "EPERM", "ENOTDIR", "EISDIR", "EROFS", "ENAMETOOLONG", "ELOOP", "EINVAL")
 }
+_CONFIG = "a YAML file in UTF-8 with options such as model: etude"
 _KINDS = {
     "dict": "NAME VALUE pairs, such as --options.rank 4 or --training.epochs 3",
     "NoneType": "",
@@ -93,7 +94,7 @@ def undecodable(error: UnicodeDecodeError, given: list[str]) -> InputError:
     return InputError(
         f"the configuration file is not UTF-8 text: {error.reason} at byte {error.start}",
         where=_config(given),
-        expected="a YAML file in UTF-8 with options such as model: etude",
+        expected=_CONFIG,
         fix="convert it, for example with iconv -f latin1 -t utf-8",
     )
 
@@ -127,13 +128,15 @@ def from_parser(message: str, given: list[str], verbs: Mapping[str, "ArgumentPar
         return InputError(
             "the configuration file holds no options by name",
             where=_config(given),
-            expected="a YAML file with options such as model: etude",
+            expected=_CONFIG,
             fix="write one a line",
         )
     if value:
         expected, fix = _expected(value[2]), f"see {where} --help"
         got = re.search(r"(?:Got|Given) value: (\S+)$", value[2])
         place = f"{flag(value[1])} {got[1]}" if got else where
+        if expected == "str":  # only a file can hold anything else: YAML takes off, no and 12 for no text
+            expected, fix = "text", f"write it in quotes in the file: {value[1]}: '...'"
         return UsageError(f"wrong value for {flag(value[1])}", where=place, expected=expected, fix=fix)
     return UsageError(message, where=where, fix=f"see {where} --help")
 
@@ -169,13 +172,13 @@ def _no_config(message: str, where: str) -> UsageError:
         return InputError(
             "the configuration is no file",
             where=where,
-            expected="a YAML file with options such as model: etude",
+            expected=_CONFIG,
             fix="name a file and not a folder",
         )
     return InputError(
         "there is no such configuration file" if missing else f"the configuration file is no YAML: {reason}",
         where=f"--config {missing[1]}" if missing else where,
-        expected="a YAML file with options such as model: etude",
+        expected=_CONFIG,
         fix="check the path" if missing else "correct the line that is named",
     )
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pegbox.errors import InputError, PegboxError, nearest
+from pegbox.errors import InputError, PegboxError, is_whole, nearest
 
 if TYPE_CHECKING:
     from pegbox.methods import LoRA
@@ -51,7 +51,7 @@ def read_plan(config: Path) -> dict[str, Any]:
 def check_plan(plan: Mapping[str, Any], config: Path) -> None:
     """Every key is known, and every section is there once."""
     draws = plan.get("frontier_draws", 0)
-    if isinstance(draws, bool) or not isinstance(draws, int) or draws < 0:
+    if not is_whole(draws, 0):
         raise InputError(
             f"frontier_draws is {draws!r}",
             where=str(config),
@@ -169,7 +169,7 @@ def settings_of(plan: Mapping[str, Any], config: Path) -> tuple[Any, "LoRA"]:
     verbs: dict[str, Callable[..., None]] = {"ppo": ppo, "dpo": dpo}
     section = plan[name]
     most = section.get("max_tokens", 64) if name == "dpo" and isinstance(section, Mapping) else 64
-    if isinstance(most, bool) or not isinstance(most, int) or most < 1:
+    if not is_whole(most, 1):
         raise InputError(f"max_tokens is {most!r}", where=str(config), expected="a whole number from 1")
     if name == "dpo" and isinstance(section, Mapping):
         section = {key: value for key, value in section.items() if key != "max_tokens"}

@@ -18,7 +18,7 @@ from pegbox.comparison._result import Comparison, Rung, save_json
 from pegbox.comparison._store import Store, check_folders
 from pegbox.comparison._verdict import Rule
 from pegbox.data import GeneralText, Rows
-from pegbox.errors import CapabilityError, InputError, PegboxError, UsageError, check_whole, several
+from pegbox.errors import CapabilityError, InputError, PegboxError, UsageError, check_seeds
 from pegbox.methods import Attached
 from pegbox.models import Base, load
 from pegbox.tasks import Task, TooLong
@@ -96,7 +96,6 @@ def compare(
         UsageError: For wrong options, or a folder that holds something else.
         InputError: For rows that cannot be compared on.
     """
-    seeds = tuple(check_whole(seed, 0, "seeds") for seed in several(seeds, "seeds"))
     plan = planned(
         task,
         methods,
@@ -111,6 +110,7 @@ def compare(
     )
     others = tuple(map(OtherTask.of, also))
     contest, rule, named, store = plan.store.contest, plan.rule, plan.contenders, plan.store
+    seeds = plan.seeds
     bare, train, rows = _apart(task, test, holdout, split_seed, say)
     base = base if isinstance(base, Base) else load(base)
     terms = Terms(
@@ -131,7 +131,7 @@ def compare(
     for note in terms.notes:
         say(note)
     store.claim(protocol(terms), overwrite=overwrite)
-    climb = Climb(terms, store, rule, tuple(seeds), engine, Pace(budget))
+    climb = Climb(terms, store, rule, seeds, engine, Pace(budget))
     _climb_ladder(climb, named, done)
     found = replace(
         outcome(climb, curve=curve, held_from=_held_from(test)),
@@ -151,11 +151,13 @@ class Plan:
         contenders: The rungs, in order.
         rule: When one of them is worth its cost.
         store: Where they are kept.
+        seeds: The seeds of each.
     """
 
     contenders: list[Contender]
     rule: Rule
     store: Store
+    seeds: tuple[int, ...]
 
 
 def planned(
@@ -182,10 +184,11 @@ def planned(
     rule = Rule(chosen, chosen in contest.lower, worth, patience)
     named = contenders(task, methods, options)
     check_folders([one.name for one in named])
-    _check(seeds, budget, engine)
+    known = check_seeds(seeds)
+    _check(budget, engine)
     store = Store(Path(folder), contest)
     store.check()
-    return Plan(named, rule, store)
+    return Plan(named, rule, store, known)
 
 
 def _climb_ladder(climb: Climb, named: Sequence[Contender], done: Callable[[Rung], None] | None) -> None:
@@ -213,13 +216,7 @@ def _interrupted(store: Store, say: Callable[[str], None]) -> None:
         say("interrupted before anything was finished: nothing is kept")
 
 
-def _check(seeds: Sequence[int], budget: float | None, engine: str) -> None:
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise UsageError(
-            "these are no seeds",
-            where=f"seeds {list(seeds)}",
-            expected="different whole numbers of at least 0",
-        )
+def _check(budget: float | None, engine: str) -> None:
     if budget is not None and not budget > 0:
         raise UsageError("the budget is no time", where=f"budget {budget}", expected="seconds, more than 0")
     if engine not in get_args(EngineName):

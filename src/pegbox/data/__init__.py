@@ -27,12 +27,12 @@ from pegbox.data._questions import (
     questions,
     renamed,
 )
-from pegbox.data._read import FORMATS, check_source, read
+from pegbox.data._read import check_source, read
 from pegbox.data._rows import Rows
 from pegbox.data._sentences import Sentences, TagColumns, find_tag_columns, from_words, sentences
 from pegbox.data._shape_doctor import check_questions, check_sentences
 from pegbox.data._split import split, take
-from pegbox.data._table import Table, rows_text
+from pegbox.data._table import FORMATS, Table, rows_text
 from pegbox.data._text import text_key
 
 __all__ = [

@@ -2,8 +2,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 
-from pegbox.data._table import Table
+from pegbox.data._table import Table, kind_of
 from pegbox.data._text import is_number
 from pegbox.errors import InputError, UsageError, nearest
 
@@ -126,7 +127,7 @@ def require_columns(table: Table, names: Sequence[str]) -> None:
 
 def _check_header(table: Table, texts: Sequence[str], label: str) -> None:
     """Refuse a first row that was taken for the names of the columns; only a file of cells can lack them."""
-    written = table.source.lower().removesuffix(".gz").endswith((".csv", ".tsv", ".tab"))
+    written = kind_of(Path(table.source)) in (".csv", ".tsv")
     sentence = any(len(name.split()) >= _SENTENCE and not name.endswith("?") for name in texts)
     if written and sentence and label in {str(cell) for cell in table.columns[label]}:
         raise InputError(

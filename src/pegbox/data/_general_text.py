@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pegbox.data._columns import find_columns
-from pegbox.data._read import FORMATS, decode, hub_id, read
-from pegbox.data._table import Table, counted
+from pegbox.data._read import decode, hub_id, read
+from pegbox.data._table import FORMATS, Table, counted
 from pegbox.errors import InputError, UsageError, nearest
 
 SIZE = 1 << 16

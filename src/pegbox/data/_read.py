@@ -8,18 +8,9 @@ from pegbox.data._arrow import parse_parquet, read_hub
 from pegbox.data._conll import parse_conll
 from pegbox.data._csv import parse_delimited
 from pegbox.data._json import parse_json, parse_jsonl
-from pegbox.data._table import Table
+from pegbox.data._table import FORMATS, Table, kind_of
 from pegbox.errors import InputError, UsageError, nearest
 
-FORMATS = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".conll")
-_ALIASES = {
-    ".ndjson": ".jsonl",
-    ".tab": ".tsv",
-    ".pq": ".parquet",
-    ".bio": ".conll",
-    ".iob": ".conll",
-    ".iob2": ".conll",
-}
 _PLAIN = (".txt", ".text", ".md")
 _HUB_ID = re.compile(r"(?P<id>\w[\w.-]*(?:/[\w.-]+)?)(?::(?P<config>[\w.-]+))?(?:\[(?P<split>[^\]]+\]?)\])?")
 _FILE_SUFFIX = re.compile(r"\.[A-Za-z]{2,7}")
@@ -89,15 +80,9 @@ def hub_id(source: str | Path) -> "re.Match[str] | None":
     return _HUB_ID.fullmatch(source)
 
 
-def _kind(path: Path) -> str:
-    name = path.with_suffix("") if path.suffix.lower() == ".gz" else path
-    suffix = _ALIASES.get(name.suffix.lower(), name.suffix.lower())
-    return suffix if suffix in FORMATS else ""
-
-
 def _check_path(path: Path, source: str) -> None:
     if os.path.isdir(path):
-        files = sorted(item.name for item in path.iterdir() if _kind(item))
+        files = sorted(item.name for item in path.iterdir() if kind_of(item))
         raise InputError(
             "This is a folder, not a file", where=source,
             expected=f"one file: {', '.join(FORMATS)}",
@@ -112,7 +97,7 @@ def _check_path(path: Path, source: str) -> None:
             missing, where=source, expected=f"a file ({', '.join(FORMATS)}) or a hub id such as owner/name",
             fix=nearest(path.name, names) or "check the path",
         )  # fmt: skip
-    if not _kind(path):
+    if not kind_of(path):
         raise InputError(
             f"Files of kind '{path.suffix or path.name}' cannot be read", where=source,
             expected=", ".join(FORMATS),
@@ -122,7 +107,7 @@ def _check_path(path: Path, source: str) -> None:
 
 
 def _read_file(path: Path, source: str) -> Table:
-    kind = _kind(path)
+    kind = kind_of(path)
     try:
         raw = path.read_bytes()
         raw = gzip.decompress(raw) if path.suffix.lower() == ".gz" else raw

@@ -1,5 +1,16 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+
+FORMATS = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".conll")
+_ALIASES = {
+    ".ndjson": ".jsonl",
+    ".tab": ".tsv",
+    ".pq": ".parquet",
+    ".bio": ".conll",
+    ".iob": ".conll",
+    ".iob2": ".conll",
+}
 
 
 @dataclass(frozen=True)
@@ -30,6 +41,13 @@ class Table:
         """Return the rows at these 0-based positions, with their row numbers."""
         columns = {name: tuple(cells[i] for i in indices) for name, cells in self.columns.items()}
         return Table(self.source, columns, tuple(self.numbers[i] for i in indices), self.notes)
+
+
+def kind_of(path: Path) -> str:
+    """Return which of ``FORMATS`` a file has by its name, compressed or not; an empty string for none."""
+    name = path.with_suffix("") if path.suffix.lower() == ".gz" else path
+    suffix = _ALIASES.get(name.suffix.lower(), name.suffix.lower())
+    return suffix if suffix in FORMATS else ""
 
 
 def rows_text(numbers: Iterable[int], limit: int = 10) -> str:

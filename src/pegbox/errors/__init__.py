@@ -7,7 +7,10 @@ from pegbox.errors._errors import (
     RunError,
     UsageError,
     check_names,
+    check_seeds,
     check_whole,
+    is_number,
+    is_whole,
     nearest,
     several,
 )
@@ -19,7 +22,10 @@ __all__ = [
     "RunError",
     "UsageError",
     "check_names",
+    "check_seeds",
     "check_whole",
+    "is_number",
+    "is_whole",
     "nearest",
     "several",
 ]

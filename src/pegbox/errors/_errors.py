@@ -1,7 +1,8 @@
 import difflib
+import math
 from collections.abc import Iterable, Sequence
 from operator import index
-from typing import Any
+from typing import Any, TypeGuard
 
 
 class PegboxError(Exception):
@@ -73,6 +74,16 @@ def nearest(word: str, valid: Iterable[str], cutoff: float = 0.6) -> str:
     return f"did you mean '{lowered[match[0]]}'?" if match else ""
 
 
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether a value is a finite number of Python's; true and false are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def is_whole(value: object, least: float = -math.inf) -> TypeGuard[int]:
+    """Whether a value is a whole number of Python's that is not below ``least``; true and false are none."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
 def check_whole(value: object, least: int, where: str) -> int:
     """The whole number; NumPy's are whole numbers too.
 
@@ -86,6 +97,22 @@ def check_whole(value: object, least: int, where: str) -> int:
     if found is None or found < least:
         raise UsageError(f"{where} is {value!r}", where=where, expected=f"a whole number of at least {least}")
     return found
+
+
+def check_seeds(values: object) -> tuple[int, ...]:
+    """The seeds, one or more and each once.
+
+    Raises:
+        UsageError: For anything else.
+    """
+    seeds = tuple(check_whole(seed, 0, "seeds") for seed in several(values, "seeds"))
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise UsageError(
+            "there are no seeds" if not seeds else "a seed is given twice",
+            where=f"seeds {list(seeds)}",
+            expected="one or more different whole numbers, such as seeds=(0, 1, 2)",
+        )
+    return seeds
 
 
 def several(values: object, where: str) -> tuple[Any, ...]:

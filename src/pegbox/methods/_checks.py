@@ -1,22 +1,21 @@
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from pegbox.errors import UsageError
+from pegbox.errors import UsageError, is_number, is_whole
 
 Rule = tuple[str, Any, Callable[[Any], bool], str]
 
 
 def positive_int(value: Any) -> bool:
     """Whether a value is a whole number of at least one."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    return is_whole(value, 1)
 
 
 def number(value: Any) -> bool:
     """Whether a value is a finite int or float."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return is_number(value)
 
 
 def boolean(value: Any) -> bool:

@@ -1,48 +1,43 @@
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
-from pegbox.errors import UsageError, check_names
+from pegbox.errors import UsageError, check_names, is_number, is_whole
 
 Algorithm = Literal["ppo", "rloo"]
 
 
-def _number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _whole(value: object, least: int = 1) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+def _counted(value: object) -> bool:
+    return is_whole(value, 1)
 
 
 _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "algorithm": (lambda v: v in ("ppo", "rloo"), "ppo or rloo"),
-    "steps": (_whole, "a whole number from 1"),
-    "batch_size": (_whole, "a whole number from 1"),
-    "minibatch_size": (_whole, "a whole number from 1"),
-    "draws": (lambda v: _whole(v, 2), "a whole number from 2"),
-    "epochs": (_whole, "a whole number from 1"),
-    "learning_rate": (lambda v: _number(v) and v > 0, "a number above 0"),
-    "value_learning_rate": (lambda v: v is None or (_number(v) and v > 0), "a number above 0, or nothing"),
-    "beta": (lambda v: _number(v) and v >= 0, "a number from 0"),
-    "target_kl": (lambda v: v is None or (_number(v) and v > 0), "a number above 0, or nothing"),
-    "kl_horizon": (lambda v: _number(v) and v > 0, "a number above 0"),
-    "gamma": (lambda v: _number(v) and 0 < v <= 1, "above 0, at most 1"),
-    "lam": (lambda v: _number(v) and 0 <= v <= 1, "from 0 to 1"),
-    "clip": (lambda v: _number(v) and v > 0, "a number above 0"),
-    "value_clip": (lambda v: v is None or (_number(v) and v > 0), "a number above 0, or nothing"),
+    "steps": (_counted, "a whole number from 1"),
+    "batch_size": (_counted, "a whole number from 1"),
+    "minibatch_size": (_counted, "a whole number from 1"),
+    "draws": (lambda v: is_whole(v, 2), "a whole number from 2"),
+    "epochs": (_counted, "a whole number from 1"),
+    "learning_rate": (lambda v: is_number(v) and v > 0, "a number above 0"),
+    "value_learning_rate": (lambda v: v is None or (is_number(v) and v > 0), "a number above 0, or nothing"),
+    "beta": (lambda v: is_number(v) and v >= 0, "a number from 0"),
+    "target_kl": (lambda v: v is None or (is_number(v) and v > 0), "a number above 0, or nothing"),
+    "kl_horizon": (lambda v: is_number(v) and v > 0, "a number above 0"),
+    "gamma": (lambda v: is_number(v) and 0 < v <= 1, "above 0, at most 1"),
+    "lam": (lambda v: is_number(v) and 0 <= v <= 1, "from 0 to 1"),
+    "clip": (lambda v: is_number(v) and v > 0, "a number above 0"),
+    "value_clip": (lambda v: v is None or (is_number(v) and v > 0), "a number above 0, or nothing"),
     "whiten": (lambda v: isinstance(v, bool), "true or false"),
-    "max_tokens": (_whole, "a whole number from 1"),
-    "missing_end_penalty": (lambda v: _number(v) and v >= 0, "a number from 0"),
-    "gradient_clip": (lambda v: _number(v) and v >= 0, "a number from 0 (0 = no clipping)"),
+    "max_tokens": (_counted, "a whole number from 1"),
+    "missing_end_penalty": (lambda v: is_number(v) and v >= 0, "a number from 0"),
+    "gradient_clip": (lambda v: is_number(v) and v >= 0, "a number from 0 (0 = no clipping)"),
     "precision": (lambda v: v in ("auto", "bf16", "float32"), "auto, bf16 or float32"),
-    "checkpoint_every": (_whole, "a whole number from 1"),
-    "evaluate_every": (_whole, "a whole number from 1"),
-    "held_draws": (_whole, "a whole number from 1"),
-    "seed": (lambda v: _whole(v, 0), "a whole number from 0"),
+    "checkpoint_every": (_counted, "a whole number from 1"),
+    "evaluate_every": (_counted, "a whole number from 1"),
+    "held_draws": (_counted, "a whole number from 1"),
+    "seed": (lambda v: is_whole(v, 0), "a whole number from 0"),
 }
 
 
@@ -137,7 +132,7 @@ class Alignment:
         for key in idle:
             if getattr(self, key) != defaults[key]:
                 yield f"{key} is {getattr(self, key)!r}, and {self.algorithm} has no use for it"
-        counted = _whole(self.draws, 2) and _whole(self.batch_size)
+        counted = is_whole(self.draws, 2) and is_whole(self.batch_size, 1)
         if self.algorithm == "rloo" and counted and self.batch_size % self.draws:
             yield f"batch_size is {self.batch_size}, expected a multiple of draws ({self.draws})"
 

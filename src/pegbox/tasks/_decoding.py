@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from pegbox.errors import UsageError, check_names
+from pegbox.errors import UsageError, check_names, is_number, is_whole
 
 
 @dataclass(frozen=True)
@@ -40,15 +40,15 @@ class Decoding:
     def __post_init__(self) -> None:
         for name, least in (("max_tokens", 1), ("beams", 1), ("top_k", 0), ("seed", 0)):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            if not is_whole(value, least):
                 raise _wrong(name, value, f"a whole number of at least {least}")
         if not isinstance(self.sample, bool):
             raise _wrong("sample", self.sample, "true or false")
         for name in ("temperature", "repetition_penalty", "top_p", "length_penalty"):
             value = getattr(self, name)
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not number or (value <= 0 and name != "length_penalty"):
-                raise _wrong(name, value, "a number above 0")
+            any_sign = name == "length_penalty"
+            if not is_number(value) or (value <= 0 and not any_sign):
+                raise _wrong(name, value, "a finite number" if any_sign else "a finite number above 0")
         if self.top_p > 1:
             raise _wrong("top_p", self.top_p, "a share of at most 1")
         given = [name for name in ("temperature", "top_p", "top_k") if getattr(self, name) != _DEFAULT[name]]

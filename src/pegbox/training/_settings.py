@@ -7,45 +7,36 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from pegbox.errors import UsageError
-
-
-def _number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
+from pegbox.errors import UsageError, is_number, is_whole
 
 _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "learning_rate": (lambda v: _number(v) and v > 0, "a number above 0"),
+    "learning_rate": (lambda v: is_number(v) and v > 0, "a number above 0"),
     "head_learning_rate": (
-        lambda v: v is None or (_number(v) and v > 0),
+        lambda v: v is None or (is_number(v) and v > 0),
         "a number above 0, or nothing (learning_rate)",
     ),
-    "epochs": (lambda v: _number(v) and v > 0, "a number above 0"),
-    "batch_size": (lambda v: _whole(v) and v >= 1, "a whole number from 1"),
-    "accumulation": (lambda v: _whole(v) and v >= 1, "a whole number from 1"),
-    "warmup": (lambda v: _number(v) and 0 <= v < 1, "a share of the steps, from 0 to below 1"),
+    "epochs": (lambda v: is_number(v) and v > 0, "a number above 0"),
+    "batch_size": (lambda v: is_whole(v, 1), "a whole number from 1"),
+    "accumulation": (lambda v: is_whole(v, 1), "a whole number from 1"),
+    "warmup": (lambda v: is_number(v) and 0 <= v < 1, "a share of the steps, from 0 to below 1"),
     "schedule": (lambda v: v in ("linear", "cosine", "constant"), "linear, cosine or constant"),
-    "weight_decay": (lambda v: _number(v) and v >= 0, "a number from 0"),
-    "gradient_clip": (lambda v: _number(v) and v >= 0, "a number from 0 (0 = no clipping)"),
+    "weight_decay": (lambda v: is_number(v) and v >= 0, "a number from 0"),
+    "gradient_clip": (lambda v: is_number(v) and v >= 0, "a number from 0 (0 = no clipping)"),
     "precision": (lambda v: v in ("auto", "bf16", "float32"), "auto, bf16 or float32"),
-    "patience": (lambda v: _whole(v) and v >= 0, "a whole number from 0 (0 = never stop early)"),
-    "evaluations_per_epoch": (lambda v: _whole(v) and v >= 1, "a whole number from 1"),
+    "patience": (lambda v: is_whole(v, 0), "a whole number from 0 (0 = never stop early)"),
+    "evaluations_per_epoch": (lambda v: is_whole(v, 1), "a whole number from 1"),
     "checkpoint_every": (
-        lambda v: v == "epoch" or (_whole(v) and v >= 1),
+        lambda v: v == "epoch" or is_whole(v, 1),
         "epoch, or a whole number of steps from 1",
     ),
-    "seed": (lambda v: _whole(v) and 0 <= v < 2**32, "a whole number from 0 to 4294967295"),
-    "max_steps": (lambda v: v is None or (_whole(v) and v >= 1), "a whole number from 1, or nothing"),
-    "adam_beta1": (lambda v: _number(v) and 0 <= v < 1, "a number from 0 to below 1"),
-    "adam_beta2": (lambda v: _number(v) and 0 <= v < 1, "a number from 0 to below 1"),
-    "adam_epsilon": (lambda v: _number(v) and v > 0, "a number above 0"),
+    "seed": (lambda v: is_whole(v) and 0 <= v < 2**32, "a whole number from 0 to 4294967295"),
+    "max_steps": (lambda v: v is None or is_whole(v, 1), "a whole number from 1, or nothing"),
+    "adam_beta1": (lambda v: is_number(v) and 0 <= v < 1, "a number from 0 to below 1"),
+    "adam_beta2": (lambda v: is_number(v) and 0 <= v < 1, "a number from 0 to below 1"),
+    "adam_epsilon": (lambda v: is_number(v) and v > 0, "a number above 0"),
     "gradient_checkpointing": (lambda v: isinstance(v, bool), "true or false"),
     "divergence": (
-        lambda v: _number(v) and (v > 1 or v == 0),
+        lambda v: is_number(v) and (v > 1 or v == 0),
         "a number above 1, or 0 (0 = only what is not finite)",
     ),
     "balance": (lambda v: v in ("none", "weights", "sampling"), "none, weights or sampling"),

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from pegbox._progress import track
 from pegbox.data import Dialogue, Message, Preferences, read, split
-from pegbox.errors import UsageError
+from pegbox.errors import UsageError, is_number
 from pegbox.evaluation import Estimate, wilson
 from pegbox.methods import LoRA
 from pegbox.models import Base, batches
@@ -228,7 +228,7 @@ def _trained(
 
 
 def _check_beta(beta: object) -> None:
-    if isinstance(beta, bool) or not isinstance(beta, int | float) or not beta > 0:
+    if not (is_number(beta) and beta > 0):
         raise UsageError(
             "beta is the weight of the divergence and cannot be this",
             where=f"beta {beta!r}",

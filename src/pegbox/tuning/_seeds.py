@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from pegbox.errors import UsageError, check_whole, several
+from pegbox.errors import UsageError, check_seeds
 from pegbox.evaluation import Estimate
 from pegbox.methods import Method
 from pegbox.models import Base, load
@@ -169,8 +169,9 @@ def fit_seeds(
     Raises:
         UsageError: No seeds, or one twice, and for what :func:`pegbox.fit` refuses.
     """
-    seeds = tuple(check_whole(seed, 0, "seeds") for seed in several(seeds, "seeds"))
-    _check(seeds, options)
+    seeds = check_seeds(seeds)
+    if "seed" in options:
+        raise UsageError("fit_seeds takes no seed", expected="seeds", fix="write seeds=(0, 1, 2)")
     if not isinstance(base, Base):
         base = load(base, quantise=_quantise(method))
     say = Once.of(say)
@@ -196,17 +197,6 @@ def mean_interval(values: Sequence[float]) -> Estimate:
 
     half = float(t.ppf(0.975, len(values) - 1)) * stdev(values) / math.sqrt(len(values))
     return Estimate(mean, mean - half, mean + half)
-
-
-def _check(seeds: Sequence[int], options: Mapping[str, Any]) -> None:
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise UsageError(
-            "there are no seeds" if not seeds else "a seed is given twice",
-            where=f"seeds {list(seeds)}",
-            expected="one or more different whole numbers, such as seeds=(0, 1, 2)",
-        )
-    if "seed" in options:
-        raise UsageError("fit_seeds takes no seed", expected="seeds", fix="write seeds=(0, 1, 2)")
 
 
 def _quantise(method: Method | str) -> Any:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pegbox.errors import UsageError
+from pegbox.errors import UsageError, is_number
 
 LOW, HIGH = 1e-4, 1e6
 _STEPS = 201
@@ -56,7 +56,7 @@ class Evidence:
 
 def check_precision(precision: float) -> None:
     """Raise UsageError for a prior precision that is no number above 0."""
-    if not (isinstance(precision, int | float) and math.isfinite(precision) and precision > 0):
+    if not (is_number(precision) and precision > 0):
         raise UsageError(
             f"{precision} is no precision of a prior",
             where="prior_precision",
