@@ -12,7 +12,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -307,8 +306,8 @@ def compared(found: dict[Variant, list[common.Cell]], pairs: dict[str, list[Vari
     """Return each pair with its ratios."""
     lines = []
     for title, variants in pairs.items():
-        speeds = [_median(found[variant], "examples_per_second") for variant in variants]
-        memories = [_median(found[variant], "memory") for variant in variants]
+        speeds = [common.middle(found[variant], "examples_per_second") for variant in variants]
+        memories = [common.middle(found[variant], "memory") for variant in variants]
         for variant in variants:
             kept = found[variant]
             ratios = [f"{speeds[0] / speeds[1]:.2f}", f"{memories[0] / memories[1]:.2f}"]
@@ -328,10 +327,6 @@ def sweep(tried: dict[Variant, common.Cell]) -> str:
         for variant, cell in tried.items()
     ]
     return common.markdown(["side", "examples/s", "memory, MiB"], lines)
-
-
-def _median(cells: Iterable[common.Cell], name: str) -> float:
-    return common.median(cell[name] for cell in cells)
 
 
 def main() -> None:

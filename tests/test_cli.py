@@ -81,6 +81,19 @@ def test_predict_reads_csv_and_keeps_its_columns(
     assert list(csv.DictReader(io.StringIO((tmp_path / "p.csv").read_text()))) == rows
 
 
+def test_predict_writes_cells_that_are_no_text_as_json(
+    tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cells = {"text": "a fine day", "meta": {"a": True, "b": None}, "tags": ["x", "y"], "ok": True, "n": 3}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(cells) + "\n")
+    code, out, told = run(capsys, "predict", tuned, tmp_path / "rows.jsonl", "--no-cache")
+    assert code == 0, told
+    row = next(csv.DictReader(io.StringIO(out)))
+    assert {name: json.loads(row[name]) for name in ("meta", "tags", "ok", "n")} == {
+        name: cells[name] for name in ("meta", "tags", "ok", "n")
+    }
+
+
 def test_predict_reads_lines_of_standard_input(
     tuned: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -71,6 +71,14 @@ def test_json_alone_goes_to_standard_output(
     content = json.loads(printed)
     assert content["pilot"] is None
     assert {offer["costs"]["method"] for offer in content["offers"]} == {"lora", "closed-form"}
+    code, printed, told = run(capsys, "advise", data, "--model", model, *options, "--options.lora.rank", "2")
+    assert code == 0, told
+    smaller, before = (
+        {offer["costs"]["method"]: offer["costs"]["parameters"] for offer in found["offers"]}
+        for found in (json.loads(printed), content)
+    )
+    assert 4 * smaller["lora"] == before["lora"]
+    assert smaller["closed-form"] == before["closed-form"]
 
 
 def test_a_budget_that_nothing_meets_is_an_answer(
@@ -98,6 +106,9 @@ def test_a_budget_that_nothing_meets_is_an_answer(
         (["--no-pilot", "--short-lora"], "(--short-lora with --no-pilot)"),
         (["--training.epoch", "3"], "training has no option 'epoch'"),
         (["--label", "verdict"], "verdict"),
+        (["--options.lorra.rank", "4"], "options are given for 'lorra'"),
+        (["--methods", "ia3", "--options.lora.rank", "4"], "options are given for 'lora'"),
+        (["--options.lora.rnk", "4"], "did you mean 'rank'"),
         (["--seed", "-1"], "the number is too small (--seed -1)"),
         (["--budget", "10m"], "--budget"),
     ],

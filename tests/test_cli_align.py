@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -82,6 +83,11 @@ def test_a_policy_and_its_metrics_are_saved(
     assert [json.loads(line)["step"] for line in lines] == [1, 2]
     assert (tmp_path / "policy-metrics.png").read_bytes().startswith(b"\x89PNG")
     assert not (tmp_path / "policy-run").exists()
+    shutil.move(out, tmp_path / "elsewhere")
+    code, _, refused = run(capsys, *call, "--algorithm", algorithm, *RL)
+    assert code == 2
+    assert f"the metrics beside the output folder exist ({tmp_path / 'policy-metrics.jsonl'})" in refused
+    shutil.move(tmp_path / "elsewhere", out)
     card = (out / "README.md").read_text()
     assert f"{algorithm.upper()}: 2 steps" in card
     assert "win_rate_reward" in card

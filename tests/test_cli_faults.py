@@ -446,6 +446,13 @@ OVER_INPUTS = {
         "--out",
         "other.csv",
     ),
+    "evaluate into its model": (["evaluate", "tuned", "rows.csv"], "--out", "tuned/task.json"),
+    "rank into its model": (["rank", "tuned"], "--out", "tuned/adapter_config.json"),
+    "the metrics of a policy": (
+        ["ppo", "policy-metrics.jsonl", "--sft", "tuned", "--reward", "tuned"],
+        "--out",
+        "policy",
+    ),
     "predict": (["predict", "tuned", "rows.csv"], "--out", "./rows.csv"),
     "a configuration": (["check", "rows.csv", "--config", "own.yaml"], "--out", "own.yaml"),
     "fit": (["fit", "work/rows.csv", "--overwrite"], "--out", "work"),
@@ -468,6 +475,7 @@ def test_what_is_read_is_not_written_over(
     for place in ("rows.csv", "other.csv", "work/rows.csv"):
         write_rows(Path(place), rows=12)
     Path("own.yaml").write_text("format: json\n")
+    Path("policy-metrics.jsonl").write_text('{"prompt": "Who?"}\n')
     Path("link.csv").symlink_to("rows.csv")
     before = {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
     given, flag, place = OVER_INPUTS[name]
@@ -477,6 +485,17 @@ def test_what_is_read_is_not_written_over(
     assert f"{flag} {Path(place)}" in told
     assert f"choose another {flag}" in told
     assert before == {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
+
+
+def test_results_in_a_models_folder_are_replaced(
+    tuned: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They are no part of it, so that the same call may be made again."""
+    own = shutil.copytree(tuned, tmp_path / "tuned")
+    for _ in range(2):
+        code, _, told = run(capsys, "evaluate", own, data, "--out", own / "mine.json", "--resamples", "5")
+        assert code == 0, told
+    assert json.loads((own / "mine.json").read_text())["format"].startswith("pegbox.")
 
 
 def test_overwrite_replaces_no_folder_of_somebody_else(
@@ -511,10 +530,11 @@ def test_training_settings_of_a_solver_are_told_to_play_no_part(
     assert "closed-form takes no training steps, so --training.epochs plays no part" in told
 
 
+@pytest.mark.parametrize("verb", ["fit", "sft", "reward"])
 def test_training_settings_are_checked_before_the_file_is_read(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    call = ["fit", empty(tmp_path), "--out", tmp_path / "o", "--method", "lora"]
+    call = [verb, empty(tmp_path), "--out", tmp_path / "o", "--method", "lora"]
     code, _, told = run(capsys, *call, "--training.epochs", "many")
     assert code == 2
     assert "epochs is 'many', expected a number above 0" in told

@@ -126,6 +126,26 @@ def test_rows_from_elsewhere_are_read_by_the_same_columns(
     assert json.loads(capsys.readouterr().out)["outside"] == 12
 
 
+@pytest.mark.parametrize("verb", ["calibrate", "laplace", "merge"])
+def test_rows_that_cannot_be_used_are_refused_or_left_out(
+    verb: str, place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = tmp_path / "bad.csv"
+    content = (place / "train.csv").read_text("utf-8")
+    row = content.splitlines()[1]
+    bad.write_text(content.rstrip() + f"\n,{row.rpartition(',')[2]}\n", "utf-8")
+    adapter, out = str(place / "lora"), str(tmp_path / "out")
+    call = {
+        "calibrate": ["calibrate", adapter, str(bad), str(place / "test.csv"), "--ways", "map"],
+        "laplace": ["laplace", adapter, str(bad), "--out", out],
+        "merge": ["merge", adapter, "--data", str(bad), "--out", out],
+    }[verb]
+    assert main(call) == 2
+    assert "--on-bad-rows drop" in capsys.readouterr().err
+    assert main([*call, "--on-bad-rows", "drop"]) == 0
+    assert "1 row left out: empty text in column 'text' (row 41)" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

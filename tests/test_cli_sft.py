@@ -310,8 +310,8 @@ def test_bad_rows_are_left_out_and_named_where_asked(
 
 
 WRONG_CALLS = {
-    "format of other rows": (["--format", "messages"], "No columns as the format messages has them"),
-    "no such format": (["--format", "promt"], "wrong value for --format"),
+    "format of other rows": (["--rows-format", "messages"], "No columns as the format messages has them"),
+    "no such format": (["--rows-format", "promt"], "wrong value for --rows-format"),
     "no such column": (["--label", "outpt"], "did you mean 'output'?"),
     "unknown slot": (["--template", "Q: {instrution}"], "did you mean 'instruction'?"),
     "slot of the answer": (["--template", "Q: {instruction} {answer}"], "has no {answer} slot"),

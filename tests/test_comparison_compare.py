@@ -119,7 +119,8 @@ def test_what_all_rungs_would_tell_is_told_once(tmp_path: Path) -> None:
     other.write_text("\n".join(["text,label", *lines]), "utf-8")
     told: list[str] = []
     methods = ("zero-shot", "closed-form")
-    compared(base_of("llama"), tmp_path / "out", methods=methods, also=[other], text="off", say=told.append)
+    others: Any = {"also": [other], "forgetting": "off"}
+    compared(base_of("llama"), tmp_path / "out", methods=methods, **others, say=told.append)
     assert sum("text column 'text'" in line for line in told) == 1
 
 
@@ -326,7 +327,7 @@ def test_forgetting_of_a_text_and_of_other_tasks(tmp_path: Path) -> None:
         tmp_path / "out",
         methods=("zero-shot", "lora"),
         seeds=(0,),
-        text=tmp_path / "general.txt",
+        forgetting=tmp_path / "general.txt",
         also=[task_of().with_rows(rows_of(20, seed=5))],
     )
     for rung in found.rungs:
@@ -431,7 +432,7 @@ def test_entities_are_compared_by_their_f1(tmp_path: Path, architecture: str, ki
         seeds=(0, 1),
         training=pegbox.Training(epochs=1),
         curve=False,
-        text="off",
+        forgetting="off",
         say=lambda _: None,
     )
     assert found.metric == "f1"

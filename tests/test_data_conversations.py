@@ -111,14 +111,14 @@ def test_formats_are_detected(columns: dict[str, Any], format: str, parts: dict[
     found = data.find_conversation_columns(table(**columns))
     assert (found.format, found.columns) == (format, parts)
     shown = ", ".join(f"{part} {name!r}" for part, name in parts.items())
-    assert found.note.startswith(f"format {format}: {shown} (guessed; override with --format, --text")
+    assert found.note.startswith(f"format {format}: {shown} (guessed; override with --rows-format, --text")
     assert set(found.inputs) == {name for part, name in parts.items() if part not in ("output", "system")}
 
 
 def test_the_note_names_columns_that_are_not_used() -> None:
     found = data.find_conversation_columns(table(id=["1"], input=["a"], target=["b"], page=["c"]))
     assert found.note == (
-        "format input: input 'input', output 'target' (guessed; override with --format, --text, --label)"
+        "format input: input 'input', output 'target' (guessed; override with --rows-format, --text, --label)"
         "; not used: id, page"
     )
 
@@ -180,7 +180,7 @@ def test_prompts_need_no_answers() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"format": "mesages"}, "there is no format 'mesages' (--format)"),
+        ({"format": "mesages"}, "there is no format 'mesages' (--rows-format)"),
         ({"texts": ("a", "a")}, "columns cannot be used twice: 'a', 'a'"),
         ({"texts": ("a",), "label": "a"}, "columns cannot be used twice: 'a', 'a'"),
         ({"texts": ("ab",)}, "There is no column 'ab' (t.jsonl)"),

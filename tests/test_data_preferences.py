@@ -8,7 +8,7 @@ import pytest
 
 from pegbox import data
 from pegbox.cli import main
-from pegbox.data import Conversations, Message, Preferences
+from pegbox.data import Conversations, Message, Preferences, from_prompts, in_turns
 from pegbox.errors import InputError, UsageError
 from pegbox.tasks import guess_task
 from reward_toy import preferences_of
@@ -117,6 +117,15 @@ def test_dialogues_are_turns_when_asked_for_and_told_when_not() -> None:
     assert plain(ended)[0][0] == turns
     transcripts = {"chosen": [DIALOGUE], "rejected": [f"{HUMAN}\n\nAssistant: Who?"]}
     assert plain(read(table(**transcripts), dialogue="human-assistant")) == [[turns, "A model.", "Who?"]]
+
+
+def test_prompts_among_dialogues_that_are_none_are_named() -> None:
+    asked = from_prompts([HUMAN, "What is tea?", "Human: \n\nAssistant: Yes.\n\nHuman: Why?"])
+    found = in_turns(asked, "human-assistant", strict=False)
+    assert [len(messages) for messages in found.messages] == [3, 1, 1]
+    told = "2 of 3 prompts are no dialogues and are read as one message each (rows 2, 3)"
+    assert told in found.notes()
+    assert not in_turns(asked.select([1]), "human-assistant", strict=False).notes(), "none of them is one"
 
 
 @pytest.mark.parametrize(

@@ -249,6 +249,18 @@ def test_closed_answers_are_chosen_by_their_probability() -> None:
         assert answer.probability == pytest.approx(wanted.max(), rel=1e-4)
 
 
+def test_questions_too_long_to_choose_an_answer_for_are_told_or_refused() -> None:
+    base = base_of("llama")
+    task = replace(TASK, among=("yes", "no", "maybe no"))
+    rows = from_prompts(["Who?", "very " * 400])
+    said: list[str] = []
+    tuned = replace(fit(base, "zero-shot", task=task), say=said.append)
+    assert len(tuned.predict(rows)) == 2
+    assert [line for line in said if "1 of 2 questions shortened to fit the context (rows 2)" in line]
+    with pytest.raises(InputError, match=r"longer than the context .*rows 2"):
+        replace(tuned, too_long="error").predict(rows)
+
+
 def test_few_shot_shows_solved_rows_as_earlier_turns() -> None:
     base = base_of("llama")
     tuned = fit(base, build("few-shot", {"per_class": 2}))

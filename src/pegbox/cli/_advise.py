@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,11 +13,12 @@ from pegbox.cli._options import (
     parse_time,
     say,
 )
-from pegbox.cli._tuning import task_of
-from pegbox.errors import RunError, UsageError
+from pegbox.cli._tuning import method_options, task_of
+from pegbox.errors import RunError, UsageError, check_names
 
 if TYPE_CHECKING:
     from pegbox.comparison import Advice
+    from pegbox.methods import Method
 
 
 def advise(
@@ -28,6 +30,7 @@ def advise(
     methods: str | None = None,
     no_pilot: bool = False,
     short_lora: bool = False,
+    options: dict[str, Any] | None = None,
     training: dict[str, Any] | None = None,
     task: Literal["auto", "classify", "choose", "tag"] = "auto",
     text: str | None = None,
@@ -58,6 +61,7 @@ def advise(
         methods: Methods to choose from, with commas; all when not given.
         no_pilot: Do not measure majority, zero-shot, the closed form and its learning curve on the rows.
         short_lora: Train LoRA for a few steps too, to see whether it does better.
+        options: Options of methods by their names, for example --options.lora.rank 4.
         training: How gradient methods would be trained, for example --training.epochs 3.
         task: What is asked of a row: classify (one label), choose (one of its own options) or tag (entities);
             auto tells by the columns.
@@ -89,6 +93,7 @@ def advise(
     allowed = parse_size(memory) if memory else None
     seconds = parse_time(time) if time else None
     settings = Training.of(training or {})
+    wanted = _wanted(None if methods is None else names(methods), options)
     quiet_libraries()
     asked = task_of(
         data, task, text=text, label=label, template=template, label_words=label_words, readout=readout,
@@ -98,7 +103,6 @@ def advise(
         model, dtype=dtype, device=device, revision=revision, trust_remote_code=trust_remote_code,
         max_length=max_length, quantise=quantise,
     )  # fmt: skip
-    wanted = None if methods is None else names(methods)
     found = advised(
         base, asked, memory=allowed, seconds=seconds, methods=wanted, pilot=not no_pilot,
         short_lora=short_lora, training=settings, seed=seed, cache=feature_cache(not no_cache), say=say,
@@ -106,6 +110,18 @@ def advise(
     emit_result(found.to_json(), format, out, lambda: _print(found))
     if found.method is None:
         raise _nothing(memory, time)
+
+
+def _wanted(named: tuple[str, ...] | None, options: dict[str, Any] | None) -> "Sequence[Method | str] | None":
+    """The methods to choose from, those with options of their own made with them."""
+    from pegbox.methods import build, methods
+
+    given = method_options(options)
+    if given is None:
+        return named
+    among = named or tuple(methods())
+    check_names(given, among, "options are given for {!r}, which is not chosen from", where="--options.{}")
+    return [build(name, given.get(name)) for name in among]
 
 
 def _check_pilot(*, no_pilot: bool, short_lora: bool) -> None:

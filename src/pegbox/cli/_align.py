@@ -1,6 +1,8 @@
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from pegbox.cli._inputs import metrics_files
 from pegbox.cli._options import check_free, check_least, check_writable, emit, first, names, say
 from pegbox.errors import UsageError
 
@@ -77,7 +79,9 @@ def ppo(
     settings = alignment_settings(algorithm, seed, rl)
     adapter = build("lora", options)
     assert isinstance(adapter, LoRA)
-    run, kept = _places(out, overwrite)
+    run = _run_folder(out, overwrite)
+    kept, picture = metrics_files(out)
+    _check_beside((kept, picture), overwrite=overwrite or resume)
     quiet_libraries()
     found = align(
         sft, reward, data, settings=settings, held=held, gold=gold, adapter=adapter, folder=run,
@@ -88,7 +92,7 @@ def ppo(
     if rank():
         return  # the first of several processes saves
     write_bytes(kept, (run / METRICS).read_bytes())
-    course_diagram(found.history, kept.with_suffix(".png"), f"{algorithm} of {out.name}")
+    course_diagram(found.history, picture, f"{algorithm} of {out.name}")
     found.tuned.save(out, scores=scores, overwrite=overwrite)  # type: ignore[arg-type]
     (run / METRICS).unlink()
     clear_run_folder(run)
@@ -173,7 +177,7 @@ def dpo(
 
     settings, adapter = Training.of(training or {}), build("lora", options)
     assert isinstance(adapter, LoRA)
-    run, _ = _places(out, overwrite)
+    run = _run_folder(out, overwrite)
     quiet_libraries()
     tuned = tune(
         sft, data, beta=beta, valid=valid, training=settings, adapter=adapter, folder=run, resume=resume,
@@ -195,10 +199,22 @@ def _shown(text: str) -> str:
     return f"{line[:half]} ... {len(line) - 2 * half:,} characters ... {line[-half:]}"
 
 
-def _places(out: Path, overwrite: bool) -> tuple[Path, Path]:
-    """Folder of the checkpoints and file of the metrics, once the output folder is free."""
+def _run_folder(out: Path, overwrite: bool) -> Path:
+    """Folder of the checkpoints, once the output folder is free."""
     check_free(out, overwrite)
     check_writable(out / "README.md", "--out")
     if not out.name:
         raise UsageError("the output folder has no name", where=f"--out {out}", expected="a folder to make")
-    return out.parent / f"{out.name}-run", out.parent / f"{out.name}-metrics.jsonl"
+    return out.parent / f"{out.name}-run"
+
+
+def _check_beside(files: Sequence[Path], *, overwrite: bool) -> None:
+    """Raise UsageError when a file that goes beside the output folder is there and may not be replaced."""
+    for path in files:
+        if path.exists() and not (overwrite and path.is_file()):
+            raise UsageError(
+                "the metrics beside the output folder exist",
+                where=str(path),
+                expected="no such file",
+                fix="choose another --out, or replace them with --overwrite",
+            )

@@ -21,6 +21,7 @@ def calibrate(
     format: Literal["text", "json"] = "text",
     out: Path | None = None,
     diagram: Path | None = None,
+    on_bad_rows: Literal["error", "drop"] = "error",
     too_long: Literal["shorten", "error"] = "shorten",
     resamples: int = 1000,
     seed: int = 0,
@@ -48,6 +49,7 @@ def calibrate(
         format: Print text or JSON.
         out: Write the JSON form to this file too.
         diagram: Draw the risk-coverage curves of all ways into this .png or .svg file.
+        on_bad_rows: What to do with rows that cannot be used.
         too_long: What to do with texts that do not fit into the context.
         resamples: Bootstrap resamples of the intervals.
         seed: Of resamples, dropout and the ensemble.
@@ -74,13 +76,13 @@ def calibrate(
         tuned, model=model, device=device, too_long=too_long, cache=feature_cache(not no_cache), say=say
     )
     check_answers(loaded.prompt.task)
-    columns: dict[str, Any] = {"texts": names(text), "label": label}
+    columns: dict[str, Any] = {"texts": names(text), "label": label, "on_bad": on_bad_rows}
     found = compare(
         loaded,
         loaded.read(data, **columns),
         loaded.read(test, **columns),
         valid=None if valid is None else loaded.read(valid, **columns),
-        ood=None if ood is None else loaded.read(ood, texts=names(text), labelled=False),
+        ood=None if ood is None else loaded.read(ood, **{**columns, "label": None, "labelled": False}),
         ways=names(ways),
         members=members,
         passes=passes,

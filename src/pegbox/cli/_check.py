@@ -18,6 +18,7 @@ def check(
     test: str | None = None,
     model: str | None = None,
     task: Literal["auto", "classify", "choose", "tag", "generate", "prefer"] = "auto",
+    rows_format: Literal["auto", "instruction", "prompt", "messages", "sharegpt", "input", "text"] = "auto",
     split: str | None = None,
     format: Literal["text", "json"] = "text",
     out: Path | None = None,
@@ -33,6 +34,7 @@ def check(
         model: Model whose tokenizer measures lengths in tokens.
         task: What is asked of a row: classify (one label), choose (one of its own options), tag (entities),
             generate (a text) or prefer (which of two answers is better); auto tells by the columns.
+        rows_format: How rows of prompts and answers are written, as for pegbox sft; auto: by the columns.
         split: Split of a hub data set.
         format: Print text or JSON.
         out: Write the JSON form to this file too.
@@ -42,7 +44,11 @@ def check(
     check_writable(out, "--out")
     table = read(data, split=split)
     others = {name: read(path) for name, path in (("valid", valid), ("test", test)) if path}
-    findings = examine(table, task, names(text), label, others, _lengths(model) if model else None)
+    written = None if rows_format == "auto" else rows_format
+    if written and task == "auto":
+        task = "generate"  # the only kind of task whose rows have a format
+    lengths = _lengths(model) if model else None
+    findings = examine(table, task, names(text), label, others, lengths, written)
     emit_result(findings.to_json(), format, out, lambda: emit("\n".join(findings.lines()) + "\n"))
 
 
@@ -53,12 +59,20 @@ def examine(
     label: str | None,
     others: "Mapping[str, Table]",
     lengths: "Callable[[list[str]], list[int]] | None" = None,
+    rows_format: str | None = None,
 ) -> "Findings":
     """What the data doctor finds in a table, by its kind of task; ``auto`` tells by the columns."""
     from pegbox import data
     from pegbox.tasks import guess_task
 
     kind = guess_task(table) if task == "auto" else task
+    if rows_format is not None and kind != "generate":
+        raise UsageError(
+            "only rows of prompts and answers have a format",
+            where=f"--rows-format {rows_format}, --task {task}",
+            expected="--task generate, or auto",
+            fix="leave --rows-format out",
+        )
     if task == "auto" and set(table.names) - {"id"} == {"text"}:
         kind = "generate"  # texts alone have no label, and pegbox sft learns them
     options: Any = {"others": others, "token_lengths": lengths}
@@ -69,7 +83,7 @@ def examine(
         found = data.find_choice_columns(table, texts=texts, answer=label)
         return data.check_questions(table, found, **options)
     if kind == "generate":
-        asked = data.find_conversation_columns(table, texts=texts, label=label)
+        asked = data.find_conversation_columns(table, format=rows_format, texts=texts, label=label)
         return data.check_conversations(table, asked, **options)
     if kind == "prefer":
         if label is not None:

@@ -1,10 +1,9 @@
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pegbox.cli._options import check_least, command, names, parse_time, say, tell_all
 from pegbox.cli._seeds import several_seeds
-from pegbox.cli._tuning import task_of
+from pegbox.cli._tuning import method_options, task_of
 from pegbox.errors import UsageError
 
 if TYPE_CHECKING:
@@ -104,7 +103,7 @@ def compare(
     )  # fmt: skip
     rungs = None if methods is None else names(methods)
     how: dict[str, Any] = {
-        "folder": out, "options": _options(options), "seeds": wanted, "metric": metric, "worth": worth,
+        "folder": out, "options": method_options(options), "seeds": wanted, "metric": metric, "worth": worth,
         "patience": patience, "budget": seconds, "engine": engine,
     }  # fmt: skip
     # What is wrong there is said before a model is loaded.
@@ -116,7 +115,7 @@ def compare(
     found = climb(
         base, asked, rungs, **how,
         test=labelled_rows(asked, test, on_bad=on_bad_rows, say=say) if test else None,
-        holdout=holdout, training=settings, split_seed=seed, text=forgetting, also=names(also),
+        holdout=holdout, training=settings, split_seed=seed, forgetting=forgetting, also=names(also),
         curve=not no_curve, too_long=too_long, overwrite=overwrite,
         findings=_findings(data, split, task, names(text), label, test), command=command(),
         done=lambda rung: say(rung_line(rung, metric)), say=say,
@@ -135,25 +134,6 @@ def _checked(seed: int, seeds: int | str, share: float, test: str | None) -> tup
             fix="leave --holdout out",
         )
     return several_seeds(seeds, first=seed, least=1) or (seed,)
-
-
-def _options(given: Mapping[str, Any] | None) -> dict[str, dict[str, Any]] | None:
-    """Options of methods: ``lora.rank`` from a flag, or a mapping for ``lora`` from a configuration file."""
-    found: dict[str, dict[str, Any]] = {}
-    for key, value in (given or {}).items():
-        name, dot, option = key.partition(".")
-        if dot:
-            found.setdefault(name, {})[option] = value
-        elif isinstance(value, Mapping):
-            found.setdefault(name, {}).update(value)
-        else:
-            raise UsageError(
-                f"the options of {name} are no options: {value!r}",
-                where=f"--options.{name}",
-                expected="a name and a value",
-                fix=f"write for example --options.{name}.rank 4",
-            )
-    return found or None
 
 
 def _findings(

@@ -1,5 +1,6 @@
 """What a call reads is there, and never what it writes over."""
 
+import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -51,22 +52,54 @@ def check_inputs(verb: str, options: Mapping[str, Any]) -> None:
 
         find_version(str(options["model"]), options["revision"])
     whole = bool(options.get("overwrite")) and verb not in SPARING
-    for name in WRITTEN:
-        place = options.get(name)
-        if not isinstance(place, Path) or not (place.is_file() or (place.is_dir() and whole)):
+    for name, place in _outputs(verb, options):
+        if not (place.is_file() or (place.is_dir() and whole)):
             continue
         for read in _inputs(options):
-            same = read.samefile(place)
-            if same and place.is_dir() and verb in IN_PLACE:
-                continue
-            if same or read.resolve().is_relative_to(place.resolve()):
-                why = "it is read too" if same else f"{read}, which is read, lies in it"
+            if why := _clash(read, place, spared=verb in IN_PLACE):
                 raise UsageError(
                     f"this {'file' if place.is_file() else 'folder'} would be replaced, and {why}",
                     where=f"{flag(name)} {place}",
                     expected="a place apart from all that is read",
                     fix=f"choose another {flag(name)}",
                 )
+
+
+def _outputs(verb: str, options: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
+    """The options that are written to, with their places; the metrics of a policy lie beside it."""
+    for name in WRITTEN:
+        place = options.get(name)
+        if isinstance(place, Path):
+            yield name, place
+            if verb == "ppo" and place.name:
+                yield from ((name, beside) for beside in metrics_files(place))
+
+
+def metrics_files(out: Path) -> tuple[Path, Path]:
+    """Where the metrics of each step of a policy lie, beside its folder, and their picture."""
+    kept = out.parent / f"{out.name}-metrics.jsonl"
+    return kept, kept.with_suffix(".png")
+
+
+def _clash(read: Path, place: Path, *, spared: bool) -> str:
+    """Why what is read forbids to replace a file or folder; nothing where it does not."""
+    if read.samefile(place):
+        return "" if spared and place.is_dir() else "it is read too"
+    if read.resolve().is_relative_to(place.resolve()):
+        return f"{read}, which is read, lies in it"
+    inside = read.is_dir() and place.resolve().is_relative_to(read.resolve())
+    return f"it is a part of {read}, which is read" if inside and not _is_a_result(place) else ""
+
+
+def _is_a_result(path: Path) -> bool:
+    """Whether a file in a folder of a model is no part of it: a picture, a table, scores."""
+    if path.suffix != ".json":
+        return path.suffix.lower() in (".csv", ".png", ".svg")
+    try:
+        held = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(held, dict) and str(held.get("format", "")).startswith("pegbox.")
 
 
 def _inputs(options: Mapping[str, Any]) -> Iterator[Path]:

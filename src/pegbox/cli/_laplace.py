@@ -35,6 +35,7 @@ def laplace(
     model: str | None = None,
     out: Path | None = None,
     overwrite: bool = False,
+    on_bad_rows: Literal["error", "drop"] = "error",
     too_long: Literal["shorten", "error"] = "shorten",
     device: str = "auto",
     seed: int = 0,
@@ -65,6 +66,7 @@ def laplace(
         model: Where the base lies, when the adapter's own name does not lead there.
         out: Folder for a whole copy with the posterior; an adapter from elsewhere needs one.
         overwrite: Replace that folder.
+        on_bad_rows: What to do with rows that cannot be used.
         too_long: What to do with texts that do not fit into the context.
         device: auto, cpu, cuda or mps.
         seed: Seed of the random signs, and of the sketch where gradients do not fit into memory.
@@ -80,6 +82,7 @@ def laplace(
         check_free(out, overwrite)
         check_writable(out / "README.md", "--out")
     quiet_libraries()
+    columns: dict[str, Any] = {"texts": names(text), "label": label, "on_bad": on_bad_rows}
     how: dict[str, Any] = {"device": device, "too_long": too_long, "cache": feature_cache(not no_cache)}
     place = adapter_folder(adapter)
     if out is None:
@@ -88,8 +91,7 @@ def laplace(
         _check_asked(template, label_words)
         tuned = Tuned.load(place, model=model, say=say, posterior=False, **how)
     else:
-        tuned = _foreign(adapter, data, model, out, how, names(text), label, template, words(label_words))
-    columns: dict[str, Any] = {"texts": names(text), "label": label}
+        tuned = _foreign(adapter, data, model, out, how, columns, template, words(label_words))
     rows = None if data is None or tuned.posterior is not None else tuned.read(data, **columns)
     held = None if valid is None else tuned.read(valid, **columns)
     folder = (out or place).absolute()
@@ -138,8 +140,7 @@ def _foreign(
     model: str | None,
     out: Path | None,
     how: dict[str, Any],
-    texts: tuple[str, ...],
-    label: str | None,
+    columns: dict[str, Any],
     template: str | None,
     label_words: dict[str, str] | None,
 ) -> "Tuned":
@@ -154,7 +155,7 @@ def _foreign(
             expected="DATA with labelled rows, and --out FOLDER for a copy with its task",
             fix=f"pegbox laplace {adapter} DATA --out {Path(adapter).name}-pegbox",
         )
-    task = Classify.from_file(data, texts=texts, label=label, template=template, label_words=label_words)
+    task = Classify.from_file(data, **columns, template=template, label_words=label_words)
     tell_all(task.notes)
     return Tuned.from_adapter(adapter, task=task, base=model, say=say, **how)
 

@@ -77,7 +77,7 @@ def names(value: str | None) -> tuple[str, ...]:
 
 def _parts(value: str) -> list[str]:
     """What stands between the commas; of quotes that do not pair, each is a letter like others."""
-    line = " ".join(value.split())
+    line = " ".join(value.splitlines())
     try:
         return next(csv.reader([line], skipinitialspace=True, strict=True))
     except csv.Error:
@@ -95,7 +95,9 @@ def words(value: str | None) -> dict[str, str] | None:
                 f"'{label}{equals}{word}' is no label word",
                 where=f"--label-words {value}",
                 expected='label=word,label=word; one that holds a comma as "label=word, word"',
-                fix="write for example positive=great,negative=terrible",
+                fix="pegbox fit alone searches words; write for example positive=great,negative=terrible"
+                if value == "auto"
+                else "write for example positive=great,negative=terrible",
             )
     return {label.strip(): word.strip() for label, _, word in pairs}
 

@@ -1,4 +1,5 @@
 import io
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -197,8 +198,17 @@ def _csv(
                 unsure = answer.probability < 1 - above
                 abstained += unsure
                 cells.append("yes" if unsure else "no")
-        writer.writerow([*("" if value is None else value for value in values), *cells])
+        writer.writerow([*map(_csv_cell, values), *cells])
     return stream.getvalue(), abstained
+
+
+def _csv_cell(value: object) -> object:
+    """A cell as csv holds it: lists, objects, true and false as JSON, which is how they are read again."""
+    if value is None:
+        return ""
+    if isinstance(value, bool | dict | list | tuple):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    return value
 
 
 def _own_columns(table: "Table", extra: Sequence[str], texts: Sequence[str]) -> list[str]:

@@ -3,7 +3,7 @@ from typing import Any, Literal
 
 from pegbox.cli._options import feature_cache, names, say, tell_all
 from pegbox.cli._output import Output
-from pegbox.cli._tuning import apart, checked_seeds, needed_bits, tune_and_save
+from pegbox.cli._tuning import apart, check_training, checked_seeds, needed_bits, tune_and_save
 
 
 def reward(
@@ -59,7 +59,8 @@ def reward(
         split: Split of a hub data set.
         on_bad_rows: What to do with rows that cannot be used.
         too_long: What to do with rows longer than the context: cut the prompt at its beginning, never an
-            answer (shorten), leave the row out (drop), or refuse (error).
+            answer, and leave out rows whose answers alone do not fit (shorten); leave the row out (drop); or
+            refuse (error).
         max_length: Upper limit on the context in tokens.
         dtype: Number format of the base.
         device: auto, cpu, cuda or mps.
@@ -78,6 +79,7 @@ def reward(
 
     several = checked_seeds(seed, seeds, holdout, test)
     built, settings = build(method, options), Training.of(training or {})
+    check_training(settings, built, training or {}, seed)
     place = Output.free(out, built, overwrite=overwrite, resume=resume, several=several is not None)
     quiet_libraries()
     asked = Prefer.from_file(

@@ -190,7 +190,7 @@ def _last(plan: Mapping[str, Any], settings: tuple[Any, "LoRA"], place: Path) ->
         settings=settings[0],
         held=given.get("held", plan.get("held")),
         gold=given.get("gold", plan.get("gold")),
-        text=plan.get("forgetting"),
+        forgetting=plan.get("forgetting"),
         frontier_draws=plan.get("frontier_draws", 256),
         adapter=settings[1],
         configuration=plan,

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pegbox.cli._options import feature_cache, first, names, say, tell_all
 from pegbox.cli._output import Output
-from pegbox.cli._tuning import apart, checked_seeds, needed_bits, replay_of, tune_and_save
+from pegbox.cli._tuning import apart, check_training, checked_seeds, needed_bits, replay_of, tune_and_save
 
 if TYPE_CHECKING:
     from pegbox.data import Rows
@@ -25,7 +25,7 @@ def sft(
     method: str = "lora",
     options: dict[str, Any] | None = None,
     training: dict[str, Any] | None = None,
-    format: Literal["auto", "instruction", "prompt", "messages", "sharegpt", "input", "text"] = "auto",
+    rows_format: Literal["auto", "instruction", "prompt", "messages", "sharegpt", "input", "text"] = "auto",
     text: str | None = None,
     label: str | None = None,
     template: str | None = None,
@@ -62,7 +62,7 @@ def sft(
         method: One of the names that pegbox methods lists.
         options: Options of the method, for example --options.rank 4; pegbox methods METHOD lists them.
         training: How gradient methods train, for example --training.epochs 3.
-        format: How the rows are written: instruction (instruction, input, output), prompt (prompt,
+        rows_format: How the rows are written: instruction (instruction, input, output), prompt (prompt,
             completion), messages (role, content), sharegpt (from, value), input (input, target), text; auto
             tells by the columns.
         text: Columns that the prompt is made of, with commas between them; guessed when not given.
@@ -106,14 +106,15 @@ def sft(
 
     several = checked_seeds(seed, seeds, holdout, test)
     built, settings = build(method, options), Training.of(training or {})
+    check_training(settings, built, training or {}, seed)
     kept = replay_of(replay, replay_ratio)
     way = Decoding.of(decoding)
     place = Output.free(out, built, overwrite=overwrite, resume=resume, several=several is not None)
     quiet_libraries()
     asked = Generate.from_file(
-        data, format=None if format == "auto" else format, texts=names(text), label=label, split=split,
-        on_bad=on_bad_rows, template=_unescaped(template), system=system, chat=chat, among=names(among),
-        decoding=way,
+        data, format=None if rows_format == "auto" else rows_format, texts=names(text), label=label,
+        split=split, on_bad=on_bad_rows, template=_unescaped(template), system=system, chat=chat,
+        among=names(among), decoding=way,
     )  # fmt: skip
     tell_all(asked.notes)
     asked, held = apart(asked, test, holdout, seed, on_bad_rows, several)  # type: ignore[assignment]

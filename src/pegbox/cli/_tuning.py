@@ -156,3 +156,22 @@ def tune_and_save(
     tuned = fit(base, task, method, seed=seed, **how)
     place.save(tuned, held, title)
     return tuned if first() else None
+
+
+def method_options(given: Mapping[str, Any] | None) -> dict[str, dict[str, Any]] | None:
+    """Options of methods: ``lora.rank`` from a flag, or a mapping for ``lora`` from a configuration file."""
+    found: dict[str, dict[str, Any]] = {}
+    for key, value in (given or {}).items():
+        name, dot, option = key.partition(".")
+        if dot:
+            found.setdefault(name, {})[option] = value
+        elif isinstance(value, Mapping):
+            found.setdefault(name, {}).update(value)
+        else:
+            raise UsageError(
+                f"the options of {name} are no options: {value!r}",
+                where=f"--options.{name}",
+                expected="a name and a value",
+                fix=f"write for example --options.{name}.rank 4",
+            )
+    return found or None

@@ -44,7 +44,7 @@ def compare(
     worth: float = Rule.worth,
     patience: int = Rule.patience,
     budget: float | None = None,
-    text: str | Path = "auto",
+    forgetting: str | Path = "auto",
     also: Sequence[OtherTask | Task | str | Path] = (),
     curve: bool = True,
     too_long: TooLong = "shorten",
@@ -78,7 +78,7 @@ def compare(
             least once.
         patience: Trained rungs in a row not worth their cost, after which the climb ends; 0 = climb all.
         budget: Seconds; a rung that would not fit into what is left of them is not climbed.
-        text: General text to tell forgetting by, see :func:`pegbox.tuning.general_text`; ``off`` for none.
+        forgetting: General text to tell it by, see :func:`pegbox.tuning.general_text`; ``off`` for none.
         also: Other labelled tasks that each rung is asked before and after, as files or tasks with rows.
         curve: Whether the closed form's learning curve is measured, where it applies.
         too_long: What to do with texts that do not fit.
@@ -121,7 +121,7 @@ def compare(
         contest=contest,
         training=training or Training(),
         too_long=too_long,
-        text=_text(base, task, text, say),
+        text=_text(base, task, forgetting, say),
         also=others,
         notes=_shared_notes(base, bare, others),
         first_seed=seeds[0],

@@ -99,7 +99,7 @@ def rlhf(
     settings: Alignment | DPO | None = None,
     held: Conversations | Preferences | str | Path | None = None,
     gold: Any = None,
-    text: GeneralText | str | Path | None = None,
+    forgetting: GeneralText | str | Path | None = None,
     frontier_draws: int = 256,
     frontier_prompts: int = 8,
     adapter: LoRA | None = None,
@@ -124,7 +124,7 @@ def rlhf(
         settings: :class:`pegbox.rlhf.Alignment` for PPO and RLOO, :class:`pegbox.tuning.DPO` for DPO.
         held: Prompts that the policy is judged on; else a tenth of the rows, at most 128.
         gold: A second reward that nothing is trained on.
-        text: General text to tell forgetting by, see :func:`pegbox.tuning.general_text`; ``None`` for none.
+        forgetting: General text to tell it by, see :func:`pegbox.tuning.general_text`; ``None`` for none.
         frontier_draws: Answers of each model per prompt for the frontier; 0 measures none.
         frontier_prompts: Prompts of the frontier.
         adapter: LoRA of the policy where the tuned model has no adapter of its own.
@@ -149,12 +149,12 @@ def rlhf(
         reward_scores = reward_scores or _kept_scores(Path(reward))
         reward = Tuned.load(reward, model=start.base, say=say)
     settings = settings or Alignment()
-    text = _text(start, text, say)
+    text = _text(start, forgetting, say)
     measure = {"draws": frontier_draws, "prompts": frontier_prompts, "resamples": resamples}
     job = _Job(start, reward, rows, place / POLICY_RUN, held, gold, adapter, measure, say)
     done = job.aligned(settings) if isinstance(settings, Alignment) else job.direct(settings)
     started = time.perf_counter()
-    forgetting = _forgetting(start, done.policy, text, say, settings.seed)
+    forgot = _forgetting(start, done.policy, text, say, settings.seed)
     judging = (done.scores.seconds or 0.0) + time.perf_counter() - started
     run = PolicyRun(
         algorithm=settings.algorithm if isinstance(settings, Alignment) else "dpo",
@@ -167,7 +167,7 @@ def rlhf(
         scores=done.scores,
         answers=done.answers,
         warnings=done.warnings,
-        forgetting=forgetting,
+        forgetting=forgot,
         settings=settings.to_json(),
         configuration=dict(configuration or {}),
         command=command,

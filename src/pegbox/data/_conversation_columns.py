@@ -149,7 +149,7 @@ def _check_given(
 ) -> None:
     if format is not None and format not in FORMATS:
         raise UsageError(
-            f"there is no format {format!r}", where="--format", expected=", ".join(FORMATS),
+            f"there is no format {format!r}", where="--rows-format", expected=", ".join(FORMATS),
             fix=nearest(format, FORMATS) or "leave it out to have it detected",
         )  # fmt: skip
     require_columns(table, [*texts, *([] if label is None else [label])])
@@ -162,18 +162,20 @@ def _check_given(
     if template is not None and format not in (None, "input"):
         raise UsageError(
             f"rows of the format {format!r} have no template", where="--template",
-            expected="the format input, whose message the template makes", fix="leave --format or it out",
+            expected="the format input, whose message the template makes",
+            fix="leave --rows-format or it out",
         )  # fmt: skip
     most = {"instruction": 2, "prompt": 1, "messages": 1, "sharegpt": 1, "text": 1}
     if format in most and len(texts) > most[format]:
         raise UsageError(
             f"rows of the format {format!r} have no {len(texts)} text columns",
-            where=", ".join(texts), expected=LOOKS[format], fix="name fewer with --text, or --format input",
+            where=", ".join(texts), expected=LOOKS[format],
+            fix="name fewer with --text, or --rows-format input",
         )  # fmt: skip
     if format in ("messages", "sharegpt", "text") and label is not None:
         raise UsageError(
             f"rows of the format {format!r} have no column of answers", where=f"--label {label}",
-            expected=LOOKS[format], fix="leave --label out, or name another --format",
+            expected=LOOKS[format], fix="leave --label out, or name another --rows-format",
         )  # fmt: skip
 
 
@@ -310,7 +312,7 @@ def _none(given: _Given, format: str | None) -> InputError:
 def _decided(
     given: _Given, format: str | None, found: str, parts: dict[str, str], template: str | None = None
 ) -> ConversationColumns:
-    guesses = [] if format or given.texts else ["--format"]
+    guesses = [] if format or given.texts else ["--rows-format"]
     guesses += [] if given.texts or template else ["--text"]
     guesses += ["--label"] if "output" in parts and given.label is None else []
     shown = ", ".join(f"{part} {name!r}" for part, name in parts.items())

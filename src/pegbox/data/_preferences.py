@@ -21,7 +21,7 @@ from pegbox.data._preference_columns import (
     PreferenceColumns,
     looks_like_dialogues,
 )
-from pegbox.data._table import Table
+from pegbox.data._table import Table, rows_text
 from pegbox.data._user_template import is_delimited, json_list
 from pegbox.errors import InputError
 
@@ -197,7 +197,7 @@ def in_turns(
         alone = [messages[-1].content for messages in rows.messages if messages[-1].role == "user"]
         remarks = (*rows.remarks, _ONE_MESSAGE) if looks_like_dialogues(alone) else rows.remarks
         return replace(rows, remarks=remarks)
-    found = []
+    found, plain = [], []
     for number, messages in zip(rows.numbers, rows.messages, strict=True):
         start = 1 if messages[0].role == "system" else 0
         answer = messages[-1:] if messages[-1].role == "assistant" else ()
@@ -210,6 +210,7 @@ def in_turns(
         except RowFaultError as fault:
             if not strict:
                 found.append(messages)
+                plain.append(number)
                 continue
             raise InputError(
                 str(fault),
@@ -218,7 +219,11 @@ def in_turns(
                 fix="mend the row or leave it out",
             ) from None
         found.append((*messages[:start], *prompt, *answer))
-    return replace(rows, messages=tuple(found))
+    remarks = rows.remarks
+    if plain and len(plain) < len(found):
+        what = "prompts are no dialogues and are read as one message each"
+        remarks = (*remarks, f"{len(plain)} of {len(found)} {what} ({rows_text(plain)})")
+    return replace(rows, messages=tuple(found), remarks=remarks)
 
 
 def turns_of(text: str, what: str = "the prompt") -> tuple[Message, ...]:

@@ -95,7 +95,7 @@ class Settings:
     weight_decay: float = 0.0
     gradient_clip: float = 1.0
     precision: Literal["auto", "bf16", "float32"] = "auto"
-    patience: int = 3
+    patience: int = 4
     evaluations_per_epoch: int = 2
     checkpoint_every: int | Literal["epoch"] = "epoch"
     seed: int = 0

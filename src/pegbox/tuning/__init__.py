@@ -5,11 +5,11 @@ from pegbox.tuning._align import Aligned, align
 from pegbox.tuning._calibrate import Calibrated, Way, calibrate, check_answers, check_ways
 from pegbox.tuning._demonstrate import Demonstrate
 from pegbox.tuning._dpo import DPO, dpo, read_pairs
-from pegbox.tuning._fit import MIN_VALID_ROWS, fit
+from pegbox.tuning._fit import fit
 from pegbox.tuning._foreign_head import adapter_folder
 from pegbox.tuning._forgetting import OtherTask, forgetting
 from pegbox.tuning._general import general_text
-from pegbox.tuning._hold_out import hold_out, labelled_rows
+from pegbox.tuning._hold_out import MIN_VALID_ROWS, hold_out, labelled_rows
 from pegbox.tuning._judge import Judge, SideBySide, judge, judge_of
 from pegbox.tuning._label_rows import LabelRows
 from pegbox.tuning._label_words import Candidate, LabelWords, search_label_words

@@ -21,7 +21,7 @@ from pegbox.models import Base
 from pegbox.rlhf import Aligner, Alignment, Prompts, Reward, Roles, Scale, begin, rank
 from pegbox.training import hush, tell
 from pegbox.tuning._claim import claimed
-from pegbox.tuning._judge import Judge, SideBySide, module_of
+from pegbox.tuning._judge import Judge, SideBySide
 from pegbox.tuning._once import Once
 from pegbox.tuning._prompts_asked import (
     Asking,
@@ -159,7 +159,7 @@ def align(
     truth = None if gold is None else reward_of(gold, base, prompt.task.chat_template, "gold")[0]
     method, policy = policy_of(start, adapter or LoRA(), settings.seed, say)
     value = None if settings.algorithm == "rloo" else _value(base, model, adapter or LoRA(), settings.seed)
-    reference = module_of(start)
+    reference = start.network
     reference.requires_grad_(False).eval()
     roles = Roles(base, policy, reference, value, scored, truth, value_is_reward=_copies(model))
     key = _key(start, method, model, name, gold, prompts, others)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from pegbox._progress import track
-from pegbox.data import Dialogue, Message, Preferences, read, split
+from pegbox.data import Dialogue, Message, Preferences, read
 from pegbox.errors import UsageError, is_number
 from pegbox.evaluation import Estimate, wilson
 from pegbox.methods import LoRA
@@ -25,8 +25,7 @@ from pegbox.tasks import GeneratePrompt, Prefer, PreferPrompt, TooLong
 from pegbox.training import History, Settings, hush, resolve_precision, tell, train
 from pegbox.tuning._align import adapter_digest, policy_of
 from pegbox.tuning._claim import claimed
-from pegbox.tuning._fit import MIN_VALID_ROWS, VALID_SHARE
-from pegbox.tuning._judge import module_of
+from pegbox.tuning._hold_out import stopped_by
 from pegbox.tuning._once import Once
 from pegbox.tuning._prompts_asked import told, writes
 from pegbox.tuning._run_folder import check_resumable
@@ -167,20 +166,22 @@ def dpo(
     _check_beta(beta)
     if resume:
         check_resumable(folder)
+    given = training or Training()
+    given = replace(given, learning_rate=given.learning_rate or RATE)
+    given.settings(adapter or LoRA(), seed)  # what cannot be is told before any work
     say = Once.of(say)
     start = sft if isinstance(sft, Tuned) else Tuned.load(sft, say=say, **options)
     prompt, base = writes(start), start.base
     reading = partial(read_pairs, dialogue=dialogue, texts=texts, on_bad=on_bad, say=say)
-    own, others = _apart(reading(rows), None if valid is None else reading(valid), seed, say)
+    own, others = stopped_by(reading(rows), None if valid is None else reading(valid), seed, say)
     method, policy = policy_of(start, adapter or LoRA(), seed, say)
     count = sum(value.numel() for value in policy.parameters() if value.requires_grad)
-    given = training or Training()
-    settings = replace(given, learning_rate=given.learning_rate or RATE).settings(method, seed)
+    settings = given.settings(method, seed)
     bf16 = resolve_precision(settings.precision, base.device) == "bf16"
     parts: list[PairedAnswers] = []
     for part in filter(None, (own, others)):
         sides = paired(prompt, part, too_long, say)
-        before = _both(module_of(start), base, sides, bf16=bf16)
+        before = _both(start.network, base, sides, bf16=bf16)
         parts.append(PairedAnswers(base, *sides, float(beta), before))
     key = {
         "base": base.fingerprint,
@@ -311,13 +312,3 @@ def read_pairs(
     told(found.notes, say)
     assert found.rows is not None
     return found.rows
-
-
-def _apart(
-    rows: Preferences, valid: Preferences | None, seed: int, say: Callable[[str], None]
-) -> tuple[Preferences, Preferences | None]:
-    if valid is not None or len(rows) < MIN_VALID_ROWS:
-        return rows, valid
-    parts = split(rows, fractions={"train": 1 - VALID_SHARE, "valid": VALID_SHARE}, seed=seed)
-    say(f"{len(parts['valid'])} of {len(rows)} pairs held out for early stopping (seed {seed})")
-    return parts["train"], parts["valid"]

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from pegbox.data import Rows, split
+from pegbox.data import Rows
 from pegbox.errors import CapabilityError, InputError, UsageError, check_whole
 from pegbox.methods import Attached, Method, Solved, Solver, build
 from pegbox.models import Base, FeatureCache, load, score_layer
@@ -22,7 +22,7 @@ from pegbox.training import Settings, resume_hint, resumed_by, tell, train
 from pegbox.tuning._claim import claimed
 from pegbox.tuning._demonstrate import Demonstrate, check_trained, shown
 from pegbox.tuning._given import rows_given
-from pegbox.tuning._hold_out import labelled_rows
+from pegbox.tuning._hold_out import labelled_rows, stopped_by
 from pegbox.tuning._label_words import searched
 from pegbox.tuning._once import Once
 from pegbox.tuning._provenance import Provenance
@@ -34,9 +34,6 @@ from pegbox.tuning._shapes import Shape, Work, scaled_on_training_rows, shape_of
 from pegbox.tuning._training import Training
 from pegbox.tuning._trunk_rows import TrunkCache, with_trunk_cached
 from pegbox.tuning._tuned import Cost, Tuned
-
-VALID_SHARE = 0.15
-MIN_VALID_ROWS = 40
 
 
 def fit(
@@ -106,7 +103,7 @@ def fit(
     if settings is not None:
         settings = training.for_base(settings, method, base, say)
     replayed = None if replay is None else read_replay(replay, base, task, say)
-    used, held = (rows, held) if settings is None else _validation(rows, held, seed, say)
+    used, held = (rows, held) if settings is None else stopped_by(rows, held, seed, say)
     if label_words is not None:
         task = searched(base, task, used, label_words, seed=seed, too_long=too_long, cache=cache, say=say)
     prompt = method.prompt(base, base.prepare(task.with_rows(None)))
@@ -335,21 +332,3 @@ class _Run:
             say=self.work.say,
             grow=solved.grow,
         )
-
-
-def _validation(
-    rows: Rows, valid: Rows | None, seed: int, say: Callable[[str], None]
-) -> tuple[Rows, Rows | None]:
-    """Rows to train on and rows to stop by; the latter are cut off the former when none are given."""
-    if valid is not None:
-        return rows, valid
-    if len(rows) < MIN_VALID_ROWS:
-        say(f"{len(rows)} rows are too few to hold some out for early stopping: all epochs are run")
-        return rows, None
-    try:
-        parts = split(rows, fractions={"train": 1 - VALID_SHARE, "valid": VALID_SHARE}, seed=seed)
-    except InputError as error:
-        say(f"no rows held out for early stopping, all epochs are run: {error.what}")
-        return rows, None
-    say(f"{len(parts['valid'])} of {len(rows)} training rows held out for early stopping (seed {seed})")
-    return parts["train"], parts["valid"]

@@ -13,6 +13,9 @@ from pegbox.training import tell
 from pegbox.tuning._shapes import shape_of
 
 T = TypeVar("T", bound=Task)
+AnyRows = TypeVar("AnyRows", bound=Rows)
+# Of rows to train on where none are given to stop by; with fewer rows all epochs are run.
+VALID_SHARE, MIN_VALID_ROWS = 0.15, 40
 
 
 def hold_out(
@@ -77,3 +80,21 @@ def labelled_rows(
         say(f"{source}: {note}")
     task.gold(rows)  # type: ignore[arg-type]
     return rows
+
+
+def stopped_by(
+    rows: AnyRows, valid: AnyRows | None, seed: int, say: Callable[[str], None]
+) -> tuple[AnyRows, AnyRows | None]:
+    """Rows to train on and rows to stop by; the latter are cut off the former when none are given."""
+    if valid is not None:
+        return rows, valid
+    if len(rows) < MIN_VALID_ROWS:
+        say(f"{len(rows)} rows are too few to hold some out for early stopping: all epochs are run")
+        return rows, None
+    try:
+        parts = split(rows, fractions={"train": 1 - VALID_SHARE, "valid": VALID_SHARE}, seed=seed)
+    except InputError as error:
+        say(f"no rows held out for early stopping, all epochs are run: {error.what}")
+        return rows, None
+    say(f"{len(parts['valid'])} of {len(rows)} training rows held out for early stopping (seed {seed})")
+    return parts["train"], parts["valid"]

@@ -85,7 +85,7 @@ class Judge:
             raise UsageError(
                 "there are no prompts that nothing was learnt on", expected="held=, or more prompts"
             )
-        module = module_of(policy) if isinstance(policy, Tuned) else policy
+        module = policy.network if isinstance(policy, Tuned) else policy
         started, each = time.perf_counter(), -(-ANSWERS // len(self.prompts))
         chosen = [index for index in range(len(self.prompts)) for _ in range(each)]
         before = self.rollouts.draw(self.reference, self.prompts, chosen, "held reference")
@@ -243,11 +243,4 @@ def judge_of(
         SIZE,
         resolve_precision(precision, base.device) == "bf16",  # type: ignore[arg-type]
     )
-    return Judge(
-        rollouts, module_of(start), scored, truth, as_prompts(prompt, asked, max_tokens, say), penalty
-    )
-
-
-def module_of(tuned: Tuned) -> nn.Module:
-    """The model that answers: the tuned one, or the base where nothing was turned."""
-    return tuned.module if tuned.module is not None else tuned.base.model
+    return Judge(rollouts, start.network, scored, truth, as_prompts(prompt, asked, max_tokens, say), penalty)

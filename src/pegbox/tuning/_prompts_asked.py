@@ -20,7 +20,7 @@ from pegbox.data import (
 )
 from pegbox.errors import CapabilityError, InputError, UsageError
 from pegbox.rlhf import Prompts
-from pegbox.tasks import GeneratePrompt, Prefer
+from pegbox.tasks import GeneratePrompt, Prefer, listed
 from pegbox.tuning._tuned import Tuned
 
 HELD_SHARE, MOST_HELD = 0.1, 128
@@ -72,7 +72,10 @@ def as_prompts(
         )
     ids, cut = prompt.ask(asked, room=room) if len(asked) else ([], [])
     if cut:
-        say(f"{asked.source}: {len(cut)} of {len(asked)} prompts shortened to leave room for answers")
+        say(
+            f"{asked.source}: {len(cut)} of {len(asked)} prompts shortened to leave room for answers "
+            f"(rows {listed(cut)})"
+        )
     return Prompts(tuple(ids), tuple(messages[-1].content for messages in asked.messages))
 
 
@@ -91,9 +94,12 @@ def unique_prompts(held: Conversations, say: Callable[[str], None]) -> Conversat
     first: dict[Any, int] = {}
     for at, messages in enumerate(held.messages):
         first.setdefault(messages, at)
-    repeated = len(held) - len(first)
+    repeated = sorted(set(range(len(held))) - set(first.values()))
     if repeated:
-        say(f"{held.source}: {repeated} of {len(held)} held-out prompts equal another and are left out")
+        say(
+            f"{held.source}: {len(repeated)} of {len(held)} held-out prompts equal another and are left out "
+            f"(rows {listed([held.numbers[at] for at in repeated])})"
+        )
     if len(first) < LEAST_HELD:
         say(
             f"fewer than {LEAST_HELD} held-out prompts cannot show at 5 % that a policy is better, "

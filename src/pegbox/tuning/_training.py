@@ -26,7 +26,7 @@ class Training:
         head_learning_rate: That of a new head; when not given the same, or for a head on every token the
             method's own where that is higher.
         epochs: Most passes over the rows; 8 where the method has no default.
-        batch_size: Rows per step.
+        batch_size: Rows of one forward pass, per process.
         accumulation: Batches per optimiser step.
         warmup: Share of the steps over which the learning rate rises from 0.
         schedule: What follows the warm-up: ``linear`` or ``cosine`` decay to 0, or ``constant``.
@@ -38,7 +38,8 @@ class Training:
         max_steps: Upper limit on optimiser steps.
         checkpoint_every: Steps between checkpoints, or ``epoch``.
         gradient_checkpointing: Less memory for about a third more time.
-        divergence: Stop when the smoothed training loss is so many times its lowest value; 0 = never.
+        divergence: Stop when the smoothed training loss is so many times its lowest value; 0 = only
+            when it is not finite.
         balance: ``weights`` or ``sampling`` makes rare labels count as much as frequent ones.
         report_to: Trackers, such as ``tensorboard`` or ``wandb``, separated by commas.
         trunk_cache: Whether layers below all that is trained run once per row instead of in every step:
@@ -56,7 +57,7 @@ class Training:
     weight_decay: float | None = None
     gradient_clip: float = Settings.gradient_clip
     precision: Literal["auto", "bf16", "float32"] = "auto"
-    patience: int = 4
+    patience: int = Settings.patience
     evaluations_per_epoch: int = Settings.evaluations_per_epoch
     max_steps: int | None = None
     checkpoint_every: int | Literal["epoch"] = "epoch"

@@ -90,6 +90,11 @@ class Tuned:
     averaged: bool = False
 
     @property
+    def network(self) -> nn.Module:
+        """The model that answers: the tuned one, or the base where nothing was turned."""
+        return self.module if self.module is not None else self.base.model
+
+    @property
     def labels(self) -> tuple[str, ...]:
         """The label names, in the order of all probability columns."""
         return self.prompt.task.labels

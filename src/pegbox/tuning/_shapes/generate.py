@@ -17,7 +17,7 @@ from pegbox.errors import CapabilityError, InputError, UsageError
 from pegbox.evaluation import GenerationScores, SqlTable, parse_record, score_texts, which_metrics
 from pegbox.methods import FewShot, Method, Solved, Solver, ZeroShot
 from pegbox.models import Base, decode
-from pegbox.tasks import TABLE, Demonstration, Generate, GeneratePrompt, Spoken, listed
+from pegbox.tasks import TABLE, Demonstration, Generate, GeneratePrompt, Spoken, TooLong, listed
 from pegbox.training import Trainable
 from pegbox.tuning._columns import own_columns
 from pegbox.tuning._seen import told_seen
@@ -25,8 +25,6 @@ from pegbox.tuning._shapes._response_rows import ResponseRows
 from pegbox.tuning._shapes._shape import Work
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from pegbox.tuning._tuned import Tuned
 
 
@@ -220,7 +218,7 @@ def _table(cell: object, where: str) -> SqlTable | None:
 
 def _said(tuned: Tuned, spoken: Spoken, rows: Conversations) -> dict[str, Any]:
     """How well the right answers are said: nats, tokens and bytes of each row."""
-    nats, tokens = ResponseRows(tuned.base, spoken).nats(_module(tuned))
+    nats, tokens = ResponseRows(tuned.base, spoken).nats(tuned.network)
     sizes = np.array(
         [
             sum(len(message.content.encode()) for message in messages if message.role == "assistant")
@@ -267,7 +265,7 @@ def _written(tuned: Tuned, rows: Conversations) -> list[Written]:
             f"{rows.source}: {len(cut)} of {len(rows)} questions shortened, so that {decoding.max_tokens} "
             f"tokens of an answer fit into the context (rows {listed(cut)})"
         )
-    found = decode(_module(tuned), base, prompts, decoding, stops=prompt.stops, start=prompt.start)
+    found = decode(tuned.network, base, prompts, decoding, stops=prompt.stops, start=prompt.start)
     texts = prompt.tokenizer.batch_decode(found, skip_special_tokens=True)
     return [
         Written(text.strip(), len(ids), len(ids) < decoding.max_tokens)
@@ -280,10 +278,15 @@ def _chosen(tuned: Tuned, rows: Conversations) -> list[Written]:
     prompt, among = _prompt(tuned.prompt), _prompt(tuned.prompt).task.among
     scores = np.empty((len(rows), len(among)))
     tokens = np.empty((len(rows), len(among)), dtype=np.int64)
+    cut: list[str] = []
     for place, answer in enumerate(among):
-        spoken = prompt.speak(_answered(rows, answer), too_long="shorten")
-        nats, said = ResponseRows(tuned.base, spoken).nats(_module(tuned))
+        too_long: TooLong = "error" if tuned.too_long == "error" else "shorten"
+        spoken = prompt.speak(_answered(rows, answer), too_long=too_long)
+        cut = max(cut, spoken.notes(), key=lambda lines: len("".join(lines)))
+        nats, said = ResponseRows(tuned.base, spoken).nats(tuned.network)
         scores[:, place], tokens[:, place] = -nats, said
+    for line in cut:  # the longest answer leaves the least room
+        tuned.say(line)
     weights = np.exp(scores - scores.max(1, keepdims=True))
     weights /= weights.sum(1, keepdims=True)
     best = scores.argmax(1)
@@ -344,10 +347,6 @@ def _few_shot(work: Work, method: FewShot, rows: Conversations) -> Solved:
         why = f"{len(single)} rows have one turn" if few else f"the context holds {prompt.context} tokens"
         work.say(f"{len(shown)} instead of {method.per_class} demonstrations: {why}")
     return Solved(prompt.with_demonstrations(shown), details={"demonstrations": len(shown)})
-
-
-def _module(tuned: Tuned) -> nn.Module:
-    return tuned.module if tuned.module is not None else tuned.base.model
 
 
 def _prompt(prompt: object) -> GeneratePrompt:
