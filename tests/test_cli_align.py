@@ -86,7 +86,7 @@ def test_a_policy_and_its_metrics_are_saved(
     shutil.move(out, tmp_path / "elsewhere")
     code, _, refused = run(capsys, *call, "--algorithm", algorithm, *RL)
     assert code == 2
-    assert f"the metrics beside the output folder exist ({tmp_path / 'policy-metrics.jsonl'})" in refused
+    assert f"there is a file of that name ({tmp_path / 'policy-metrics.jsonl'})" in refused
     shutil.move(tmp_path / "elsewhere", out)
     card = (out / "README.md").read_text()
     assert f"{algorithm.upper()}: 2 steps" in card

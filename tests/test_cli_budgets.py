@@ -58,6 +58,7 @@ def test_what_is_no_time_is_refused(text: str) -> None:
         ("a, b,", ("a", "b")),
         ("a,\nb", ("a", "b")),
         ("my  text, b", ("my  text", "b")),
+        ('"a, b",\n\t"c, d"', ("a, b", "c, d")),
         ('"a, b", c', ("a, b", "c")),
         ('"a,b', ('"a', "b")),
         ('a "b" c,d', ('a "b" c', "d")),

@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 
 from cli_toy import FIT, run, write_rows
 from pegbox.cli import main
+from pegbox.cli._inputs import check_inputs
 from pegbox.errors import UsageError
 from pegbox.tuning._claim import claimed
 from tiny import tiny_folder
@@ -409,6 +410,7 @@ def slow(*_):
     time.sleep(600)
 saving.card = slow
 from pegbox.cli import main
+from pegbox.cli._inputs import check_inputs
 main(sys.argv[1:])
 """
 
@@ -492,10 +494,17 @@ def test_results_in_a_models_folder_are_replaced(
 ) -> None:
     """They are no part of it, so that the same call may be made again."""
     own = shutil.copytree(tuned, tmp_path / "tuned")
-    for _ in range(2):
-        code, _, told = run(capsys, "evaluate", own, data, "--out", own / "mine.json", "--resamples", "5")
+    calls = [
+        ["evaluate", own, data, "--resamples", "5", "--out", own / "mine.json"],
+        ["rank", own, "--out", own / "ranks.json"],
+        ["predict", own, data, "--out", own / "answers.csv"],
+    ]
+    for call in calls * 2:
+        code, _, told = run(capsys, *call)
         assert code == 0, told
     assert json.loads((own / "mine.json").read_text())["format"].startswith("pegbox.")
+    (own / "merged").mkdir()
+    check_inputs("merge", {"tuned": own, "out": own / "merged", "overwrite": True})
 
 
 def test_overwrite_replaces_no_folder_of_somebody_else(

@@ -335,6 +335,14 @@ def test_pairs_are_learnt_directly_and_stages_may_be_folders_or_functions(
         ({"forgetting": "nowhere.txt"}, "no such text"),
         ({"sft": {"data": "asked.jsonl", "method": "full"}}, "a base of its own"),
         ({"ppo": {"data": "nowhere.jsonl"}}, "section ppo"),
+        (
+            {"reward": {"data": "pairs.jsonl", "training": {"epochs": "abc"}}},
+            "epochs is 'abc', expected a number above 0 (section reward",
+        ),
+        (
+            {"ppo": None, "dpo": {"data": "pairs.jsonl", "training": {"learning_rate": 0}}},
+            "learning_rate is 0, expected a number above 0 (section dpo of ",
+        ),
         ({"reward": {"data": "pairs.jsonl", "holdout": "much"}}, "section reward"),
     ],
 )

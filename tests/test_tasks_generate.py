@@ -296,6 +296,7 @@ def test_the_task_survives_its_file() -> None:
         {"sample": True, "temperature": 0},
         {"sample": True, "temperature": float("nan")},
         {"length_penalty": float("inf")},
+        {"repetition_penalty": 10**400},
         {"sample": "yes"},
     ],
 )

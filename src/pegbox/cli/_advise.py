@@ -60,7 +60,7 @@ def advise(
         time: Time that a fit may take, such as 90s, 20m or 1h; no limit when not given.
         methods: Methods to choose from, with commas; all when not given.
         no_pilot: Do not measure majority, zero-shot, the closed form and its learning curve on the rows.
-        short_lora: Train LoRA for a few steps too, to see whether it does better.
+        short_lora: Train LoRA, as it is by default, for a few steps too, to see whether it does better.
         options: Options of methods by their names, for example --options.lora.rank 4.
         training: How gradient methods would be trained, for example --training.epochs 3.
         task: What is asked of a row: classify (one label), choose (one of its own options) or tag (entities);
@@ -119,9 +119,9 @@ def _wanted(named: tuple[str, ...] | None, options: dict[str, Any] | None) -> "S
     given = method_options(options)
     if given is None:
         return named
-    among = named or tuple(methods())
+    among = tuple(methods()) if named is None else named
     check_names(given, among, "options are given for {!r}, which is not chosen from", where="--options.{}")
-    return [build(name, given.get(name)) for name in among]
+    return [build(name, given[name]) if name in given else name for name in among]
 
 
 def _check_pilot(*, no_pilot: bool, short_lora: bool) -> None:

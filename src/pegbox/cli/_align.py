@@ -81,7 +81,7 @@ def ppo(
     assert isinstance(adapter, LoRA)
     run = _run_folder(out, overwrite)
     kept, picture = metrics_files(out)
-    _check_beside((kept, picture), overwrite=overwrite or resume)
+    _check_beside((kept, picture), overwrite=overwrite or (resume and run.is_dir()))
     quiet_libraries()
     found = align(
         sft, reward, data, settings=settings, held=held, gold=gold, adapter=adapter, folder=run,
@@ -165,7 +165,8 @@ def dpo(
         model: Where the base lies now, when its name no longer leads there.
         device: auto, cpu, cuda or mps.
         too_long: What to do with rows longer than the context: cut the prompt at its beginning, never an
-            answer (shorten), leave the row out (drop), or refuse (error).
+            answer, and leave out rows whose answers alone do not fit (shorten); leave the row out (drop); or
+            refuse (error).
         seed: Seed of the rows held out and of the order.
         resume: Continue an interrupted run of the same command.
         overwrite: Replace the output folder.
@@ -212,9 +213,11 @@ def _check_beside(files: Sequence[Path], *, overwrite: bool) -> None:
     """Raise UsageError when a file that goes beside the output folder is there and may not be replaced."""
     for path in files:
         if path.exists() and not (overwrite and path.is_file()):
+            other = ", or replace it with --overwrite" if path.is_file() else ""
             raise UsageError(
-                "the metrics beside the output folder exist",
+                "the metrics go beside the output folder, and there is a "
+                + ("file of that name" if path.is_file() else "folder of that name"),
                 where=str(path),
                 expected="no such file",
-                fix="choose another --out, or replace them with --overwrite",
+                fix=f"choose another --out{other}",
             )

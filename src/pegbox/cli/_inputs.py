@@ -87,14 +87,15 @@ def _clash(read: Path, place: Path, *, spared: bool) -> str:
         return "" if spared and place.is_dir() else "it is read too"
     if read.resolve().is_relative_to(place.resolve()):
         return f"{read}, which is read, lies in it"
-    inside = read.is_dir() and place.resolve().is_relative_to(read.resolve())
+    # Folders of models are flat; a folder within one is another matter.
+    inside = place.is_file() and read.is_dir() and place.resolve().parent == read.resolve()
     return f"it is a part of {read}, which is read" if inside and not _is_a_result(place) else ""
 
 
 def _is_a_result(path: Path) -> bool:
-    """Whether a file in a folder of a model is no part of it: a picture, a table, scores."""
-    if path.suffix != ".json":
-        return path.suffix.lower() in (".csv", ".png", ".svg")
+    """Whether a file in the folder of a model is no part of it: a picture, answers, scores."""
+    if path.suffix != ".json" or path.name == "posterior.json":
+        return path.suffix.lower() in (".csv", ".jsonl", ".png", ".svg")
     try:
         held = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError):

@@ -77,7 +77,7 @@ def names(value: str | None) -> tuple[str, ...]:
 
 def _parts(value: str) -> list[str]:
     """What stands between the commas; of quotes that do not pair, each is a letter like others."""
-    line = " ".join(value.splitlines())
+    line = " ".join(part.strip() for part in value.splitlines())
     try:
         return next(csv.reader([line], skipinitialspace=True, strict=True))
     except csv.Error:

@@ -89,6 +89,7 @@ def stages_of(plan: Mapping[str, Any], place: Path, config: Path) -> dict[str, d
     """Options of the stages that are to be tuned here, not given by a folder or a function."""
     from pegbox.cli._reward import reward
     from pegbox.cli._sft import sft
+    from pegbox.cli._tuning import check_training
     from pegbox.methods import build
     from pegbox.tuning import Training
 
@@ -99,8 +100,9 @@ def stages_of(plan: Mapping[str, Any], place: Path, config: Path) -> dict[str, d
             continue
         found[name] = _options(name, plan[name], plan, verb, config) | {"out": place / name}
         try:
-            build(found[name]["method"], found[name]["options"])
-            Training.of(found[name]["training"] or {})
+            method = build(found[name]["method"], found[name]["options"])
+            given = found[name]["training"] or {}
+            check_training(Training.of(given), method, given, found[name]["seed"])
         except PegboxError as error:
             raise in_section(error, name) from None
     return found
@@ -176,10 +178,13 @@ def settings_of(plan: Mapping[str, Any], config: Path) -> tuple[Any, "LoRA"]:
     given = _options(name, section, plan, verbs[name], config)
     adapter = build("lora", given["options"])
     assert isinstance(adapter, LoRA)
-    if name == "dpo":
-        training = Training.of(given["training"] or {})
-        return DPO(given["beta"], training, max_tokens=most, seed=given["seed"]), adapter
     try:
+        if name == "dpo":
+            how = DPO(
+                given["beta"], Training.of(given["training"] or {}), max_tokens=most, seed=given["seed"]
+            )
+            how.settings(adapter)
+            return how, adapter
         return alignment_settings(given["algorithm"], given["seed"], given["rl"]), adapter
     except PegboxError as error:
         raise in_section(error, f"{name} of {config}") from None

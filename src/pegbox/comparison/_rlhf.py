@@ -143,7 +143,7 @@ def rlhf(
     """
     place = Path(folder)
     _check_free(place, overwrite)
-    start = sft if isinstance(sft, Tuned) else Tuned.load(sft, say=say, **options)
+    start = _start(sft, say, options)
     begin(start.base.device)
     if isinstance(reward, str | Path) and Path(reward).is_dir():
         reward_scores = reward_scores or _kept_scores(Path(reward))
@@ -180,6 +180,20 @@ def rlhf(
     if not rank():  # the first of several processes saves
         _save(run, done, place)
     return run
+
+
+def _start(sft: Tuned | str | Path, say: Callable[[str], None], options: dict[str, Any]) -> Tuned:
+    """The model to start from, loaded where a folder is given."""
+    if not isinstance(sft, Tuned):
+        return Tuned.load(sft, say=say, **options)
+    if options:
+        raise UsageError(
+            f"{', '.join(options)} would say how a folder is loaded, and a loaded model is given",
+            where="options",
+            expected="a folder, or no such options",
+            fix="leave them out",
+        )
+    return sft
 
 
 def _check_free(place: Path, overwrite: bool) -> None:

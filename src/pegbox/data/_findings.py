@@ -73,6 +73,7 @@ class Findings:
     def to_json(self) -> dict[str, object]:
         """Return everything with full row lists, as plain JSON values."""
         return {
+            "format": "pegbox.findings/1",
             "source": self.source, "rows": self.rows, "columns": self.columns, "classes": dict(self.classes),
             "lengths": {unit: dict(values) for unit, values in self.lengths.items()},
             "splits": dict(self.splits), "findings": [item.to_json() for item in self.findings],

@@ -76,7 +76,12 @@ def nearest(word: str, valid: Iterable[str], cutoff: float = 0.6) -> str:
 
 def is_number(value: object) -> TypeGuard[float]:
     """Whether a value is a finite number of Python's; true and false are none."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number that no float can be
+        return False
 
 
 def is_whole(value: object, least: float = -math.inf) -> TypeGuard[int]:

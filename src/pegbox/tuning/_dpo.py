@@ -18,7 +18,7 @@ from pegbox._progress import track
 from pegbox.data import Dialogue, Message, Preferences, read
 from pegbox.errors import UsageError, is_number
 from pegbox.evaluation import Estimate, wilson
-from pegbox.methods import LoRA
+from pegbox.methods import LoRA, Method
 from pegbox.models import Base, batches
 from pegbox.rlhf import Answered, Batch, logprobs, preference_loss
 from pegbox.tasks import GeneratePrompt, Prefer, PreferPrompt, TooLong
@@ -57,6 +57,16 @@ class DPO:
 
     def __post_init__(self) -> None:
         _check_beta(self.beta)
+
+    def settings(self, method: Method) -> Settings:
+        """The engine's settings.
+
+        Raises:
+            UsageError: For values that cannot be.
+        """
+        given = self.training or Training()
+        rate = RATE if given.learning_rate is None else given.learning_rate
+        return replace(given, learning_rate=rate).settings(method, self.seed)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-able mapping."""
@@ -166,9 +176,8 @@ def dpo(
     _check_beta(beta)
     if resume:
         check_resumable(folder)
-    given = training or Training()
-    given = replace(given, learning_rate=given.learning_rate or RATE)
-    given.settings(adapter or LoRA(), seed)  # what cannot be is told before any work
+    how = DPO(beta, training, seed=seed)
+    how.settings(adapter or LoRA())  # what cannot be is told before any work
     say = Once.of(say)
     start = sft if isinstance(sft, Tuned) else Tuned.load(sft, say=say, **options)
     prompt, base = writes(start), start.base
@@ -176,7 +185,7 @@ def dpo(
     own, others = stopped_by(reading(rows), None if valid is None else reading(valid), seed, say)
     method, policy = policy_of(start, adapter or LoRA(), seed, say)
     count = sum(value.numel() for value in policy.parameters() if value.requires_grad)
-    settings = given.settings(method, seed)
+    settings = how.settings(method)
     bf16 = resolve_precision(settings.precision, base.device) == "bf16"
     parts: list[PairedAnswers] = []
     for part in filter(None, (own, others)):

@@ -81,7 +81,7 @@ class Ranks:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-able mapping."""
-        return {**asdict(self), "suggested": self.suggested}
+        return {"format": "pegbox.rank/1", **asdict(self), "suggested": self.suggested}
 
     def lines(self) -> list[str]:
         """What follows from the table, one line each."""

@@ -17,7 +17,7 @@ from pegbox.errors import CapabilityError, InputError, UsageError
 from pegbox.evaluation import GenerationScores, SqlTable, parse_record, score_texts, which_metrics
 from pegbox.methods import FewShot, Method, Solved, Solver, ZeroShot
 from pegbox.models import Base, decode
-from pegbox.tasks import TABLE, Demonstration, Generate, GeneratePrompt, Spoken, TooLong, listed
+from pegbox.tasks import TABLE, Demonstration, Generate, GeneratePrompt, Spoken, listed
 from pegbox.training import Trainable
 from pegbox.tuning._columns import own_columns
 from pegbox.tuning._seen import told_seen
@@ -254,17 +254,7 @@ def _written(tuned: Tuned, rows: Conversations) -> list[Written]:
     decoding = prompt.task.decoding
     prompts, cut = prompt.ask(rows, room=_room(prompt, base))
     if cut:
-        if tuned.too_long == "error":
-            raise InputError(
-                f"{len(cut)} questions are too long to be answered in {decoding.max_tokens} tokens",
-                where=f"{rows.source}, rows {listed(cut)}",
-                expected=f"at most {base.context} tokens, question and answer together",
-                fix="shorten them, set --decoding.max_tokens lower, or use --too-long shorten",
-            )
-        tuned.say(
-            f"{rows.source}: {len(cut)} of {len(rows)} questions shortened, so that {decoding.max_tokens} "
-            f"tokens of an answer fit into the context (rows {listed(cut)})"
-        )
+        _tell_cut(tuned, rows, cut, f"that {decoding.max_tokens} tokens of an answer fit")
     found = decode(tuned.network, base, prompts, decoding, stops=prompt.stops, start=prompt.start)
     texts = prompt.tokenizer.batch_decode(found, skip_special_tokens=True)
     return [
@@ -273,20 +263,34 @@ def _written(tuned: Tuned, rows: Conversations) -> list[Written]:
     ]
 
 
+def _tell_cut(tuned: Tuned, rows: Conversations, cut: Sequence[int], so: str) -> None:
+    """Tell of questions that leave no room for their answers, or refuse them."""
+    if tuned.too_long == "error":
+        raise InputError(
+            f"{len(cut)} questions are too long to be answered",
+            where=f"{rows.source}, rows {listed(cut)}",
+            expected=f"at most {tuned.base.context} tokens, question and answer together, so {so}",
+            fix="shorten them, set --decoding.max_tokens lower, or use --too-long shorten",
+        )
+    tuned.say(
+        f"{rows.source}: {len(cut)} of {len(rows)} questions shortened, so {so} into the context "
+        f"(rows {listed(cut)})"
+    )
+
+
 def _chosen(tuned: Tuned, rows: Conversations) -> list[Written]:
     """The most probable of the answers to choose among, each scored with its end."""
     prompt, among = _prompt(tuned.prompt), _prompt(tuned.prompt).task.among
     scores = np.empty((len(rows), len(among)))
     tokens = np.empty((len(rows), len(among)), dtype=np.int64)
-    cut: list[str] = []
+    cut: set[int] = set()
     for place, answer in enumerate(among):
-        too_long: TooLong = "error" if tuned.too_long == "error" else "shorten"
-        spoken = prompt.speak(_answered(rows, answer), too_long=too_long)
-        cut = max(cut, spoken.notes(), key=lambda lines: len("".join(lines)))
+        spoken = prompt.speak(_answered(rows, answer), too_long="shorten")
+        cut.update(spoken.shortened)
         nats, said = ResponseRows(tuned.base, spoken).nats(tuned.network)
         scores[:, place], tokens[:, place] = -nats, said
-    for line in cut:  # the longest answer leaves the least room
-        tuned.say(line)
+    if cut:
+        _tell_cut(tuned, rows, sorted(cut), "that the longest of the answers to choose among fits")
     weights = np.exp(scores - scores.max(1, keepdims=True))
     weights /= weights.sum(1, keepdims=True)
     best = scores.argmax(1)
