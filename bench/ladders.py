@@ -80,6 +80,10 @@ def climb(case: Case, arguments: argparse.Namespace) -> None:
     folder = arguments.out / f"{case.data}-{case.model}"
     begun = folder / "begun.json"
     folder.mkdir(parents=True, exist_ok=True)
+    if not begun.is_file():
+        note = {"commit": common.commit(), "date": common.today(), "load": common.load()}
+        note |= {"machine": common.machine(), "versions": common.versions()}
+        begun.write_text(json.dumps(note) + "\n", "utf-8")
     with common.threads(arguments.threads):
         found = pegbox.compare(
             common.model_path(case.model),
@@ -94,9 +98,6 @@ def climb(case: Case, arguments: argparse.Namespace) -> None:
             say=common.hush,
         )
     write_report(found, folder / "compare")
-    note = {"commit": common.commit(), "date": common.today(), "load": common.load()}
-    if not begun.is_file():
-        begun.write_text(json.dumps(note) + "\n", "utf-8")
 
 
 def section(case: Case, folder: Path) -> tuple[str, common.Cell] | None:
