@@ -212,11 +212,10 @@ def _run_folder(out: Path, overwrite: bool) -> Path:
 def _check_beside(files: Sequence[Path], *, overwrite: bool) -> None:
     """Raise UsageError when a file that goes beside the output folder is there and may not be replaced."""
     for path in files:
-        if path.exists() and not (overwrite and path.is_file()):
-            other = ", or replace it with --overwrite" if path.is_file() else ""
+        kind, other = ("file", ", or replace it with --overwrite") if path.is_file() else ("folder", "")
+        if path.exists() and not (overwrite and kind == "file"):
             raise UsageError(
-                "the metrics go beside the output folder, and there is a "
-                + ("file of that name" if path.is_file() else "folder of that name"),
+                f"the metrics go beside the output folder, and there is a {kind} of that name",
                 where=str(path),
                 expected="no such file",
                 fix=f"choose another --out{other}",

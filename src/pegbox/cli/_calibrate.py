@@ -82,7 +82,7 @@ def calibrate(
         loaded.read(data, **columns),
         loaded.read(test, **columns),
         valid=None if valid is None else loaded.read(valid, **columns),
-        ood=None if ood is None else loaded.read(ood, **{**columns, "label": None, "labelled": False}),
+        ood=None if ood is None else loaded.read(ood, texts=names(text), labelled=False, on_bad=on_bad_rows),
         ways=names(ways),
         members=members,
         passes=passes,

@@ -45,8 +45,6 @@ def check(
     table = read(data, split=split)
     others = {name: read(path) for name, path in (("valid", valid), ("test", test)) if path}
     written = None if rows_format == "auto" else rows_format
-    if written and task == "auto":
-        task = "generate"  # the only kind of task whose rows have a format
     lengths = _lengths(model) if model else None
     findings = examine(table, task, names(text), label, others, lengths, written)
     emit_result(findings.to_json(), format, out, lambda: emit("\n".join(findings.lines()) + "\n"))
@@ -65,7 +63,11 @@ def examine(
     from pegbox import data
     from pegbox.tasks import guess_task
 
-    kind = guess_task(table) if task == "auto" else task
+    kind = task
+    if task == "auto":
+        # Texts alone have no label, and pegbox sft learns them; only what it learns has a format.
+        learnt = rows_format is not None or set(table.names) - {"id"} == {"text"}
+        kind = "generate" if learnt else guess_task(table)
     if rows_format is not None and kind != "generate":
         raise UsageError(
             "only rows of prompts and answers have a format",
@@ -73,8 +75,6 @@ def examine(
             expected="--task generate, or auto",
             fix="leave --rows-format out",
         )
-    if task == "auto" and set(table.names) - {"id"} == {"text"}:
-        kind = "generate"  # texts alone have no label, and pegbox sft learns them
     options: Any = {"others": others, "token_lengths": lengths}
     if kind == "tag":
         words = texts[0] if texts else None

@@ -5,11 +5,11 @@ from pegbox.cli._options import feature_cache, say
 from pegbox.cli._output import Output
 from pegbox.cli._tuning import (
     apart,
-    check_training,
     checked_seeds,
     needed_bits,
     replay_of,
     task_of,
+    training_for,
     tune_and_save,
 )
 
@@ -96,11 +96,11 @@ def fit(
     """
     from pegbox.methods import build
     from pegbox.models import load, quiet_libraries
-    from pegbox.tuning import Demonstrate, Training, labelled_rows
+    from pegbox.tuning import Demonstrate, labelled_rows
 
     several = checked_seeds(seed, seeds, holdout, test)
-    built, settings = build(method, options), Training.of(training or {})
-    check_training(settings, built, training or {}, seed)
+    built = build(method, options)
+    settings = training_for(built, training, seed)
     shown = Demonstrate.of(demonstrations) if demonstrations is not None else None
     kept = replay_of(replay, replay_ratio, readout)
     place = Output.free(out, built, overwrite=overwrite, resume=resume, several=several is not None)

@@ -3,7 +3,7 @@ from typing import Any, Literal
 
 from pegbox.cli._options import feature_cache, names, say, tell_all
 from pegbox.cli._output import Output
-from pegbox.cli._tuning import apart, check_training, checked_seeds, needed_bits, tune_and_save
+from pegbox.cli._tuning import apart, checked_seeds, needed_bits, training_for, tune_and_save
 
 
 def reward(
@@ -75,11 +75,11 @@ def reward(
     from pegbox.methods import build
     from pegbox.models import load, quiet_libraries
     from pegbox.tasks import Prefer
-    from pegbox.tuning import Training, labelled_rows
+    from pegbox.tuning import labelled_rows
 
     several = checked_seeds(seed, seeds, holdout, test)
-    built, settings = build(method, options), Training.of(training or {})
-    check_training(settings, built, training or {}, seed)
+    built = build(method, options)
+    settings = training_for(built, training, seed)
     place = Output.free(out, built, overwrite=overwrite, resume=resume, several=several is not None)
     quiet_libraries()
     asked = Prefer.from_file(

@@ -89,9 +89,8 @@ def stages_of(plan: Mapping[str, Any], place: Path, config: Path) -> dict[str, d
     """Options of the stages that are to be tuned here, not given by a folder or a function."""
     from pegbox.cli._reward import reward
     from pegbox.cli._sft import sft
-    from pegbox.cli._tuning import check_training
+    from pegbox.cli._tuning import training_for
     from pegbox.methods import build
-    from pegbox.tuning import Training
 
     verbs: dict[str, Callable[..., None]] = {SFT: sft, REWARD: reward}
     found = {}
@@ -101,8 +100,7 @@ def stages_of(plan: Mapping[str, Any], place: Path, config: Path) -> dict[str, d
         found[name] = _options(name, plan[name], plan, verb, config) | {"out": place / name}
         try:
             method = build(found[name]["method"], found[name]["options"])
-            given = found[name]["training"] or {}
-            check_training(Training.of(given), method, given, found[name]["seed"])
+            training_for(method, found[name]["training"], found[name]["seed"])
         except PegboxError as error:
             raise in_section(error, name) from None
     return found

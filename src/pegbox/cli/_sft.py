@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pegbox.cli._options import feature_cache, first, names, say, tell_all
 from pegbox.cli._output import Output
-from pegbox.cli._tuning import apart, check_training, checked_seeds, needed_bits, replay_of, tune_and_save
+from pegbox.cli._tuning import apart, checked_seeds, needed_bits, replay_of, training_for, tune_and_save
 
 if TYPE_CHECKING:
     from pegbox.data import Rows
@@ -102,11 +102,11 @@ def sft(
     from pegbox.methods import build
     from pegbox.models import load, quiet_libraries
     from pegbox.tasks import Decoding, Generate
-    from pegbox.tuning import Training, general_text, labelled_rows
+    from pegbox.tuning import general_text, labelled_rows
 
     several = checked_seeds(seed, seeds, holdout, test)
-    built, settings = build(method, options), Training.of(training or {})
-    check_training(settings, built, training or {}, seed)
+    built = build(method, options)
+    settings = training_for(built, training, seed)
     kept = replay_of(replay, replay_ratio)
     way = Decoding.of(decoding)
     place = Output.free(out, built, overwrite=overwrite, resume=resume, several=several is not None)

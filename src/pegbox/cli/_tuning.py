@@ -86,15 +86,18 @@ def checked_seeds(
     return several
 
 
-def check_training(settings: "Training", method: "Method", given: Mapping[str, Any], seed: int) -> None:
-    """Refuse values that cannot be before any work; tell those that a method without steps has no use for."""
+def training_for(method: "Method", given: Mapping[str, Any] | None, seed: int) -> "Training":
+    """The settings, checked before any work; those that a method without steps has no use for are told."""
     from pegbox.methods import Attached
+    from pegbox.tuning import Training
 
+    settings = Training.of(given or {})
     if isinstance(method, Attached):
         settings.settings(method, seed)
     elif given:
         unused = ", ".join(f"--training.{name}" for name in given)
         say(f"{method.name} takes no training steps, so {unused} plays no part")
+    return settings
 
 
 def needed_bits(method: "Method", model: str) -> Literal["nf4"] | None:

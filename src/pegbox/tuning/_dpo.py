@@ -56,7 +56,13 @@ class DPO:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _check_beta(self.beta)
+        if not (is_number(self.beta) and self.beta > 0):
+            raise UsageError(
+                "beta is the weight of the divergence and cannot be this",
+                where=f"beta {self.beta!r}",
+                expected="a number above 0, such as 0.1",
+                fix="leave it out for 0.1",
+            )
 
     def settings(self, method: Method) -> Settings:
         """The engine's settings.
@@ -173,10 +179,9 @@ def dpo(
         CapabilityError: For a model that writes no text.
         InputError: For rows that cannot be used.
     """
-    _check_beta(beta)
+    how = DPO(beta, training, seed=seed)
     if resume:
         check_resumable(folder)
-    how = DPO(beta, training, seed=seed)
     how.settings(adapter or LoRA())  # what cannot be is told before any work
     say = Once.of(say)
     start = sft if isinstance(sft, Tuned) else Tuned.load(sft, say=say, **options)
@@ -235,16 +240,6 @@ def _trained(
     valid = parts[1] if len(parts) > 1 else None
     with temporary as place, claimed(Path(place), key, resume=resume):
         return train(policy, parts[0], settings=settings, folder=place, valid=valid, resume=resume, say=say)
-
-
-def _check_beta(beta: object) -> None:
-    if not (is_number(beta) and beta > 0):
-        raise UsageError(
-            "beta is the weight of the divergence and cannot be this",
-            where=f"beta {beta!r}",
-            expected="a number above 0, such as 0.1",
-            fix="leave it out for 0.1",
-        )
 
 
 def paired(

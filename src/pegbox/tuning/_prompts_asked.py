@@ -92,13 +92,15 @@ def apart(asked: Conversations, seed: int, say: Callable[[str], None]) -> tuple[
 def unique_prompts(held: Conversations, say: Callable[[str], None]) -> Conversations:
     """Prompts to judge by, of equal ones the first: intervals resample prompts, as if each were news."""
     first: dict[Any, int] = {}
-    for at, messages in enumerate(held.messages):
-        first.setdefault(messages, at)
-    repeated = sorted(set(range(len(held))) - set(first.values()))
+    repeated = [
+        number
+        for at, (number, messages) in enumerate(zip(held.numbers, held.messages, strict=True))
+        if first.setdefault(messages, at) != at
+    ]
     if repeated:
         say(
             f"{held.source}: {len(repeated)} of {len(held)} held-out prompts equal another and are left out "
-            f"(rows {listed([held.numbers[at] for at in repeated])})"
+            f"(rows {listed(repeated)})"
         )
     if len(first) < LEAST_HELD:
         say(
