@@ -70,9 +70,9 @@ def ppo(
 
     from pegbox._atomic import write_bytes
     from pegbox.methods import LoRA, build
-    from pegbox.models import quiet_libraries
+    from pegbox.models import processes, quiet_libraries
     from pegbox.reports import course_diagram, scores_panel
-    from pegbox.rlhf import METRICS, rank
+    from pegbox.rlhf import METRICS
     from pegbox.tuning import align, clear_run_folder
 
     check_least(seed, 0, "--seed")
@@ -89,7 +89,7 @@ def ppo(
         device=device,
     )  # fmt: skip
     scores = found.judge() if len(found.aligner.held) else None
-    if rank():
+    if processes.rank():
         return  # the first of several processes saves
     write_bytes(kept, (run / METRICS).read_bytes())
     course_diagram(found.history, picture, f"{algorithm} of {out.name}")

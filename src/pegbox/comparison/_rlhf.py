@@ -19,7 +19,8 @@ from pegbox.data import Conversations, Dialogue, GeneralText, Preferences
 from pegbox.errors import InputError, UsageError
 from pegbox.evaluation import Forgetting, PolicyScores, RewardScores
 from pegbox.methods import LoRA
-from pegbox.rlhf import METRICS, Alignment, begin, rank
+from pegbox.models import processes
+from pegbox.rlhf import METRICS, Alignment
 from pegbox.training import tell
 from pegbox.tuning import (
     DPO,
@@ -144,7 +145,7 @@ def rlhf(
     place = Path(folder)
     _check_free(place, overwrite)
     start = _start(sft, say, options)
-    begin(start.base.device)
+    processes.join(start.base.device)
     if isinstance(reward, str | Path) and Path(reward).is_dir():
         reward_scores = reward_scores or _kept_scores(Path(reward))
         reward = Tuned.load(reward, model=start.base, say=say)
@@ -177,7 +178,7 @@ def rlhf(
         seconds=done.policy.cost.seconds + judging,
     )
     run = replace(run, verdict=tuple(verdict(run)))
-    if not rank():  # the first of several processes saves
+    if not processes.rank():  # the first of several processes saves
         _save(run, done, place)
     return run
 

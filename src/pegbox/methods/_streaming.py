@@ -6,12 +6,13 @@ import math
 from dataclasses import replace
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor
 
 from pegbox.data import take
 from pegbox.methods._least_squares import Gram, Posterior, Solution, residual
 from pegbox.methods._method import Problem
 from pegbox.methods._output_layer import Equations
+from pegbox.models import processes
 
 BLOCK_ROWS = 4096
 SUBSET_ROWS = 2048
@@ -37,18 +38,17 @@ def accumulate(
         intercept: Whether an unpenalised intercept is fitted.
         block: Rows per block.
     """
-    rank, ranks = _place()
     starts = range(0, len(problem.rows), block)
     gram: Gram | None = None
     # A rank without a block of its own still takes part in the sum, with no rows in it.
-    for start in list(starts)[rank::ranks] or [0]:
+    for start in list(starts)[processes.rank() :: processes.size()] or [0]:
         part = problem.part(range(start, min(start + block, len(problem.rows))))
         rows = Equations.of(part, scale)
         if gram is None:
             gram = Gram(
                 rows.features.shape[1], rows.logits.shape[1], smoothing=smoothing, intercept=intercept
             )
-        if rank < len(starts):
+        if processes.rank() < len(starts):
             gram.update(rows.features, residual(rows.gold, rows.logits, smoothing))
     assert gram is not None
     gram.all_reduce()
@@ -89,10 +89,3 @@ def gram_posterior(gram: Gram, solution: Solution) -> Posterior:
 def _mean(gram: Gram) -> Tensor:
     mean = gram.mean[: gram.width]
     return mean if gram.intercept else torch.zeros_like(mean)
-
-
-def _place() -> tuple[int, int]:
-    """Rank of this process and how many there are."""
-    if distributed.is_available() and distributed.is_initialized():
-        return distributed.get_rank(), distributed.get_world_size()
-    return 0, 1

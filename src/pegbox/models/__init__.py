@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from pegbox._lazy import lazy
 
 if TYPE_CHECKING:
+    from pegbox.models import processes
     from pegbox.models._base import Base, share
     from pegbox.models._batches import batches, collate
     from pegbox.models._cache import FeatureCache, Features
@@ -101,6 +102,7 @@ __all__ = [
     "output_tail_slope",
     "pinned",
     "plain_layers",
+    "processes",
     "quantised_loading",
     "quiet_libraries",
     "quietly",
@@ -183,4 +185,5 @@ __getattr__, __dir__ = lazy(
         "quantised_loading": "pegbox.models._quantised",
         "quietly": "pegbox.models._quiet",
     },
+    submodules=("processes",),
 )

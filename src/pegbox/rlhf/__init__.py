@@ -2,7 +2,6 @@
 
 from pegbox.rlhf._align import METRICS, Aligner
 from pegbox.rlhf._monitor import Monitor
-from pegbox.rlhf._processes import begin, rank
 from pegbox.rlhf._rewards import FunctionReward, Reward, Scale
 from pegbox.rlhf._roles import Roles
 from pegbox.rlhf._rollouts import Prompts, Rollouts
@@ -38,14 +37,12 @@ __all__ = [
     "Roles",
     "Rollouts",
     "Scale",
-    "begin",
     "clipped",
     "frontier",
     "gae",
     "leave_one_out",
     "logprobs",
     "preference_loss",
-    "rank",
     "reweighted",
     "sample",
     "token_rewards",

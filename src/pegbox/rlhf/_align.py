@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from pegbox._atomic import write_text
 from pegbox.errors import InputError, RunError, UsageError
-from pegbox.rlhf import _processes as processes
+from pegbox.models import processes
 from pegbox.rlhf._learner import Learner
 from pegbox.rlhf._monitor import Monitor, standard_error
 from pegbox.rlhf._rewards import Reward, Scale

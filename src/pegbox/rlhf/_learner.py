@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pegbox.models import without_dropout
-from pegbox.rlhf import _processes as processes
+from pegbox.models import processes, without_dropout
 from pegbox.rlhf._settings import Alignment
 from pegbox.training import load_moments
 

@@ -11,8 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pegbox.models import Base
-from pegbox.rlhf import _processes as processes
+from pegbox.models import Base, processes
 from pegbox.rlhf._rewards import Reward, check_finite
 from pegbox.rlhf._sample import sample
 from pegbox.rlhf._sequences import Answered, Batch, logprobs

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pegbox.errors import RunError
-from pegbox.rlhf import _processes as processes
+from pegbox.models import processes
 from pegbox.rlhf._learner import Learner
 from pegbox.rlhf._roles import Roles
 from pegbox.rlhf._rollouts import Rollouts, like_lengths

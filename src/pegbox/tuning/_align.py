@@ -17,8 +17,8 @@ from pegbox.data import Conversations, Dialogue, Preferences
 from pegbox.errors import CapabilityError, InputError, check_whole
 from pegbox.evaluation import PolicyScores, Reach
 from pegbox.methods import Attached, LoRA
-from pegbox.models import Base
-from pegbox.rlhf import Aligner, Alignment, Prompts, Reward, Roles, Scale, begin, rank
+from pegbox.models import Base, processes
+from pegbox.rlhf import Aligner, Alignment, Prompts, Reward, Roles, Scale
 from pegbox.training import hush, tell
 from pegbox.tuning._claim import claimed
 from pegbox.tuning._judge import Judge, SideBySide
@@ -148,8 +148,8 @@ def align(
     start = sft if isinstance(sft, Tuned) else Tuned.load(sft, say=say, **options)
     prompt = writes(start)
     base = start.base
-    begin(base.device)
-    if rank():
+    processes.join(base.device)
+    if processes.rank():
         say = hush
     scored, model, name = reward_of(reward, base, prompt.task.chat_template)
     asked_as: Any = None if model is None else model.prompt.task

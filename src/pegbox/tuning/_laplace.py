@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pegbox.data import Preferences, Questions, Rows
 from pegbox.errors import CapabilityError, InputError, UsageError
-from pegbox.models import answer_tokens, output_scale, output_tail_slope
+from pegbox.models import answer_tokens, output_scale, output_tail_slope, processes
 from pegbox.tasks import Generate, Tag
 from pegbox.training import hush
 from pegbox.tuning._answers import Answers, answer, raw_logits
@@ -28,9 +28,7 @@ from pegbox.uncertainty import (
     check_part,
     fit_laplace,
     places,
-    sharing,
 )
-from pegbox.uncertainty import rank as process
 
 if TYPE_CHECKING:
     from pegbox.methods import Posterior
@@ -101,7 +99,7 @@ def laplace(
         tuned.say(f"{len(others)} rows of {read.source} were not tuned on: they choose the precision")
     held = scored(tuned, others) if others is not None and len(others) else None
     assert tuned.module is not None
-    with sharing(tuned.base.device):
+    with processes.joined(tuned.base.device):
         found = fit_laplace(
             tuned.module,
             scored(tuned, own),
@@ -115,7 +113,7 @@ def laplace(
             seed=seed,
             context=f"{tuned.base.fingerprint} {tuned.prompt.task.to_json()}",
             folder=None if folder is None else Path(folder),
-            say=tuned.say if process() == 0 else hush,
+            say=tuned.say if processes.rank() == 0 else hush,
         )
     found = replace(found, details={**found.details, "prior_mean": prior_mean})
     return replace(tuned, laplace=found, averaged=True)

@@ -17,7 +17,6 @@ from pegbox.uncertainty._laplace import Laplace
 from pegbox.uncertainty._places import LAST, PARTS, Place, check_part, places
 from pegbox.uncertainty._predictive import INTEGRALS, Integral, Predictive
 from pegbox.uncertainty._scored import Scored
-from pegbox.uncertainty._share import rank, sharing
 from pegbox.uncertainty._temperature import Temperature, fit_temperature
 
 __all__ = [
@@ -43,9 +42,7 @@ __all__ = [
     "header",
     "header_of",
     "places",
-    "rank",
     "read_header",
     "read_laplace",
-    "sharing",
     "to_bytes",
 ]

@@ -6,9 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from pegbox.errors import UsageError, check_whole
+from pegbox.models import processes
 from pegbox.uncertainty._choose import choose_precision
 from pegbox.uncertainty._curvature import GRADES, Gatherer, Grade
 from pegbox.uncertainty._diag import Diagonal
@@ -21,8 +23,6 @@ from pegbox.uncertainty._places import Place
 from pegbox.uncertainty._resume import Progress
 from pegbox.uncertainty._roots import MixedRoots, exact_roots
 from pegbox.uncertainty._scored import Scored
-from pegbox.uncertainty._share import alone, gathered, own_share, summed
-from pegbox.uncertainty._share import rank as rank_of
 
 _BLOCK = 256
 
@@ -84,10 +84,10 @@ def fit_laplace(
     check_rows(rows)
     width = 1 if roots == "mixed" else max(1, rows.answers - 1)
     gatherer = _gatherer(grade, sum(place.size for place in places), len(rows) * width, rank, seed)
-    order = in_batches(rows, places, width, only=own_share(len(rows)))
+    order = in_batches(rows, places, width, only=processes.own(range(len(rows))))
     key = _key(places, rows, context, grade, roots, rank, seed, order)
     device = places[0].layer.weight.device
-    progress = Progress(folder if alone() else None, key, device)
+    progress = Progress(folder if processes.size() == 1 else None, key, device)
     try:
         likelihood = _gather(gatherer, model, rows, places, roots, order, seed, progress)
     except KeyboardInterrupt as stopped:
@@ -128,7 +128,7 @@ def _gather(
     likelihood, (at_pass, at_batch) = progress.begin(gatherer)
     for number in range(at_pass, gatherer.passes):
         done = at_batch if number == at_pass else 0
-        seeds = exact_roots if roots == "exact" else MixedRoots((seed, number, rank_of()), done)
+        seeds = exact_roots if roots == "exact" else MixedRoots((seed, number, processes.rank()), done)
         try:
             with closing(track_slopes(model, rows, places, seeds, order[done:], "fit")) as batches:
                 for found in batches:
@@ -140,13 +140,19 @@ def _gather(
         except KeyboardInterrupt:
             progress.write(gatherer, likelihood, number, done)
             raise
-        parts = gathered(gatherer.tensors())
-        if parts:  # merged in one order by all, so that all find the same
-            gatherer.restore(parts[0])
-            gatherer.join(parts[1:])
+        if processes.size() > 1:  # merged in one order by all, so that all find the same
+            first, *others = _of_all(gatherer.tensors(), places[0].layer.weight.device)
+            gatherer.restore(first)
+            gatherer.join(others)
         if number < gatherer.passes - 1:
             gatherer.next_pass()
-    return summed(likelihood)
+    return float(sum(processes.of_all(likelihood)))
+
+
+def _of_all(tensors: dict[str, Tensor], device: torch.device) -> list[dict[str, Tensor]]:
+    """What each process gathered, in their order."""
+    found = processes.of_all({name: value.cpu() for name, value in tensors.items()})
+    return [{name: value.to(device) for name, value in one.items()} for one in found]
 
 
 def _likelihood(rows: Scored, found: Slopes) -> float:

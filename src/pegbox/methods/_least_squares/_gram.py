@@ -1,11 +1,11 @@
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from pegbox.errors import InputError, UsageError
 from pegbox.methods._least_squares._check import as_features, check_penalty
 from pegbox.methods._least_squares._solution import Solution
 from pegbox.methods._least_squares._solve import cholesky, ill_posed
+from pegbox.models import processes
 
 _CHOLESKY_LIMIT = 1e12
 
@@ -67,17 +67,17 @@ class Gram:
 
     def all_reduce(self) -> None:
         """Sum over all ranks in place; does nothing where ``torch.distributed`` is not initialised."""
-        if not (dist.is_available() and dist.is_initialized()):
+        if not processes.several():
             return
         total = torch.tensor([float(self.rows)], dtype=torch.float64, device=self.mean.device)
-        dist.all_reduce(total)
+        processes.add_up(total)
         mean = self.mean * (self.rows / max(float(total), 1.0))
-        dist.all_reduce(mean)
+        processes.add_up(mean)
         shift = self.mean - mean
         self.moments += self.rows * torch.outer(shift[: self.width], shift)
         squares = total.new_tensor([self.squares + self.rows * float(shift[self.width :].square().sum())])
-        dist.all_reduce(self.moments)
-        dist.all_reduce(squares)
+        processes.add_up(self.moments)
+        processes.add_up(squares)
         self.mean, self.rows, self.squares = mean, round(float(total)), float(squares)
 
     def solve(self, penalty: float) -> Solution:
