@@ -195,7 +195,7 @@ def test_long_questions_are_cut_at_their_ends_and_told() -> None:
     assert question[:20] in text
     with pytest.raises(InputError, match="longer than the context") as error:
         prompt.speak(rows, too_long="error")
-    assert error.value.where == "toy chats, rows 1"
+    assert error.value.where == "toy chats, row 1"
     dropped = prompt.speak(rows, too_long="drop")
     assert (dropped.left_out, dropped.rows) == ((1,), (1,))
     asked, cut = prompt.ask(rows_of((("user", question),)), room=30)

@@ -80,7 +80,7 @@ def test_prompts_are_cut_at_their_beginning_alike_for_both_answers() -> None:
     long = "tea " * 120 + "hot screen?"
     rows = preferences_of((long, "The hotel and the staff.", "no"), ("Is it good?", "yes", "no"))
     found = prompt.encode_pairs(rows)
-    assert found.notes() == ["toy pairs: 1 of 2 prompts cut at their beginning to fit the context (rows 1)"]
+    assert found.notes() == ["toy pairs: 1 of 2 prompts cut at their beginning to fit the context (row 1)"]
     chosen, rejected = (base.tokenizer.decode(found.ids(place)[0]) for place in (0, 1))
     assert len(found.ids(0)[0]) <= 64
     assert "hot screen?" in chosen
@@ -117,7 +117,7 @@ def test_answers_are_never_cut_so_that_rows_are_left_out_and_told(kind: str) -> 
     assert found.kept == (1,)
     assert found.notes() == [
         "toy pairs: 1 of 2 rows left out, since they do not fit into the context, answers never being cut "
-        "(rows 1)"
+        "(row 1)"
     ]
     with pytest.raises(InputError, match="a row is longer than the context"):
         prompt.encode_pairs(rows.select([0]))

@@ -90,12 +90,12 @@ def test_the_count_and_the_row_numbers_are_told() -> None:
     rows = rows_of_length([50] * 9 + [1])
     encoded = prepare(TASK, causal_bytes(), "causal", 20).encode(rows)
     assert encoded.notes() == [
-        "tiny.csv: 9 of 10 texts shortened to fit the context (rows 1, 2, 3, 4, 5, 6, 7, 8, ...)"
+        "tiny.csv: 9 of 10 texts shortened to fit the context (rows 1, 2, 3, 4, 5, 6, 7, 8, 9)"
     ]
     with pytest.raises(InputError) as error:
         prepare(TASK, causal_bytes(), "causal", 20).encode(rows, too_long="error")
     assert str(error.value) == (
-        "9 texts are longer than the context (tiny.csv, rows 1, 2, 3, 4, 5, 6, 7, 8, ...)\n"
+        "9 texts are longer than the context (tiny.csv, rows 1, 2, 3, 4, 5, 6, 7, 8, 9)\n"
         "  expected: at most 20 tokens with the template\n"
         "  fix: shorten them, or let them be cut with --too-long shorten"
     )
@@ -209,7 +209,7 @@ def test_encoders_read_plain_texts_and_pairs_cut_longest_first() -> None:
     assert len(two.ids[0]) == len(two.types[0]) == 32
     first = said(tokenizer, texts[0])
     assert two.ids[0][1 : 1 + len(first)] == first
-    with pytest.raises(InputError, match=r"1 texts are longer than the context \(tiny.csv, rows 2\)"):
+    with pytest.raises(InputError, match=r"1 texts are longer than the context \(tiny.csv, row 2\)"):
         prepare(Classify(labels=("a", "b")), tokenizer, "encoder", 16).encode(rows, too_long="error")
 
 

@@ -183,7 +183,7 @@ def test_words_that_vanish_are_counted_and_others_keep_their_place() -> None:
     assert windows.lost == ((1, 2), ())
     assert [place[:2] for place in windows.places[0]] == [(0, 0), (0, 3)]
     assert windows.notes() == [
-        "sentences given in memory: 2 words leave nothing for the tokenizer and are answered O (rows 1)"
+        "sentences given in memory: 2 words leave nothing for the tokenizer and are answered O (row 1)"
     ]
 
 

@@ -195,7 +195,7 @@ def test_equal_held_out_prompts_are_asked_once_and_those_learnt_on_are_told(tmp_
     sft = sft_of(base_of(*FAMILIES["llama"]))
     found = align(sft, lengths, from_prompts(ASKED[:6]), held=held, folder=tmp_path / "run", **options)
     assert list(found.aligner.held.texts) == [*ASKED[:2], "What of the moon?"]
-    assert "prompts given in memory: 1 of 4 held-out prompts equal another and are left out (rows 4)" in said
+    assert "prompts given in memory: 1 of 4 held-out prompts equal another and are left out (row 4)" in said
     assert "warning: 2 of 3 held-out prompts are learnt on too" in said
     scores = pegbox.tuning.judge(found.tuned, sft, lengths, held, say=said.append, resamples=10)
     assert scores.rows == 3

@@ -97,7 +97,7 @@ def test_the_card_tells_what_was_left_out_and_shortened(tmp_path: Path) -> None:
     rows = Examples("toy", {"text": texts}, many.labels, many.numbers, (Dropped(11, "empty text"),))
     text = card_of(fit(base_of("llama"), "closed-form", rows), tmp_path / "out")
     assert "- Reading them: 1 row left out: empty text (row 11)." in text
-    assert "- Fitting them into the context: 1 of 10 texts shortened to fit the context (rows 1)." in text
+    assert "- Fitting them into the context: 1 of 10 texts shortened to fit the context (row 1)." in text
     assert (
         "It reads 256 tokens at a time, those of the template and of demonstrations included; a longer"
         in text

@@ -257,7 +257,7 @@ def test_questions_too_long_to_choose_an_answer_for_are_told_or_refused() -> Non
     tuned = replace(fit(base, "zero-shot", task=task), say=said.append)
     assert len(tuned.predict(rows)) == 2
     assert [line for line in said if "1 of 2 questions shortened, so that the longest" in line]
-    with pytest.raises(InputError, match=r"1 questions are too long to be answered .*rows 2"):
+    with pytest.raises(InputError, match=r"1 questions are too long to be answered .*row 2"):
         replace(tuned, too_long="error").predict(rows)
 
 

@@ -134,7 +134,7 @@ def test_long_sentences_keep_an_answer_for_each_word() -> None:
     tuned = fit(base, rows, say=told.append)
     answer = tuned.predict(long)[0]
     assert len(answer.tags) == len(long.tokens[0])
-    assert any("long: 1 of 1 sentences read in several windows (rows 1)" in line for line in told)
+    assert any("long: 1 of 1 sentences read in several windows (row 1)" in line for line in told)
     assert torch.isfinite(tuned.logits(long)).all()
     assert tuned.evaluate(long, resamples=2).words == len(long.tokens[0])
 

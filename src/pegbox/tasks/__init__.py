@@ -13,7 +13,7 @@ from pegbox.tasks._demonstrations import (
     random_per_class,
     text_keys,
 )
-from pegbox.tasks._encoded import Encoded, listed
+from pegbox.tasks._encoded import Encoded
 from pegbox.tasks._generate import TABLE, Chat, Generate
 from pegbox.tasks._generate_prompt import GeneratePrompt
 from pegbox.tasks._guess import TaskKind, guess_task, task_from_file
@@ -64,7 +64,6 @@ __all__ = [
     "edges",
     "first_words",
     "guess_task",
-    "listed",
     "most_similar",
     "nearest_rows",
     "no_encoder_decoder",

@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from pegbox.data import Examples, Questions
+from pegbox.data import Examples, Questions, rows_text
 from pegbox.errors import CapabilityError, InputError
 from pegbox.tasks._choose import Choose
 from pegbox.tasks._classify import Demonstration
-from pegbox.tasks._encoded import Encoded, listed
+from pegbox.tasks._encoded import Encoded
 from pegbox.tasks._prompt import Kind, Prompt, TooLong
 from pegbox.tasks._tokens import plain_ids
 
@@ -61,9 +61,7 @@ class OptionPairs:
         if not self.shortened:
             return []
         counts = f"{len(self.shortened)} of {len(self)} questions"
-        return [
-            f"{self.encoded.source}: {counts} shortened to fit the context (rows {listed(self.shortened)})"
-        ]
+        return [f"{self.encoded.source}: {counts} shortened to fit the context ({rows_text(self.shortened)})"]
 
 
 @dataclass(frozen=True)

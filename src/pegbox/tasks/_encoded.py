@@ -1,6 +1,7 @@
-from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+
+from pegbox.data import rows_text
 
 
 @dataclass(frozen=True)
@@ -48,9 +49,4 @@ class Encoded:
             return []
         where = f"{self.source}: " if self.source else ""
         counts = f"{len(self.shortened)} of {len(self)} texts"
-        return [f"{where}{counts} shortened to fit the context (rows {listed(self.shortened)})"]
-
-
-def listed(numbers: Sequence[int]) -> str:
-    """The first eight numbers, and whether there are more."""
-    return ", ".join(map(str, numbers[:8])) + (", ..." if len(numbers) > 8 else "")
+        return [f"{where}{counts} shortened to fit the context ({rows_text(self.shortened)})"]

@@ -12,11 +12,11 @@ from pegbox.data import (
     conversations,
     find_conversation_columns,
     read,
+    rows_text,
 )
 from pegbox.errors import InputError, UsageError, nearest
 from pegbox.tasks._classify import Demonstration
 from pegbox.tasks._decoding import Decoding
-from pegbox.tasks._encoded import listed
 from pegbox.tasks._saved import FORMAT, reading_task
 
 # Column of the tables that SQL answers can be run on, where there is one.
@@ -206,7 +206,7 @@ class Generate:
                 if not any(" ".join(answer.split()) in own for answer in answers)
             ]
             if others:
-                told = f"{len(others)} answers are none of those to choose among (rows {listed(others)})"
+                told = f"{len(others)} answers are none of those to choose among ({rows_text(others)})"
                 say(f"{rows.source}: {told}")
 
     def gold(self, rows: Conversations) -> tuple[tuple[str, ...], ...]:

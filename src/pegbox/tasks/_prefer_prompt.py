@@ -6,9 +6,9 @@ from functools import cached_property
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from pegbox.data import Conversations, Examples, Message, Preferences
+from pegbox.data import Conversations, Examples, Message, Preferences, rows_text
 from pegbox.errors import CapabilityError, InputError
-from pegbox.tasks._encoded import Encoded, listed
+from pegbox.tasks._encoded import Encoded
 from pegbox.tasks._generate_prompt import GeneratePrompt
 from pegbox.tasks._prefer import Prefer
 from pegbox.tasks._prepare_generate import prepare_generate
@@ -62,7 +62,7 @@ class AnswerIds:
             (self.left_out, "rows left out, since they do not fit into the context, answers never being cut"),
         )
         return [
-            f"{where}{len(rows)} of {self.count} {what} (rows {listed(rows)})" for rows, what in told if rows
+            f"{where}{len(rows)} of {self.count} {what} ({rows_text(rows)})" for rows, what in told if rows
         ]
 
 
@@ -276,7 +276,7 @@ def unfit(source: str, numbers: Sequence[int], context: int) -> InputError:
         f"{len(numbers)} rows are longer than the context"
         if len(numbers) > 1
         else "a row is longer than the context",
-        where=f"{source}, row{'s' if len(numbers) > 1 else ''} {listed(numbers)}",
+        where=f"{source}, {rows_text(numbers)}",
         expected=f"at most {context} tokens, prompt and answer together",
         fix="raise --max-length, shorten them, or let prompts be cut with --too-long shorten",
     )

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
-from pegbox.data import Examples
+from pegbox.data import Examples, rows_text
 from pegbox.errors import CapabilityError, InputError, UsageError
 from pegbox.tasks._classify import Classify, Demonstration
 from pegbox.tasks._encoded import Encoded
@@ -312,10 +312,9 @@ class Prompt:
 
 
 def _too_long(rows: Examples, long: Sequence[int], context: int) -> InputError:
-    numbers = ", ".join(str(rows.numbers[index]) for index in long[:8])
     return InputError(
         f"{len(long)} texts are longer than the context",
-        where=f"{rows.source}, rows {numbers}{', ...' if len(long) > 8 else ''}",
+        where=f"{rows.source}, {rows_text(rows.numbers[index] for index in long)}",
         expected=f"at most {context} tokens with the template",
         fix="shorten them, or let them be cut with --too-long shorten",
     )

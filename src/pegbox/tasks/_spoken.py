@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pegbox.data import Conversations
+from pegbox.data import Conversations, rows_text
 from pegbox.errors import InputError
-from pegbox.tasks._encoded import listed
 from pegbox.tasks._prompt import TooLong
 
 
@@ -49,7 +48,7 @@ class Spoken:
             (self.divided, "texts read in several windows"),
             (self.left_out, "rows left out, since they do not fit into the context"),
         )
-        return [f"{where}{len(rows)} of {count} {what} (rows {listed(rows)})" for rows, what in told if rows]
+        return [f"{where}{len(rows)} of {count} {what} ({rows_text(rows)})" for rows, what in told if rows]
 
 
 def too_long_error(
@@ -60,7 +59,7 @@ def too_long_error(
     count = f"{len(numbers)} rows are" if len(numbers) > 1 else "a row is"
     return InputError(
         f"{count} longer than the context" + (f": {what} longer than it" if too_long == "shorten" else ""),
-        where=f"{rows.source}, rows {listed(numbers)}",
+        where=f"{rows.source}, {rows_text(numbers)}",
         expected=f"at most {context} tokens",
         fix="raise --max-length, shorten them, or leave them out with --too-long drop",
     )

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from pegbox.data import Sentences
+from pegbox.data import Sentences, rows_text
 from pegbox.errors import CapabilityError, InputError
-from pegbox.tasks._encoded import Encoded, listed
+from pegbox.tasks._encoded import Encoded
 from pegbox.tasks._prompt import Kind, Prompt, TooLong
 from pegbox.tasks._tag import Tag
 
@@ -53,7 +53,7 @@ class Windows:
             (lost, f"{count} words leave nothing for the tokenizer and are answered O"),
             (self.cut, f"{len(self.cut)} sentences with a word longer than the context, read by its start"),
         ]
-        return [f"{where}{line} (rows {listed(rows)})" for rows, line in found if rows]
+        return [f"{where}{line} ({rows_text(rows)})" for rows, line in found if rows]
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class TagPrompt(Prompt):
         if refused:
             raise InputError(
                 f"{len(refused)} sentences are longer than the context",
-                where=f"{rows.source}, rows {listed([rows.numbers[index] for index in refused])}",
+                where=f"{rows.source}, {rows_text([rows.numbers[index] for index in refused])}",
                 expected=f"at most {self.context} tokens",
                 fix="divide them, or let them be read in windows with --too-long shorten",
             )

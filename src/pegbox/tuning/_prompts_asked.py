@@ -16,11 +16,12 @@ from pegbox.data import (
     find_conversation_columns,
     in_turns,
     read,
+    rows_text,
     split,
 )
 from pegbox.errors import CapabilityError, InputError, UsageError
 from pegbox.rlhf import Prompts
-from pegbox.tasks import GeneratePrompt, Prefer, listed
+from pegbox.tasks import GeneratePrompt, Prefer
 from pegbox.tuning._tuned import Tuned
 
 HELD_SHARE, MOST_HELD = 0.1, 128
@@ -74,7 +75,7 @@ def as_prompts(
     if cut:
         say(
             f"{asked.source}: {len(cut)} of {len(asked)} prompts shortened to leave room for answers "
-            f"(rows {listed(cut)})"
+            f"({rows_text(cut)})"
         )
     return Prompts(tuple(ids), tuple(messages[-1].content for messages in asked.messages))
 
@@ -100,7 +101,7 @@ def unique_prompts(held: Conversations, say: Callable[[str], None]) -> Conversat
     if repeated:
         say(
             f"{held.source}: {len(repeated)} of {len(held)} held-out prompts equal another and are left out "
-            f"(rows {listed(repeated)})"
+            f"({rows_text(repeated)})"
         )
     if len(first) < LEAST_HELD:
         say(

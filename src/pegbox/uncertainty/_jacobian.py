@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from pegbox.data import rows_text
 from pegbox.errors import CapabilityError, RunError
 from pegbox.models import batches, in_mode, watched
 from pegbox.uncertainty._places import Place
@@ -157,10 +158,11 @@ def slopes(
 
 def _check(scores: Tensor, indices: Sequence[int]) -> None:
     """Raise RunError for scores that are not numbers."""
-    if torch.isnan(scores).any() or not torch.isfinite(scores.amax(1)).all():
+    bad = torch.isnan(scores).any(1) | ~torch.isfinite(scores.amax(1))
+    if bad.any():
         raise RunError(
             "the answers are not finite numbers",
-            where=f"rows {', '.join(str(index + 1) for index in indices[:5])}",
+            where=rows_text(indices[place] + 1 for place in bad.nonzero()[:, 0].tolist()),
             expected="finite logits",
             fix="load the base in float32, or tune again with a lower learning rate",
         )

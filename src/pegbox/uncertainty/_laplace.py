@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pegbox._progress import track
+from pegbox.data import rows_text
 from pegbox.errors import InputError, RunError
 from pegbox.uncertainty._curvature import Basis, Grade
 from pegbox.uncertainty._evidence import Evidence, check_precision
@@ -191,7 +192,7 @@ def check_slopes(found: Slopes) -> None:
     if not all(torch.isfinite(part).all() for part in found.parts):
         raise RunError(
             "the answers' gradients are not finite numbers",
-            where=f"rows {', '.join(str(index + 1) for index in found.indices[:5])}",
+            where=rows_text(index + 1 for index in found.indices),
             expected="finite gradients",
             fix="load the base in float32",
         )

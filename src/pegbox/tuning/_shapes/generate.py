@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from pegbox.data import Conversations, Message, Table, from_prompts
+from pegbox.data import Conversations, Message, Table, from_prompts, rows_text
 from pegbox.errors import CapabilityError, InputError, UsageError
 from pegbox.evaluation import GenerationScores, SqlTable, parse_record, score_texts, which_metrics
 from pegbox.methods import FewShot, Method, Solved, Solver, ZeroShot
 from pegbox.models import Base, decode
-from pegbox.tasks import TABLE, Demonstration, Generate, GeneratePrompt, Spoken, listed
+from pegbox.tasks import TABLE, Demonstration, Generate, GeneratePrompt, Spoken
 from pegbox.training import Trainable
 from pegbox.tuning._columns import own_columns
 from pegbox.tuning._seen import told_seen
@@ -268,13 +268,13 @@ def _tell_cut(tuned: Tuned, rows: Conversations, cut: Sequence[int], so: str) ->
     if tuned.too_long == "error":
         raise InputError(
             f"{len(cut)} questions are too long to be answered",
-            where=f"{rows.source}, rows {listed(cut)}",
+            where=f"{rows.source}, {rows_text(cut)}",
             expected=f"at most {tuned.base.context} tokens, question and answer together, so {so}",
             fix="shorten them, set --decoding.max_tokens lower, or use --too-long shorten",
         )
     tuned.say(
         f"{rows.source}: {len(cut)} of {len(rows)} questions shortened, so {so} into the context "
-        f"(rows {listed(cut)})"
+        f"({rows_text(cut)})"
     )
 
 
