@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from pegbox.errors import RunError
 from pegbox.uncertainty import Place, fit_laplace, places
 from pegbox.uncertainty import _fit as fit_module
 from pegbox.uncertainty import _jacobian as jacobian_module
@@ -86,6 +87,14 @@ def test_the_log_likelihood_is_that_of_the_labels() -> None:
     assert fit_laplace(model, rows, spots, precision=1.0, say=hush).log_likelihood == pytest.approx(
         float(wanted)
     )
+
+
+def test_rows_whose_logits_are_no_numbers_are_named() -> None:
+    nan, inf = math.nan, math.inf
+    scores = torch.tensor([[0.0, 1.0], [nan, 0.0], [1.0, -inf], [inf, 0.0]])
+    with pytest.raises(RunError, match=r"\(rows 4, 8\)"):
+        jacobian_module._check(scores, [0, 7, 2, 3])
+    jacobian_module._check(scores[[0, 2]], [0, 2])
 
 
 def test_gradients_are_those_of_finite_differences() -> None:
