@@ -23,11 +23,12 @@ ORDER = [
     "tuning",
     "comparison",
     "reports",
+    "serving",
     "cli",
 ]
 HEAVY = (
     *("torch", "transformers", "peft", "datasets", "pandas", "sklearn"),
-    *("matplotlib", "scipy", "numpy", "rich", "jinja2", "ray"),
+    *("matplotlib", "scipy", "numpy", "rich", "jinja2", "ray", "fastapi", "uvicorn"),
 )
 # A room within a room: the embedded model, its world and its training are imported by their own names.
 INNER = "pegbox.models.etude"

@@ -29,6 +29,7 @@ from pegbox.cli._predict import predict
 from pegbox.cli._rank import rank
 from pegbox.cli._reward import reward
 from pegbox.cli._rlhf import rlhf
+from pegbox.cli._serve import serve
 from pegbox.cli._sft import sft
 from pegbox.cli._signature import add_function, summary, typed
 from pegbox.errors import PegboxError, UsageError, nearest
@@ -53,6 +54,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "calibrate": calibrate,
     "merge": merge,
     "rank": rank,
+    "serve": serve,
     "methods": methods,
     "demo": demo,
 }

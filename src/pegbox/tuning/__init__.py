@@ -2,6 +2,7 @@
 
 from pegbox.data import GeneralText
 from pegbox.tuning._align import Aligned, align
+from pegbox.tuning._answer_json import answer_json, check_abstains
 from pegbox.tuning._calibrate import Calibrated, Way, calibrate, check_answers, check_ways
 from pegbox.tuning._demonstrate import Demonstrate
 from pegbox.tuning._dpo import DPO, dpo, read_pairs
@@ -23,7 +24,7 @@ from pegbox.tuning._readout import as_read, read_by, with_readout
 from pegbox.tuning._replay import Replay
 from pegbox.tuning._reward_of import check_reward
 from pegbox.tuning._run_folder import check_run_folder, clear_run_folder, seed_folder
-from pegbox.tuning._saving import SCORES, adapter_bytes
+from pegbox.tuning._saving import SCORES, adapter_bytes, base_of
 from pegbox.tuning._seeds import Seeds, SeedScores, fit_seeds
 from pegbox.tuning._shapes import (
     Choice,
@@ -92,9 +93,12 @@ __all__ = [
     "adapter_bytes",
     "adapter_folder",
     "align",
+    "answer_json",
     "as_read",
     "base_alone",
+    "base_of",
     "calibrate",
+    "check_abstains",
     "check_answers",
     "check_reward",
     "check_run_folder",

@@ -246,6 +246,16 @@ def _meta(tuned: Tuned) -> dict[str, Any]:
     }
 
 
+def base_of(folder: Path) -> str | None:
+    """Fingerprint of the base that a saved model goes on; none where its folder holds all weights.
+
+    Raises:
+        InputError: When the folder is not one that :func:`save` wrote.
+    """
+    meta = _read_meta(folder)
+    return None if meta.get("weights") else meta["base"]["fingerprint"]
+
+
 def described(base: Base) -> dict[str, Any]:
     """What ``pegbox.json`` says of a base."""
     return {
