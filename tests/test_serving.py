@@ -33,7 +33,7 @@ from pegbox.tuning import (
     Written,
     answer_json,
 )
-from tuning_toy import hush
+from tuning_toy import base_of, hush
 
 TEXTS = ["The kettle was great.", "The tea was terrible.", "It broke and was cold."]
 
@@ -282,3 +282,58 @@ def test_notes_go_to_the_reply_alone(service: Service) -> None:
     kept = Service({"m0": replace(service.models["m0"], say=told.append)})
     assert kept.answer(["good " * 3000])["notes"]
     assert told == []
+
+
+def tuned_for(kind: str) -> pegbox.Tuned:
+    """A model of one kind of task, tuned a little on its tests' own rows."""
+    import test_tuning_choose
+    import test_tuning_generate
+    import test_tuning_tag
+    from reward_toy import toy_pairs
+
+    base = base_of("llama")
+    if kind == "choose":
+        return pegbox.fit(base, pegbox.Choose(), "zero-shot", rows=test_tuning_choose.ROWS, say=hush)
+    if kind == "tag":
+        return test_tuning_tag.fit(base, test_tuning_tag.sentences_of())
+    if kind == "generate":
+        return test_tuning_generate.fit(base, "lora")
+    few = pegbox.Training(epochs=1, precision="float32")
+    return pegbox.fit(base, pegbox.Prefer(chat="plain"), "lora", rows=toy_pairs(), training=few, say=hush)
+
+
+KINDS: dict[str, tuple[str, Any, Any]] = {
+    "choose": (
+        "choose",
+        {"question": "What is hot?", "choices": ["the tea", "a screen"]},
+        ["What is hot?", ["the tea", "a screen"]],
+    ),
+    "tag": ("tag", {"tokens": ["staff", "said", "yes"]}, ["staff", "said", "yes"]),
+    "tag of a text": ("tag", {"tokens": ["staff", "said", "yes"]}, "staff said yes"),
+    "generate": ("generate", {"instruction": "What broke?"}, "What broke?"),
+    "prefer": (
+        "prefer",
+        {"prompt": "Was it good?", "chosen": "It was great.", "rejected": "It was bad."},
+        ["Was it good?", "It was great.", "It was bad."],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", KINDS)
+def test_rows_of_every_kind_of_task(case: str) -> None:
+    kind, whole, alone = KINDS[case]
+    service = Service({kind: tuned_for(kind)})
+    assert service.described()[0]["task"] == kind
+    first, second = (service.answer([row, row])["answers"] for row in (whole, alone))
+    assert first == second
+    assert first[0] == first[1]
+    json.dumps(first, allow_nan=False)
+    if kind in ("tag", "generate"):
+        with pytest.raises(UsageError, match="no one probability per row to abstain by"):
+            service.answer([alone], abstain_above=0.2)
+
+
+def test_a_single_answer_gets_its_reward() -> None:
+    service = Service({"reward": tuned_for("prefer")})
+    (found,) = service.answer([["Was it good?", "It was great."]])["answers"]
+    assert set(found) == {"reward", "reward_standard"}
