@@ -17,7 +17,7 @@ from every_method import READ, REVIEWS, ROWS, Plan, data_of
 FOLDER = common.RUNS / "bench" / "head_rate"
 SEEDS = (0, 1, 2)
 # The first is the method's own rate, at which all else learns.
-RATES = {"full": (1e-4, 1e-3, 3e-3, 1e-2), "lora": (1e-3, 1e-2)}
+RATES = {"full": (1e-4, 1e-3, 3e-3, 1e-2), "lora": (1e-3, 3e-3, 1e-2)}
 TASKS = (
     ("sst2", "minilm", ROWS),
     ("snli", "minilm", ROWS),
