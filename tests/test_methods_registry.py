@@ -83,7 +83,7 @@ def test_the_table_has_a_row_per_method_and_a_cell_per_column() -> None:
     assert len({tuple(row) for row in rows}) == 1
     assert all(all(row.values()) for row in rows)
     lora = next(row for row in rows if row["method"] == "lora")
-    assert lora["trained"] == "yes, peak rate 0.001"
+    assert lora["trained"] == "yes, peak rate 0.001, a head on tokens 0.003"
     assert lora["starts at the base"] == "yes"
     assert "gemma3_text" in lora["seen working on"]
 

@@ -85,12 +85,13 @@ def test_full_fine_tuning_finds_entities_by_a_head_at_its_own_rate() -> None:
     assert found[None].value > 0.3
 
 
+@pytest.mark.parametrize("name", ["full", "lora", "qlora"])
 @pytest.mark.parametrize(
     ("given", "expected"),
     [({}, 3e-3), ({"head_learning_rate": 1e-2}, 1e-2), ({"learning_rate": 2e-2}, 2e-2)],
 )
-def test_the_rate_of_a_head_on_tokens(given: dict[str, float], expected: float) -> None:
-    base, method, training = base_of("bert", "encoder"), build("full"), pegbox.Training(**given)
+def test_the_rate_of_a_head_on_tokens(name: str, given: dict[str, float], expected: float) -> None:
+    base, method, training = base_of("bert", "encoder"), build(name), pegbox.Training(**given)
     settings = training.settings(method, 0)
     on_tokens = training.for_base(settings, method, base.headed("none"), hush)
     assert on_tokens.head_learning_rate == expected
@@ -100,7 +101,7 @@ def test_the_rate_of_a_head_on_tokens(given: dict[str, float], expected: float) 
 
 def test_before_training_all_tags_are_equally_likely() -> None:
     base, rows = base_of("bert", "encoder"), sentences_of(3)
-    training = pegbox.Training(max_steps=1, learning_rate=1e-9, precision="float32")
+    training = pegbox.Training(max_steps=1, learning_rate=1e-9, head_learning_rate=1e-9, precision="float32")
     logits = fit(base, rows, training=training).logits(rows)
     assert logits.shape == (sum(map(len, rows.tokens)), 5)
     # A score layer of zeros moved by one step of 1e-9.

@@ -35,6 +35,7 @@ class LoRA(LowRank):
         inference="two small matrix products per target until merged",
         parameters="sum over targets of r (inputs + outputs), plus K (d + 1) for an encoder's head",
         learning_rate=1e-3,
+        token_rate=3e-3,
         source="Hu et al. 2021",
         architectures=("llama", "qwen3", "gemma3_text", "mistral", "gpt2", "bert", "roberta", "t5"),
     )

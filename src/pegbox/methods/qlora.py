@@ -37,6 +37,7 @@ class QLoRA(LowRank):
         inference="two small matrix products per target until merged, and unpacking of the 4-bit weights",
         parameters="sum over targets of r (inputs + outputs), plus K (d + 1) for an encoder's head",
         learning_rate=1e-3,
+        token_rate=3e-3,
         source="Dettmers et al. 2023",
         architectures=("llama", "qwen3", "gemma3_text", "mistral", "gpt2", "bert", "roberta", "t5"),
     )
