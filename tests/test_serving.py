@@ -6,13 +6,15 @@ import importlib.util
 import json
 import math
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ import pytest
 import pegbox
 from cli_toy import heed_interrupts, run, write_rows
 from pegbox.errors import CapabilityError, InputError, UsageError
-from pegbox.serving import Service, check_installed, listen
+from pegbox.serving import Service, _app, check_installed, listen
 from pegbox.tuning import (
     Choice,
     Entity,
@@ -30,6 +32,7 @@ from pegbox.tuning import (
     Preferred,
     Rewarded,
     Tagged,
+    Tuned,
     Written,
     answer_json,
 )
@@ -52,9 +55,9 @@ def service(folders: list[Path]) -> Service:
     return Service.load(folders, say=hush)
 
 
-@pytest.fixture(scope="module")
-def server(folders: list[Path]) -> Iterator[str]:
-    """Where a process of its own serves both models; it ends by Ctrl-C."""
+@contextmanager
+def started(folders: list[Path]) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A process of its own that serves both models, and where."""
     call = [sys.executable, "-m", "pegbox", "serve", ",".join(map(str, folders)), "--port", "0"]
     with subprocess.Popen(call, stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts) as process:
         assert process.stderr is not None
@@ -62,12 +65,20 @@ def server(folders: list[Path]) -> Iterator[str]:
         found = re.fullmatch(r"serving m0, m1 at (http://127\.0\.0\.1:\d+); Ctrl-C ends it\n", line)
         assert found, line
         try:
-            yield found[1]
+            yield process, found[1]
         finally:
-            process.send_signal(signal.SIGINT)
-            rest = process.stderr.read()
-            code = process.wait(60)
-    assert (code, rest) == (130, "interrupted\n")
+            process.kill()
+
+
+@pytest.fixture(scope="module")
+def server(folders: list[Path]) -> Iterator[str]:
+    """Where both models are served until Ctrl-C."""
+    with started(folders) as (process, url):
+        yield url
+        process.send_signal(signal.SIGINT)
+        assert process.stderr is not None
+        rest = process.stderr.read()
+        assert (process.wait(60), rest) == (130, "interrupted\n")
 
 
 def ask(url: str, content: object = None, *, raw: bytes | None = None) -> tuple[int, Any]:
@@ -83,7 +94,7 @@ def ask(url: str, content: object = None, *, raw: bytes | None = None) -> tuple[
 
 def test_models_of_one_base_share_its_weights(service: Service) -> None:
     first, second = service.models.values()
-    assert first.base is second.base
+    assert first.base.model is second.base.model
 
 
 def test_answers_are_those_of_predict(service: Service) -> None:
@@ -109,7 +120,7 @@ def test_what_was_shortened_is_told_each_time(service: Service) -> None:
 
 
 def test_one_model_needs_no_name(service: Service) -> None:
-    alone = Service({"only": service.models["m0"]}, most=2)
+    alone = Service({"only": service.models["m0"]}, max_rows=2)
     assert alone.answer(TEXTS[:2])["model"] == "only"
     with pytest.raises(InputError, match="3 rows are too many at once"):
         alone.answer(TEXTS)
@@ -123,7 +134,46 @@ def test_folders_that_cannot_be_served(folders: list[Path], tmp_path: Path) -> N
     with pytest.raises(InputError):
         Service.load([tmp_path / "nothing"], say=hush)
     with pytest.raises(UsageError, match="max_rows"):
-        Service.load(folders, most=0, say=hush)
+        Service.load(folders, max_rows=0, say=hush)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_each_model_keeps_what_it_was_tuned_with(tmp_path: Path, turned: bool) -> None:
+    task = pegbox.Classify.from_file(write_rows(tmp_path / "rows.csv"))
+    base, solve, few = pegbox.load("etude"), pegbox.ClosedForm(penalty=1.0), pegbox.Training(max_steps=2)
+    headed = replace(task, readout="head")
+    fits = {
+        "long": pegbox.fit(base, task, solve, say=hush),
+        "short": pegbox.fit(pegbox.load("etude", max_length=24), task, solve, say=hush),
+        "headed": pegbox.fit(base, headed, "head", training=few, say=hush),
+    }
+    names = sorted(fits, reverse=turned)
+    service = Service.load([fits[name].save(tmp_path / name) for name in names], say=hush)
+    assert service.models["short"].base.context == 24
+    weights = {next(one.base.model.parameters()).data_ptr() for one in service.models.values()}
+    assert len(weights) == 1
+    text = ["The kettle was great and the tea was hot. " * 4]
+    for name in names:
+        alone = Tuned.load(tmp_path / name, say=hush)
+        assert service.answer(text, model=name)["answers"] == [answer_json(alone.predict(text)[0])], name
+
+
+def test_the_place_of_one_base_is_not_that_of_two(folders: list[Path], tmp_path: Path) -> None:
+    other = shutil.copytree(folders[0], tmp_path / "other")
+    told = json.loads((other / "pegbox.json").read_text())
+    told["base"] |= {"name": "elsewhere", "fingerprint": "0" * 64}
+    (other / "pegbox.json").write_text(json.dumps(told))
+    with pytest.raises(UsageError, match="these models go on several"):
+        Service.load([folders[1], other], model="etude", say=hush)
+    assert set(Service.load(folders, model="etude", say=hush).models) == {"m0", "m1"}
+
+
+def test_rows_from_python_are_checked(service: Service) -> None:
+    for rows in ("abc", {"text": "a"}, None):
+        with pytest.raises(InputError, match="the rows are no list"):
+            service.answer(rows, model="m0")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="there is no model to serve"):
+        Service({})
 
 
 def test_what_serves_is_told(server: str) -> None:
@@ -146,6 +196,23 @@ def test_requests_at_the_same_time_get_their_own_answers(server: str, service: S
         assert reply == service.answer(one["rows"], model=one["model"])  # type: ignore[arg-type]
 
 
+def test_while_requests_wait_health_is_told_and_ctrl_c_ends_it(folders: list[Path]) -> None:
+    """More wait than there are threads: only the one being answered is finished, the others are refused."""
+    text = "The kettle was great and the tea was hot. " * 30
+    asked = {"model": "m0", "rows": [f"{number} {text}" for number in range(64)]}
+    with started(folders) as (process, url), ThreadPoolExecutor(45) as pool:
+        waiting = [pool.submit(ask, f"{url}/predict", asked) for _ in range(45)]
+        next(iter(as_completed(waiting)))
+        assert ask(f"{url}/health") == (200, {"status": "ok"})
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+        replies = [one.result() for one in waiting]
+    refused = [reply for status, reply in replies if status == 503]
+    assert refused
+    assert {reply["error"]["what"] for reply in refused} == {"the server is being stopped"}
+    assert sum(status == 200 for status, _ in replies) == len(replies) - len(refused)
+
+
 WRONG: dict[str, tuple[Any, str]] = {
     "no model": ({"rows": TEXTS}, "the request names no model"),
     "unknown model": ({"rows": TEXTS, "model": "m2"}, "there is no model 'm2'"),
@@ -162,6 +229,11 @@ WRONG: dict[str, tuple[Any, str]] = {
     "no rows": ({"model": "m0"}, "the request cannot be read"),
     "text alone": ({"rows": "a", "model": "m0"}, "the request cannot be read"),
     "a list": (TEXTS, "the request cannot be read"),
+    "true": ({"rows": TEXTS, "model": "m0", "abstain_above": True}, "the request cannot be read"),
+    "half a character": ({"rows": ["\ud800"], "model": "m0"}, "Not valid unicode text"),
+    "half a character in a name": ({"rows": TEXTS, "model": "\ud800"}, "there is no model"),
+    "half a character in a column": ({"rows": [{"\ud800": "a"}], "model": "m0"}, "There is no column 'text'"),
+    "a pair": ({"rows": [["a", "b"]], "model": "m0"}, ""),
 }
 
 
@@ -178,9 +250,16 @@ def test_a_wrong_request_is_told_what_is_wrong(server: str, case: str) -> None:
 
 
 def test_what_is_no_json_and_what_is_not_there(server: str) -> None:
-    status, reply = ask(f"{server}/predict", raw=b"nope")
-    assert status == 422
-    assert "cannot be read" in reply["error"]["what"]
+    for body in (b"nope", b'{"rows": ["a"', b'{"rows": [' + b"9" * 5000 + b"]}", b'{"rows": ["\xff"]}', b""):
+        status, reply = ask(f"{server}/predict", raw=body)
+        assert status == 422
+        assert "cannot be read" in reply["error"]["what"]
+        assert "Content-Type" in reply["error"]["fix"]
+    assert ask(f"{server}/predict/", {"model": "m0", "rows": TEXTS})[0] == 404
+    with urllib.request.urlopen(
+        urllib.request.Request(f"{server}/health", method="HEAD"), timeout=60
+    ) as head:
+        assert head.status == 200
     status, reply = ask(f"{server}/elsewhere")
     assert (status, reply["error"]["where"]) == (404, "GET /elsewhere")
     status, reply = ask(f"{server}/predict")
@@ -271,10 +350,8 @@ def test_of_two_answers_the_better_one_is_sure_or_not() -> None:
 
 
 def test_a_number_that_json_lacks_is_null() -> None:
-    from pegbox.serving import _app
-
     value = {"answers": [{"reward": math.inf, "rewards": [math.nan, 1.0]}], "notes": []}
-    assert _app._finite(value) == {"answers": [{"reward": None, "rewards": [None, 1.0]}], "notes": []}
+    assert _app._plain(value) == {"answers": [{"reward": None, "rewards": [None, 1.0]}], "notes": []}
 
 
 def test_notes_go_to_the_reply_alone(service: Service) -> None:

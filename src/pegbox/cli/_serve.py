@@ -37,7 +37,9 @@ def serve(
     opened = listen(host, port)
     with opened:
         folders = [Path(name) for name in names(tuned)]
-        service = Service.load(folders, model=model, most=max_rows, say=say, device=device, too_long=too_long)
+        service = Service.load(
+            folders, model=model, max_rows=max_rows, say=say, device=device, too_long=too_long
+        )
         shown, at = opened.getsockname()[:2]
         place = f"[{shown}]" if ":" in shown else shown
         say(f"serving {', '.join(service.models)} at http://{place}:{at}; Ctrl-C ends it")

@@ -1,18 +1,21 @@
 """HTTP: FastAPI's routes over a service, and uvicorn under them."""
 
+import asyncio
 import importlib.util
 import math
 import socket
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pegbox._version import __version__
-from pegbox.errors import CapabilityError, InputError, PegboxError, UsageError, check_whole
+from pegbox.errors import CapabilityError, InputError, PegboxError, RunError, UsageError, check_whole
 from pegbox.serving._service import Service
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+    from fastapi.responses import JSONResponse
 
-UNPROCESSABLE, FAILED = 422, 500
+BAD_REQUEST, UNPROCESSABLE, FAILED, UNAVAILABLE = 400, 422, 500, 503
 BACKLOG, LAST_PORT = 128, 65_535
 
 
@@ -37,7 +40,8 @@ def application(service: Service) -> "FastAPI":
         CapabilityError: Without FastAPI.
     """
     check_installed()
-    from fastapi import FastAPI
+    from fastapi import FastAPI, Request
+    from fastapi.concurrency import run_in_threadpool
     from fastapi.responses import JSONResponse
     from pydantic import BaseModel, ConfigDict, Field
 
@@ -48,21 +52,29 @@ def application(service: Service) -> "FastAPI":
         abstain_above: float | None = Field(None, description="Mark answers less probable than 1 less this.")
 
     # No pages that load scripts from elsewhere; /openapi.json describes the routes.
-    app = FastAPI(title="Pegbox", version=__version__, docs_url=None, redoc_url=None)
+    app = FastAPI(title="Pegbox", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False)
+    app.state.ending = lambda: False
+    turn = asyncio.Lock()
 
-    # Plain functions run in threads, so that health is told while a model answers.
+    @app.head("/health", include_in_schema=False)
     @app.get("/health")
-    def health() -> dict[str, str]:
+    async def health() -> dict[str, str]:
         return {"status": "ok"}
 
     @app.get("/models")
-    def models() -> list[dict[str, Any]]:
+    async def models() -> list[dict[str, Any]]:
         return service.described()
 
+    # Requests wait for their turn without a thread, so that health is told meanwhile.
     @app.post("/predict")
-    def predict(asked: Asked) -> JSONResponse:
-        found = service.answer(asked.rows, model=asked.model, abstain_above=asked.abstain_above)
-        return JSONResponse(_finite(found))
+    async def predict(asked: Asked, request: Request) -> JSONResponse:
+        async with turn:
+            if app.state.ending():
+                return _refusal(RunError("the server is being stopped", fix="ask again later"), UNAVAILABLE)
+            if await request.is_disconnected():
+                return _refusal(RunError("nobody waits for this answer"), UNAVAILABLE)
+            one = partial(service.answer, asked.rows, model=asked.model, abstain_above=asked.abstain_above)
+            return JSONResponse(_plain(await run_in_threadpool(one)))
 
     _tell_errors(app)
     return app
@@ -78,41 +90,59 @@ def _tell_errors(app: "FastAPI") -> None:
     @app.exception_handler(PegboxError)
     async def refused(_: Any, error: PegboxError) -> JSONResponse:
         wrong = isinstance(error, InputError | UsageError | CapabilityError)
-        return JSONResponse(_told(error), UNPROCESSABLE if wrong else FAILED)
+        return _refusal(error, UNPROCESSABLE if wrong else FAILED)
 
     @app.exception_handler(RequestValidationError)
     async def unread(_: Any, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"] if part != "body")
-        told = InputError(
-            f"the request cannot be read: {first['msg']}",
-            where=where or "the request's body",
-            expected='{"rows": [...]}, and "model" and "abstain_above" where wanted',
-            fix="send JSON with the header Content-Type: application/json",
-        )
-        return JSONResponse(_told(told), UNPROCESSABLE)
+        places = [part for part in first["loc"] if part != "body"]
+        broken = first["type"] == "json_invalid"
+        reason = first.get("ctx", {}).get("error", "") if broken else first["msg"]
+        where = f"character {places[0] + 1} of the body" if broken else ".".join(map(str, places))
+        return _refusal(_unreadable(str(reason), where), UNPROCESSABLE)
 
     @app.exception_handler(HTTPException)
     async def elsewhere(request: Request, error: HTTPException) -> JSONResponse:
+        if error.status_code == BAD_REQUEST:
+            return _refusal(_unreadable(str(error.detail), ""), UNPROCESSABLE)
         told = UsageError(
             str(error.detail),
             where=f"{request.method} {request.url.path}",
             expected="POST /predict, GET /models, GET /health, GET /openapi.json",
+            fix="see GET /openapi.json",
         )
-        return JSONResponse(_told(told), error.status_code, error.headers)
+        return _refusal(told, error.status_code, error.headers)
+
+    @app.exception_handler(Exception)
+    async def failed(_: Any, error: Exception) -> JSONResponse:
+        return _refusal(RunError(f"the server failed: {type(error).__name__}"), FAILED)
 
 
-def _told(error: PegboxError) -> dict[str, Any]:
+def _unreadable(reason: str, where: str) -> InputError:
+    return InputError(
+        f"the request cannot be read: {reason}",
+        where=where or "the body",
+        expected='a JSON object: "rows", a list; where wanted "model", a name, and "abstain_above", a number',
+        fix='send for example {"rows": ["a text"]} with the header Content-Type: application/json',
+    )
+
+
+def _refusal(error: PegboxError, status: int, headers: Any = None) -> "JSONResponse":
+    from fastapi.responses import JSONResponse
+
     said = {"what": error.what, "where": error.where, "expected": error.expected, "fix": error.fix}
-    return {"error": {name: text for name, text in said.items() if text}}
+    told = {name: text for name, text in said.items() if text}
+    return JSONResponse(_plain({"error": told}), status, headers)
 
 
-def _finite(value: Any) -> Any:
-    """JSON has no infinity; what is not finite becomes null."""
+def _plain(value: Any) -> Any:
+    """What JSON in UTF-8 can say: a number that is not finite becomes null, half a character its escape."""
     if isinstance(value, dict):
-        return {name: _finite(one) for name, one in value.items()}
+        return {name: _plain(one) for name, one in value.items()}
     if isinstance(value, list):
-        return [_finite(one) for one in value]
+        return [_plain(one) for one in value]
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -141,13 +171,13 @@ def listen(host: str, port: int) -> socket.socket:
             f"nothing can be served there: {reason}",
             where=f"--host {host} --port {port}",
             expected="an address of this machine and a free port up to 65535",
-            fix="choose another --port, or 0 for a free one",
+            fix="choose another --port, 0 for a free one, or another --host",
         ) from None
     return opened
 
 
 def run(service: Service, opened: socket.socket) -> None:
-    """Answer requests until interrupted; requests that are being answered then are finished.
+    """Answer requests until interrupted; then finish the one being answered, and refuse those that wait.
 
     Raises:
         CapabilityError: Without FastAPI and uvicorn.
@@ -155,8 +185,9 @@ def run(service: Service, opened: socket.socket) -> None:
     app = application(service)
     import uvicorn
 
-    configuration = uvicorn.Config(app, log_level="warning", access_log=False)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
+    app.state.ending = lambda: server.should_exit
     try:
-        uvicorn.Server(configuration).run(sockets=[opened])
+        server.run(sockets=[opened])
     finally:
         opened.close()

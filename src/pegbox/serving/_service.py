@@ -2,33 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
 from pegbox.data import Table
-from pegbox.errors import InputError, UsageError, check_whole, is_number, nearest
+from pegbox.errors import InputError, PegboxError, UsageError, check_whole, is_number, nearest
 from pegbox.models import Base
-from pegbox.tuning import Tuned, answer_json, base_of, check_abstains, shape_of
+from pegbox.tuning import Tuned, answer_json, check_abstains, saved_base, shape_of
 
-MOST_ROWS = 256
+MAX_ROWS = 256
 SOURCE = "rows"
 
 
 @dataclass(frozen=True, eq=False)
 class Service:
-    """Tuned models by name; those of one base share its weights. One request is answered at a time.
+    """Tuned models by name. One call is answered at a time, whatever the thread.
 
     Args:
         models: The tuned models.
-        most: Most rows of one request.
+        max_rows: Most rows of one call.
+
+    Raises:
+        UsageError: Without a model, or for a number that is none.
     """
 
     models: Mapping[str, Tuned]
-    most: int = MOST_ROWS
+    max_rows: int = MAX_ROWS
     _lock: Any = field(default_factory=Lock, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        check_whole(self.max_rows, 1, "max_rows")
+        if not self.models:
+            raise UsageError("there is no model to serve", fix="name a folder that pegbox fit wrote")
 
     @classmethod
     def load(
@@ -36,41 +45,39 @@ class Service:
         folders: Sequence[Path],
         *,
         model: str | None = None,
-        most: int = MOST_ROWS,
+        max_rows: int = MAX_ROWS,
         say: Callable[[str], None] = print,
         **options: Any,
     ) -> Service:
-        """Load folders that Pegbox wrote, each under the name of its folder.
+        """Load folders that Pegbox wrote, each under the name of its folder; those of one base share it.
 
         Args:
             folders: The folders.
             model: Where their base lies now, when its name no longer leads there.
-            most: Most rows of one request.
+            max_rows: Most rows of one call.
             say: Receives lines for the user.
             options: As for :meth:`pegbox.Tuned.load`.
 
         Raises:
-            UsageError: For two folders of one name, or none.
+            UsageError: For two folders of one name, none, and a ``model`` for several bases.
             InputError: For a folder that cannot be loaded.
         """
-        check_whole(most, 1, "max_rows")
+        check_whole(max_rows, 1, "max_rows")
         names = [folder.resolve().name for folder in folders]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice or not names:
-            raise UsageError(
-                f"several folders are called {', '.join(twice)}" if twice else "there is no model to serve",
-                where="tuned",
-                expected="folders of different names",
-                fix="rename one of them" if twice else "name a folder that pegbox fit wrote",
-            )
-        bases: dict[str, Base] = {}
+        _check_names(names)
+        told = [saved_base(folder) for folder in folders]
+        if model is not None:
+            _check_one_base(one["name"] for one in _different(told))
+        bases: list[Base] = []
         found = {}
-        for name, folder in zip(names, folders, strict=True):
-            known = bases.get(base_of(folder) or "")
-            tuned = Tuned.load(folder, model=known or model, say=say, **options)
-            bases.setdefault(tuned.base.fingerprint, tuned.base)
+        for name, folder, saved in zip(names, folders, told, strict=True):
+            # A folder with all weights in it needs no base.
+            place = None if saved is None else _known(bases, saved) or model
+            tuned = Tuned.load(folder, model=place, say=say, **options)
             found[name] = tuned
-        return cls(found, most)
+            if saved is not None and not isinstance(place, Base):
+                bases.append(tuned.base.whole or tuned.base)
+        return cls(found, max_rows)
 
     def described(self) -> list[dict[str, Any]]:
         """What each model answers, as JSON."""
@@ -109,11 +116,19 @@ class Service:
         self._check(rows, abstain_above)
         notes: list[str] = []
         tuned = replace(self.models[name], say=notes.append, cache=None)
-        with self._lock:
-            read = _read(tuned, rows)
-            check_abstains(tuned.prompt.task, read, abstain_above)
-            answers = [answer_json(answer, abstain_above) for answer in tuned.predict(read)]
-        return {"model": name, "answers": answers, "notes": notes}
+        try:
+            with self._lock:
+                read = _read(tuned, rows)
+                check_abstains(tuned.prompt.task, read, abstain_above)
+                answers = [answer_json(answer, abstain_above) for answer in tuned.predict(read)]
+        except PegboxError as error:
+            error.where = _as_rows(error.where)
+            if "--" in error.fix and "--too-long" not in error.fix:  # a flag's name helps nobody here
+                error.fix = (
+                    f"send rows with what the model was tuned on: {', '.join(tuned.prompt.task.fields)}"
+                )
+            raise
+        return {"model": name, "answers": answers, "notes": [_as_rows(note) for note in notes]}
 
     def _named(self, model: str | None) -> str:
         if model is None and len(self.models) == 1:
@@ -128,11 +143,13 @@ class Service:
         return model
 
     def _check(self, rows: Sequence[Any], abstain_above: float | None) -> None:
-        if not rows or len(rows) > self.most:
+        if not isinstance(rows, list | tuple):
+            raise InputError("the rows are no list", where=SOURCE, expected="a list", fix="send [row]")
+        if not rows or len(rows) > self.max_rows:
             raise InputError(
                 f"{len(rows):,} rows are too many at once" if rows else "there is no row",
                 where=SOURCE,
-                expected=f"1 to {self.most:,} rows",
+                expected=f"1 to {self.max_rows:,} rows",
                 fix="send them in several requests" if rows else "send at least one",
             )
         if len({isinstance(row, dict) for row in rows}) > 1:
@@ -144,8 +161,45 @@ class Service:
             )
         if abstain_above is not None and not (is_number(abstain_above) and 0 <= abstain_above <= 1):
             raise UsageError(
-                "this is no share", where=f"abstain_above {abstain_above}", expected="a number from 0 to 1"
+                "this is no share",
+                where=f"abstain_above {abstain_above}",
+                expected="a number from 0 to 1",
+                fix="0.2 leaves answers that are at least 0.8 sure",
             )
+
+
+def _check_names(names: Sequence[str]) -> None:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise UsageError(
+            f"several folders are called {', '.join(twice)}",
+            expected="folders of different names, each once",
+            fix="rename one of them, or name it once",
+        )
+
+
+def _different(told: Iterable[dict[str, Any] | None]) -> list[dict[str, Any]]:
+    """One of each base that folders say they go on."""
+    return list({one["fingerprint"]: one for one in told if one is not None}.values())
+
+
+def _check_one_base(names: Iterable[str]) -> None:
+    several = list(names)
+    if len(several) > 1:
+        raise UsageError(
+            "the place of one base is given, and these models go on several",
+            where="model",
+            expected=f"models of one base, not of {' and '.join(several)}",
+            fix="serve the models of each base by a server of their own",
+        )
+
+
+def _known(bases: Sequence[Base], saved: Mapping[str, Any]) -> Base | None:
+    """The base that a saved model goes on, where it is loaded, with the context of its tuning."""
+    for base in bases:
+        if base.fingerprint == saved["fingerprint"] and base.quantise == saved.get("quantise"):
+            return replace(base, context=saved["max_length"])
+    return None
 
 
 def _read(tuned: Tuned, rows: Sequence[Any]) -> Any:
@@ -154,12 +208,16 @@ def _read(tuned: Tuned, rows: Sequence[Any]) -> Any:
     if not isinstance(rows[0], dict):
         listed = task.to_json()["task"] in ("tag", "generate")
         return [tuple(row) if isinstance(row, list) and not listed else row for row in rows]
-    names = dict.fromkeys(name for row in rows for name in row)
+    names = dict.fromkeys(str(name) for row in rows for name in row)
+    if not names:
+        raise InputError(
+            "the rows hold nothing", where=SOURCE, expected=", ".join(task.fields), fix="fill them in"
+        )
     columns = {name: tuple(row.get(name) for row in rows) for name in names}
     table = Table(SOURCE, columns, tuple(range(1, len(rows) + 1)))
-    try:
-        return shape_of(task).rows(task, table, labelled=False)
-    except InputError as error:
-        if "--" in error.fix:  # a flag's name helps nobody here
-            error.fix = f"name the columns as the model's rows had them: {', '.join(task.fields)}"
-        raise
+    return shape_of(task).rows(task, table, labelled=False)
+
+
+def _as_rows(text: str) -> str:
+    """What the API calls texts, questions, prompts given in memory are the rows of a request."""
+    return re.sub(r"\b[\w ]{0,20}? given in memory\b", SOURCE, text)

@@ -24,7 +24,7 @@ from pegbox.tuning._readout import as_read, read_by, with_readout
 from pegbox.tuning._replay import Replay
 from pegbox.tuning._reward_of import check_reward
 from pegbox.tuning._run_folder import check_run_folder, clear_run_folder, seed_folder
-from pegbox.tuning._saving import SCORES, adapter_bytes, base_of
+from pegbox.tuning._saving import SCORES, adapter_bytes, saved_base
 from pegbox.tuning._seeds import Seeds, SeedScores, fit_seeds
 from pegbox.tuning._shapes import (
     Choice,
@@ -96,7 +96,6 @@ __all__ = [
     "answer_json",
     "as_read",
     "base_alone",
-    "base_of",
     "calibrate",
     "check_abstains",
     "check_answers",
@@ -123,6 +122,7 @@ __all__ = [
     "reward_scale",
     "reward_scores",
     "save_posterior",
+    "saved_base",
     "search_label_words",
     "seed_folder",
     "shape_of",

@@ -246,14 +246,14 @@ def _meta(tuned: Tuned) -> dict[str, Any]:
     }
 
 
-def base_of(folder: Path) -> str | None:
-    """Fingerprint of the base that a saved model goes on; none where its folder holds all weights.
+def saved_base(folder: Path) -> dict[str, Any] | None:
+    """What a folder says of the base that its model goes on; none where it holds all weights itself.
 
     Raises:
         InputError: When the folder is not one that :func:`save` wrote.
     """
     meta = _read_meta(folder)
-    return None if meta.get("weights") else meta["base"]["fingerprint"]
+    return None if meta.get("weights") else dict(meta["base"])
 
 
 def described(base: Base) -> dict[str, Any]:
