@@ -81,7 +81,7 @@ def chosen(**options: Any) -> tuple[str, str]:
         ),
         ({"rows": 500, "fits": {"closed-form", "head", "zero-shot"}}, "closed-form", "tight budget"),
         ({"rows": 500, "fits": {"zero-shot"}}, "zero-shot", "tight budget"),
-        ({"task": "tag"}, "bottleneck", "entities"),
+        ({"task": "tag"}, "lora", "entities"),
         ({"task": "tag", "fits": {"head"}}, "head", "entities"),
         ({"task": "choose"}, "lora", "options"),
         ({"task": "choose", "fits": {"zero-shot", "few-shot"}}, "few-shot", "options"),
@@ -304,7 +304,7 @@ def test_tagging_is_advised_without_a_pilot() -> None:
     rows = Sentences("s", words, tags, tuple(range(1, 41)))
     task = pegbox.Tag(types=("PER",))
     found = advise(tiny_base("bert", "masked"), task, rows=rows, say=hush)
-    assert (found.method, found.rule, found.pilot) == ("bottleneck", "entities", None)
+    assert (found.method, found.rule, found.pilot) == ("lora", "entities", None)
     left = {offer.costs.method: offer.left_out for offer in found.offers}
     assert "entities are found by a head" in left["closed-form"] or "tunes no head" in left["closed-form"]
     assert any("the pilot is that of classification" in line for line in found.doubts)

@@ -98,9 +98,9 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "entities",
         lambda facts: facts.task == "tag",
-        ("bottleneck", "ia3", "lora", "qlora", "head", "full"),
-        "entities are found by a head on every token; with bottleneck adapters or IA3 below it more of them "
-        "were found than by the head alone",
+        ("lora", "bottleneck", "ia3", "qlora", "head", "full"),
+        "entities are found by a head on every token; with LoRA, bottleneck adapters or IA3 below it more of "
+        "them were found than by the head alone",
         "docs/every-method.md, wnut17_ner and sec_filings_ner",
     ),
     Rule(
