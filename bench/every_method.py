@@ -356,7 +356,7 @@ READING = """What we read from it, where it agrees with the literature and where
 - LoRA, one seed: queries and values together have a lower NLL than either alone at ranks 2 to 8 (agrees
   with Hu et al. 2021), and rank 64 is no better than rank 8.
 - With a new head on tokens full fine-tuning would find no entity, and LoRA few on wnut17_ner, at the rate
-  of all else: by default that head learns at one of its own ([chosen](#rate-of-a-new-head) on validation rows).
+  of all else: by default that head learns at one of its own ([chosen](#rate-of-a-new-head) by validation).
 
 The column "seeds" says how many seeds a line has. t-intervals are not cut at 0 and 1, and those of two
 seeds are hardly worth having."""

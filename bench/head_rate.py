@@ -72,8 +72,8 @@ def report(found: dict[tuple[Plan, float], common.Cell], command: str) -> str:
         f"{RATES['lora'][0]:g} in LoRA. {ROWS} training rows ({2 * ROWS} of entities), scored on at most 400 "
         "rows of the validation split, unseen by early stopping: entity F1 or accuracy, and the NLL in "
         "brackets where there is one; means over the seeds measured at every rate. By this table the head "
-        "on tokens of `full` and `lora` learns at 0.003, that of `qlora` as `lora`'s, and a head that reads a "
-        "whole text at the rate of all else.",
+        "on tokens of `full` and `lora` learns at 0.003, that of `qlora` as `lora`'s, and a head that reads "
+        "a whole text at the rate of all else.",
         "\n".join([f"- Command: `{command}`.", *common.provenance(found.values())]),
     ]
     for method in RATES:
