@@ -2,7 +2,6 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from pegbox.cli._options import say
-from pegbox.data import Conversations
 
 if TYPE_CHECKING:
     from pegbox.data import Rows, Table
@@ -17,18 +16,15 @@ EXTRA = {
 }
 
 
-def answer_lines(
-    tuned: "Tuned", table: "Table", rows: "Rows", kind: str, above: float | None = None
-) -> tuple[str, int]:
+def answer_lines(tuned: "Tuned", table: "Table", rows: "Rows", above: float | None = None) -> tuple[str, int]:
     """One JSON object per row of the table: its own columns, then the answer; null where there is none.
 
     Beside it how many rows are marked abstained.
     """
-    from pegbox.tuning import answer_json, check_abstains
+    from pegbox.tuning import answer_json, answer_kind, check_abstains
 
     check_abstains(tuned.prompt.task, rows, above)
-    if kind == "prefer" and isinstance(rows, Conversations):
-        kind = "reward"
+    kind = answer_kind(tuned.prompt.task, rows)
     extra = EXTRA[kind] if above is None else (*EXTRA[kind], "abstained")
     if kind == "generate" and tuned.prompt.task.among:  # type: ignore[union-attr, attr-defined]
         extra = (*extra, "probability")

@@ -69,7 +69,7 @@ def predict(
     if kind == "classify":
         content, abstained = _csv(loaded, table, rows, texts, abstain_above)
     else:
-        content, abstained = answer_lines(loaded, table, rows, kind, abstain_above)
+        content, abstained = answer_lines(loaded, table, rows, abstain_above)
     if out:
         write_text(out, content)
         marked = "" if abstain_above is None else f", of which {abstained} are marked abstained"

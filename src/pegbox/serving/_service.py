@@ -67,7 +67,7 @@ class Service:
         _check_names(names)
         told = [saved_base(folder) for folder in folders]
         if model is not None:
-            _check_one_base(one["name"] for one in _different(told))
+            _check_one_base(told)
         bases: list[Base] = []
         found = {}
         for name, folder, saved in zip(names, folders, told, strict=True):
@@ -178,18 +178,14 @@ def _check_names(names: Sequence[str]) -> None:
         )
 
 
-def _different(told: Iterable[dict[str, Any] | None]) -> list[dict[str, Any]]:
-    """One of each base that folders say they go on."""
-    return list({one["fingerprint"]: one for one in told if one is not None}.values())
-
-
-def _check_one_base(names: Iterable[str]) -> None:
-    several = list(names)
-    if len(several) > 1:
+def _check_one_base(told: Iterable[dict[str, Any] | None]) -> None:
+    """Raise UsageError for folders that go on several bases."""
+    names = {one["fingerprint"]: one["name"] for one in told if one is not None}
+    if len(names) > 1:
         raise UsageError(
             "the place of one base is given, and these models go on several",
             where="model",
-            expected=f"models of one base, not of {' and '.join(several)}",
+            expected=f"models of one base, not of {' and '.join(names.values())}",
             fix="serve the models of each base by a server of their own",
         )
 

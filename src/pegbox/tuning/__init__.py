@@ -2,7 +2,7 @@
 
 from pegbox.data import GeneralText
 from pegbox.tuning._align import Aligned, align
-from pegbox.tuning._answer_json import answer_json, check_abstains
+from pegbox.tuning._answer_json import answer_json, answer_kind, check_abstains
 from pegbox.tuning._calibrate import Calibrated, Way, calibrate, check_answers, check_ways
 from pegbox.tuning._demonstrate import Demonstrate
 from pegbox.tuning._dpo import DPO, dpo, read_pairs
@@ -94,6 +94,7 @@ __all__ = [
     "adapter_folder",
     "align",
     "answer_json",
+    "answer_kind",
     "as_read",
     "base_alone",
     "calibrate",

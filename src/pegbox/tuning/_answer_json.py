@@ -23,11 +23,15 @@ def answer_json(answer: Any, abstain_above: float | None = None) -> dict[str, An
     return found
 
 
+def answer_kind(task: Task, rows: Rows) -> str:
+    """The task's name, or ``reward`` where a preference is asked about single answers."""
+    kind: str = task.to_json()["task"]
+    return "reward" if kind == "prefer" and isinstance(rows, Conversations) else kind
+
+
 def check_abstains(task: Task, rows: Rows, abstain_above: float | None) -> None:
     """Raise UsageError where answers to such rows have no probability to abstain by."""
-    kind = task.to_json()["task"]
-    if kind == "prefer" and isinstance(rows, Conversations):
-        kind = "reward"
+    kind = answer_kind(task, rows)
     if kind in _UNSURE and abstain_above is not None:
         raise UsageError(
             f"{_UNSURE[kind]} no one probability per row to abstain by",
@@ -46,8 +50,7 @@ def _parts(answer: Any) -> tuple[dict[str, Any], float | None]:
         found["probabilities"] = {name: _six(value) for name, value in answer.probabilities.items()}
         return found, answer.probability
     if isinstance(answer, Choice):
-        both: tuple[float, ...] = answer.probabilities
-        return _chosen(answer, both), answer.probability
+        return _chosen(answer, answer.probabilities), answer.probability
     if isinstance(answer, Preferred):
         both = (answer.probability, 1 - answer.probability)
         rewards = [_six(value) for value in answer.rewards]
